@@ -1,0 +1,75 @@
+"""Step time of a pruned model between mask updates, over that of the dense model.
+
+Both models are trained in one process, in turns of a few steps, so that whatever else
+the machine does hits both. Prints the medians and their ratio.
+
+  python benchmarks/step_time.py --depth=50 --width=0.25
+"""
+
+import statistics
+import time
+
+from absl import app, flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.models.resnet import resnet
+
+_DEPTH = flags.DEFINE_integer("depth", 50, "Of the ResNet.")
+_WIDTH = flags.DEFINE_float("width", 0.25, "Of the ResNet.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels per side.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 25, "How often the models take turns.")
+_STEPS = flags.DEFINE_integer("steps", 4, "Steps per turn.")
+
+
+def training_step(model, images, labels):
+    """A compiled training step, without the overhead of `fit`."""
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    function = model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+    return lambda: function(batches)
+
+
+def seconds(step):
+    begin = time.perf_counter()
+    for _ in range(_STEPS.value):
+        step()
+    return (time.perf_counter() - begin) / _STEPS.value
+
+
+def main(argv):
+    del argv
+    shape = (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)
+    images = tf.random.stateless_normal((_BATCH.value, *shape), (0, 0))
+    labels = tf.zeros(_BATCH.value, tf.int32)
+    dense = resnet(_DEPTH.value, 10, _WIDTH.value, shape, 1e-4)
+    # Masks are made at the first step, and not again.
+    sparse = sos.sparsify(dense, sos.MagnitudePruning(0.9, 1, 1, 1))
+    for callback in sos.callbacks(sparse):
+        callback.set_model(sparse)
+        callback.on_train_begin()
+    steps = {
+        "dense": training_step(dense, images, labels),
+        "pruned": training_step(sparse, images, labels),
+    }
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times = {name: [] for name in steps}
+    for _ in range(_ROUNDS.value):
+        for name, step in steps.items():
+            times[name].append(seconds(step))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, value in medians.items():
+        print(f"{name:<8}{1000 * value:8.1f} ms per step")
+    by_round = [p / d for p, d in zip(times["pruned"], times["dense"], strict=True)]
+    print(f"pruned / dense: {medians['pruned'] / medians['dense']:.3f}")
+    print(f"median of the ratios of each round: {statistics.median(by_round):.3f}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,31 @@
+"""The binaries, one file each, thin: they parse flags and call models/ and the library.
+
+TensorFlow's start-up messages would bury the progress bar. They are silenced here,
+where TensorFlow is first imported; set TF_CPP_MIN_LOG_LEVEL=0 to see them.
+"""
+
+import os
+import sys
+import tempfile
+
+
+def _import_tensorflow_quietly():
+    """Imports TensorFlow; what it says meanwhile is shown only if that fails."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Libraries that it loads write to the file descriptor before they read that.
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import state_of_sparsity.backend  # noqa: F401
+        except BaseException:
+            said.seek(0)
+            os.write(terminal, said.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules:
+    _import_tensorflow_quietly()

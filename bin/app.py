@@ -1,0 +1,91 @@
+"""What the binaries share: how they run, fail, and say what came out."""
+
+import contextlib
+import io
+import pathlib
+import sys
+import tarfile
+
+from absl import app, flags, logging
+
+from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.models.checkpoint import CheckpointError
+from state_of_sparsity.models.run_folder import RunFolder, RunFolderError
+
+_PACKAGE = "state_of_sparsity."
+
+
+def run(main, doc: str) -> None:
+    """Runs a binary: its help shows all of its flags, its errors are one message.
+
+    Args:
+      main: takes the arguments that are no flags.
+      doc: what the binary does, for its help.
+    """
+    _show_in_help(doc)
+    # Warnings and errors: the progress bar says the rest.
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
+    name = pathlib.Path(sys.argv[0]).stem
+
+    def main_with_messages(argv):
+        if argv[1:]:
+            sys.exit(f"{name}: this is not a flag: {argv[1]} (see {name} --help)")
+        try:
+            main()
+        except (UsageError, RunFolderError, CheckpointError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt as interruption:
+            # The progress bar leaves its line unfinished.
+            print(f"\n{name}: {interruption or 'interrupted.'}", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(main_with_messages)
+
+
+def _show_in_help(doc):
+    # absl shows the docstring and the flags of the script, and a console script has
+    # neither.
+    sys.modules["__main__"].__doc__ = doc
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith(_PACKAGE):
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+@contextlib.contextmanager
+def usage_errors():
+    """Reports errors in what the user passed without a traceback."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def print_summary(folder: RunFolder) -> None:
+    """Prints what came out of a finished run as a short table."""
+    result = folder.read_result()
+    plain, gzipped = folder_sizes(folder.export)
+    parameters, nonzero = result["parameters"], result["nonzero_parameters"]
+    rows = {
+        "model": f"{result['model']}, {result['technique']}, {result['dataset']}",
+        f"test {result['quality_metric']}": f"{result['quality']:.2%}",
+        "sparsity": f"{result['sparsity']:.2%}",
+        "parameters": f"{parameters:,}",
+        "non-zero parameters": f"{nonzero:,} ({nonzero / parameters:.1%})",
+        "FLOPs per example": f"{result['sparse_flops'] / result['flops']:.1%} of dense",
+        "export": f"{plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB",
+        "run's folder": str(folder.path),
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def folder_sizes(path: pathlib.Path) -> tuple[int, int]:
+    """Bytes of the files in a folder: as they are, and as a .tar.gz."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(path, arcname=path.name)
+    return sum(file.stat().st_size for file in files), archive.tell()

@@ -1,0 +1,43 @@
+"""Writes a sparse model as a SavedModel for inference: stripped, zeros in place.
+
+  export_model --model=runs/resnet50 --export_dir=exported
+
+What it writes loads with TensorFlow alone.
+"""
+
+import pathlib
+
+from absl import flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.bin import app, stored_models
+from state_of_sparsity.bin.flags import UsageError
+
+flags.DEFINE_string(
+    "model", None, "A run's folder, or a model saved by Keras (.keras).", required=True
+)
+flags.DEFINE_string("export_dir", None, "The SavedModel to write.", required=True)
+flags.DEFINE_bool("overwrite", False, "Whether to replace a SavedModel there.")
+
+
+def main():
+    path = pathlib.Path(flags.FLAGS.export_dir)
+    if (path / "saved_model.pb").is_file() and not flags.FLAGS.overwrite:
+        raise UsageError(
+            f"--export_dir={path} holds a SavedModel already: choose another folder, "
+            "or pass --overwrite to replace it."
+        )
+    model = stored_models.load(flags.FLAGS.model)
+    with app.usage_errors():
+        sos.export_saved_model(model, path, overwrite=flags.FLAGS.overwrite)
+    plain, gzipped = app.folder_sizes(path)
+    print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
+
+
+def run():
+    """The console script."""
+    app.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

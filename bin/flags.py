@@ -1,0 +1,195 @@
+"""Command-line flags from the fields of dataclasses, and back.
+
+A hyperparameter is written down once, as a field with a line in the docstring. The flag
+gets its name, type, default and help from there.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+
+from absl import flags
+
+from state_of_sparsity.techniques import TECHNIQUES, Technique
+from state_of_sparsity.techniques.base import field_help
+
+DENSE = "dense"
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    float: flags.DEFINE_float,
+    int: flags.DEFINE_integer,
+    str: flags.DEFINE_string,
+}
+
+
+class UsageError(Exception):
+    """The flags do not go together; the message says why."""
+
+
+def define_options(cls: type, values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines a flag for each field of a dataclass of options."""
+    help_texts = field_help(cls)
+    for field in dataclasses.fields(cls):
+        _define(
+            field.name, _flag_type(field), field.default, help_texts[field.name], values
+        )
+
+
+def options_from_flags(cls: type, values: flags.FlagValues = flags.FLAGS):
+    """The dataclass of options with the values of the flags."""
+    fields = dataclasses.fields(cls)
+    return cls(**{f.name: _value(f, values[f.name].value) for f in fields})
+
+
+def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines --technique, --override, and a flag per hyperparameter of each technique.
+
+    A hyperparameter that several techniques have is one flag. So is one that has the
+    name of a flag that is there already: `seed`.
+    """
+    flags.DEFINE_enum(
+        "technique",
+        "magnitude_pruning",
+        [DENSE, *TECHNIQUES],
+        "How the model is made sparse.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "override",
+        [],
+        "REGEX=SPARSITY or REGEX=dense: another sparsity for the layers whose name "
+        "matches, or none. Can be repeated; the first that matches counts.",
+        flag_values=values,
+    )
+    for name, owners in _owners().items():
+        if name not in values:
+            text = field_help(TECHNIQUES[owners[0]])[name]
+            kind = _flag_type(_field(owners[0], name))
+            _define(name, kind, None, f"{text} ({', '.join(owners)})", values)
+
+
+def technique_from_flags(
+    defaults: Mapping[str, object], values: flags.FlagValues = flags.FLAGS
+) -> Technique | None:
+    """The technique that the flags choose, or None for a dense model.
+
+    Args:
+      defaults: values of hyperparameters for which no flag was given.
+      values: the flags.
+
+    Raises:
+      UsageError: if a flag was given that the technique does not have, or the value
+        of a hyperparameter is bad.
+    """
+    chosen = values["technique"].value
+    _check_flags_belong_to(chosen, values)
+    if chosen == DENSE:
+        return None
+    hyperparameters = {}
+    for name, owners in _owners().items():
+        if chosen in owners:
+            value = _value(_field(chosen, name), values[name].value)
+            hyperparameters[name] = defaults.get(name) if value is None else value
+    given = {name: v for name, v in hyperparameters.items() if v is not None}
+    try:
+        return TECHNIQUES[chosen](**given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--technique={chosen}: {error}") from error
+
+
+def overrides_from_flags(
+    values: flags.FlagValues = flags.FLAGS,
+) -> dict[str, float | None]:
+    """The overrides for `sos.sparsify`.
+
+    Raises:
+      UsageError: if one is not REGEX=SPARSITY or REGEX=dense.
+    """
+    texts = values["override"].value
+    if values["technique"].value == DENSE and texts:
+        raise UsageError(f"--technique={DENSE} does not have --override={texts[0]}")
+    overrides = {}
+    for text in texts:
+        pattern, _, value = text.rpartition("=")
+        try:
+            overrides[pattern] = None if value == DENSE else float(value)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise UsageError(
+                f"--override must be REGEX=SPARSITY or REGEX={DENSE}. "
+                f"Received: {text!r}"
+            )
+    return overrides
+
+
+def as_flags(*dataclass_instances) -> dict[str, str]:
+    """The flags that give these dataclasses, as text by name; None is left out."""
+    return {
+        field.name: _text(getattr(instance, field.name))
+        for instance in dataclass_instances
+        for field in dataclasses.fields(instance)
+        if _flag_type(field) and getattr(instance, field.name) is not None
+    }
+
+
+def _text(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _owners():
+    """Which techniques have a hyperparameter that can be a flag, by its name."""
+    owners: dict[str, list[str]] = {}
+    for technique, cls in TECHNIQUES.items():
+        for field in dataclasses.fields(cls):
+            if _flag_type(field) is not None:
+                owners.setdefault(field.name, []).append(technique)
+    return owners
+
+
+def _field(technique, name):
+    fields = dataclasses.fields(TECHNIQUES[technique])
+    return next(field for field in fields if field.name == name)
+
+
+def _check_flags_belong_to(chosen, values):
+    for name, owners in _owners().items():
+        flag = values[name]
+        # A flag such as --seed, which belongs to the run as well, has a default.
+        is_set = flag.default is None and flag.value is not None
+        if is_set and chosen not in owners:
+            raise UsageError(
+                f"--technique={chosen} does not have --{name} "
+                f"(it belongs to {', '.join(owners)})"
+            )
+
+
+def _flag_type(field):
+    """The type of the flag for a field; None if it cannot be one."""
+    kind = field.type
+    if isinstance(kind, types.UnionType):
+        kinds = [k for k in typing.get_args(kind) if k is not type(None)]
+        kind = kinds[0] if len(kinds) == 1 else None
+    if typing.get_origin(kind) is tuple:
+        return kind
+    return kind if kind in _DEFINE else None
+
+
+def _define(name, kind, default, text, values):
+    define = _DEFINE.get(kind, flags.DEFINE_list)
+    define(name, default, text, flag_values=values)
+
+
+def _value(field, value):
+    """The value of a field from that of its flag: lists of text are tuples."""
+    if not isinstance(value, list):
+        return value
+    convert = typing.get_args(_flag_type(field))[0]
+    try:
+        return tuple(convert(text) for text in value)
+    except ValueError as error:
+        raise UsageError(
+            f"--{field.name} must be numbers with commas between them. "
+            f"Received: {','.join(value)}"
+        ) from error

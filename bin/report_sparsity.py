@@ -1,0 +1,34 @@
+"""Prints where the zeros of a model are.
+
+report_sparsity --model=runs/resnet50 --csv=layers.csv --plot=sparsity.png
+"""
+
+from absl import flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.bin import app, stored_models
+
+flags.DEFINE_string(
+    "model", None, "A run's folder, or a model saved by Keras (.keras).", required=True
+)
+flags.DEFINE_string("csv", None, "Where to write the table as well.")
+flags.DEFINE_string("plot", None, "Where to draw it as well (.png, .pdf, .svg).")
+
+
+def main():
+    report = sos.sparsity_report(stored_models.load(flags.FLAGS.model))
+    print(report)
+    with app.usage_errors():
+        if flags.FLAGS.csv:
+            report.to_csv(flags.FLAGS.csv)
+        if flags.FLAGS.plot:
+            report.plot(flags.FLAGS.plot)
+
+
+def run():
+    """The console script."""
+    app.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,149 @@
+"""Training runs: from flags, and back from a run's folder."""
+
+import dataclasses
+
+from absl import flags
+
+from state_of_sparsity.backend import keras
+from state_of_sparsity.bin import app
+from state_of_sparsity.bin.flags import (
+    DENSE,
+    UsageError,
+    as_flags,
+    define_options,
+    define_technique,
+    options_from_flags,
+    overrides_from_flags,
+    technique_from_flags,
+)
+from state_of_sparsity.models import distribution
+from state_of_sparsity.models.checkpoint import Checkpoint
+from state_of_sparsity.models.image_options import ImageOptions
+from state_of_sparsity.models.image_task import ImageTask
+from state_of_sparsity.models.run_folder import RunFolder
+from state_of_sparsity.models.training import (
+    Sparsification,
+    Task,
+    build_model,
+    train,
+)
+
+# The options and the task of each training binary.
+TRAINERS = {"train_resnet50": (ImageOptions, ImageTask)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run: what its flags say.
+
+    Attributes:
+      binary: that trains it.
+      options: what it is, apart from the technique.
+      sparsification: how it is made sparse.
+    """
+
+    binary: str
+    options: ImageOptions
+    sparsification: Sparsification
+
+    def task(self) -> Task:
+        return TRAINERS[self.binary][1](self.options)
+
+    def flags(self) -> dict[str, str | list[str]]:
+        """The flags that repeat the run, apart from --output_dir."""
+        settings = as_flags(self.options)
+        settings["technique"] = self.sparsification.name
+        if self.sparsification.technique:
+            settings |= as_flags(self.sparsification.technique)
+        settings["override"] = [
+            f"{pattern}={DENSE if sparsity is None else sparsity}"
+            for pattern, sparsity in self.sparsification.overrides.items()
+        ]
+        return settings
+
+
+def define_run_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of a training binary, apart from --output_dir."""
+    define_options(TRAINERS[binary][0], values)
+    define_technique(values)
+
+
+def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
+    """The run that the flags describe.
+
+    Raises:
+      UsageError: if they do not go together, or one is bad.
+    """
+    with app.usage_errors():
+        options = options_from_flags(TRAINERS[binary][0], values).resolved()
+    technique = technique_from_flags(options.technique_defaults(), values)
+    end_step = getattr(technique, "end_step", 0)
+    if end_step > options.train_steps:
+        raise UsageError(
+            f"--end_step={end_step} is after the last of --train_steps="
+            f"{options.train_steps}: the run would end before it is sparse."
+        )
+    sparsification = Sparsification(technique, overrides_from_flags(values))
+    return Run(binary, options, sparsification)
+
+
+def train_from_flags(binary: str) -> None:
+    """Trains the run that the flags describe, or goes on with it."""
+    run = run_from_flags(binary)
+    folder = RunFolder(
+        flags.FLAGS.output_dir,
+        run.flags(),
+        f"Repeat this run: {binary} --flagfile=<this file> --output_dir=<folder>",
+    )
+    with app.usage_errors():
+        folder.check_same_run()
+    if folder.is_finished:
+        print(f"This run is finished; there is nothing left to do in {folder.path}.")
+        app.print_summary(folder)
+        return
+    with app.usage_errors():
+        # Before anything else of TensorFlow starts.
+        strategy = distribution.strategy(run.options.distribution)
+        with strategy.scope():
+            task = run.task()
+            model = build_model(task, run.sparsification)
+    train(task, run.sparsification, model, folder)
+    if distribution.is_chief(strategy):
+        app.print_summary(folder)
+
+
+def read_run(path: str) -> tuple[Run, RunFolder]:
+    """The run in a folder.
+
+    Raises:
+      UsageError: if there is none.
+    """
+    folder = RunFolder(path)
+    if not folder.flags.is_file():
+        raise UsageError(f"{path} is not the folder of a run: it has no flags.txt.")
+    header = folder.flags.read_text(encoding="utf-8").partition("\n")[0]
+    binary = next((name for name in TRAINERS if name in header), None)
+    if binary is None:
+        raise UsageError(f"{folder.flags} does not say which binary wrote it.")
+    values = flags.FlagValues()
+    define_run_flags(binary, values)
+    try:
+        values([binary, *values.read_flags_from_files([f"--flagfile={folder.flags}"])])
+    except flags.Error as error:
+        raise UsageError(f"{folder.flags}: {error}") from error
+    return run_from_flags(binary, values), folder
+
+
+def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
+    """The task and the trained, compiled, sparse model of a run.
+
+    Raises:
+      UsageError: if its dataset is not there, or it has no checkpoint yet.
+      CheckpointError: if its checkpoint cannot be used.
+    """
+    with app.usage_errors():
+        task = run.task()
+        model = build_model(task, run.sparsification)
+    if Checkpoint(model).restore(folder.checkpoints) == 0:
+        raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
+    return task, model

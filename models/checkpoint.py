@@ -1,0 +1,92 @@
+"""Checkpoints of a run, refused if they are not whole or not of this run's model."""
+
+import os
+
+from state_of_sparsity.backend import keras, tf
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why and what to do."""
+
+
+class Checkpoint:
+    """The state of training: the model, with masks and step counts, and the optimizer.
+
+    The last two are kept. TensorFlow writes a checkpoint under another name and
+    renames it.
+
+    Args:
+      model: a compiled model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        # The step of the newest checkpoint that is complete.
+        self.step_on_disk = 0
+
+    def restore(self, folder: str | os.PathLike) -> int:
+        """Restores the newest checkpoint, if there is one.
+
+        Args:
+          folder: where the checkpoints are.
+
+        Returns:
+          The number of training steps done.
+
+        Raises:
+          CheckpointError: if it is truncated, or of another model. Nothing in the
+            folder is changed.
+        """
+        newest = tf.train.latest_checkpoint(folder)
+        if newest is None:
+            _check_empty(folder)
+            return 0
+        # What is restored has to be there first.
+        with self._model.distribute_strategy.scope():
+            self._model.optimizer.build(self._model.trainable_variables)
+        try:
+            status = self._checkpoint.restore(newest)
+            status.assert_existing_objects_matched().assert_consumed()
+        except (AssertionError, ValueError) as error:
+            raise CheckpointError(
+                f"{newest} is a checkpoint of another model: {_first_line(error)} "
+                f"Move {folder} away to start again."
+            ) from error
+        except Exception as error:  # TensorFlow raises anything from IndexError on.
+            raise CheckpointError(
+                f"{newest} cannot be read, it may be truncated: {_first_line(error)} "
+                f"Move {folder} away to start again."
+            ) from error
+        self.step_on_disk = int(self._model.optimizer.iterations.numpy())
+        return self.step_on_disk
+
+    def save(self, folder: str | os.PathLike) -> int:
+        """Writes a checkpoint of the present state and drops old ones.
+
+        There is nothing to write before the first step, or if it is there already.
+
+        Returns:
+          The number of training steps done.
+        """
+        step = int(self._model.optimizer.iterations.numpy())
+        if step != self.step_on_disk:
+            manager = tf.train.CheckpointManager(
+                self._checkpoint, folder, max_to_keep=2
+            )
+            manager.save(checkpoint_number=step)
+            self.step_on_disk = step
+        return step
+
+
+def _check_empty(folder):
+    # What TensorFlow was writing when it was killed has "_temp" in its name.
+    if os.path.isdir(folder) and any("_temp" not in n for n in os.listdir(folder)):
+        raise CheckpointError(
+            f"{folder} holds files but no checkpoint that could be read. "
+            "Move it away to start again."
+        )
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0][:300]

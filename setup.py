@@ -1,0 +1,72 @@
+"""Installation of state_of_sparsity.
+
+`models/` and `bin/` are installed inside the package, as
+`state_of_sparsity.models` and `state_of_sparsity.bin`, so that no module with
+so general a name lands in a user's site-packages.
+"""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+BINARIES = (
+    "evaluate_resnet50",
+    "export_model",
+    "report_sparsity",
+    "train_resnet50",
+)
+
+setuptools.setup(
+    name="state-of-sparsity",
+    version="0.1.0",
+    description="Make Keras models sparse while they train, and compare how.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11,<3.14",
+    packages=[
+        "state_of_sparsity",
+        "state_of_sparsity.techniques",
+        "state_of_sparsity.models",
+        "state_of_sparsity.bin",
+    ],
+    package_dir={
+        "state_of_sparsity": "state_of_sparsity",
+        "state_of_sparsity.models": "models",
+        "state_of_sparsity.bin": "bin",
+    },
+    package_data={"state_of_sparsity.bin": ["recipes/*"]},
+    install_requires=[
+        "absl-py>=1.4,<2",
+        # tensorflow-datasets 4.9 reads and writes through importlib_resources
+        # without declaring it.
+        "importlib_resources>=6,<8",
+        "matplotlib>=3.9,<4",
+        "numpy>=2.0,<3",
+        "scikit-learn>=1.5,<2",
+        # TensorFlow writes its summaries through it without depending on it.
+        "tensorboard>=2.20,<3",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10,<4.10",
+        "tensorflow-model-optimization>=0.8.1,<0.9",
+        "tf-keras>=2.21,<2.22",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "test": ["pytest>=8,<10", "ruff>=0.12,<0.18"],
+    },
+    entry_points={
+        "console_scripts": [
+            f"{name}=state_of_sparsity.bin.{name}:run" for name in BINARIES
+        ]
+    },
+)

@@ -1,0 +1,47 @@
+"""Make Keras models sparse while they train, and compare techniques that do.
+
+import state_of_sparsity as sos
+
+technique = sos.MagnitudePruning(0.9, begin_step=0, end_step=500, frequency=50)
+sparse = sos.sparsify(model, technique)
+sparse.compile(...)
+sparse.fit(..., callbacks=sos.callbacks(sparse))
+print(sos.sparsity_report(sparse))
+sos.export_saved_model(sparse, path)
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public names and the modules that they come from when they are first used:
+# importing this package must not import TensorFlow, whose logging the binaries
+# have to configure before.
+_HOMES = {
+    "Flops": "flops",
+    "MagnitudePruning": "techniques",
+    "RandomPruning": "techniques",
+    "SparsityReport": "report",
+    "TECHNIQUES": "techniques",
+    "Technique": "techniques",
+    "WeightReport": "report",
+    "callbacks": "training_callbacks",
+    "count_flops": "flops",
+    "export_saved_model": "export",
+    "sparsify": "conversion",
+    "sparsity_report": "report",
+    "strip": "conversion",
+    "weight_masks": "report",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(module, name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,131 @@
+"""The one place that names Keras and the private parts of Keras and TF-MOT.
+
+Every other file takes `keras` from here. Today it is `tf_keras` (Keras 2),
+because TensorFlow Model Optimization needs it; when that changes, this file does.
+"""
+
+import os
+
+# TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
+# which Keras it is when it is first touched.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import tensorflow as tf
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.keras.utils import smart_cond
+from tensorflow_model_optimization.python.core.sparsity.keras import (
+    pruning_callbacks,
+    pruning_policy,
+    pruning_schedule,
+    pruning_utils,
+    pruning_wrapper,
+)
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
+    PruneRegistry,
+)
+from tf_keras.src.mixed_precision import autocast_variable
+
+PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
+PruningPolicy = pruning_policy.PruningPolicy
+PruningSchedule = pruning_schedule.PruningSchedule
+UpdatePruningStep = pruning_callbacks.UpdatePruningStep
+
+__all__ = [
+    "PruneLowMagnitude",
+    "PruneRegistry",
+    "PruningPolicy",
+    "PruningSchedule",
+    "UpdatePruningStep",
+    "child_layers",
+    "copy_variable",
+    "fresh_layer",
+    "input_signature",
+    "is_functional",
+    "keras",
+    "pruning_schedule",
+    "pruning_utils",
+    "raw_variable",
+    "smart_cond",
+    "tf",
+]
+
+
+def raw_variable(variable: tf.Variable) -> tf.Variable:
+    """The variable behind a Keras weight, in the dtype in which it is stored.
+
+    Under a mixed-precision policy Keras hands out a view that casts when it is
+    read within a layer's call.
+    """
+    if isinstance(variable, autocast_variable.AutoCastVariable):
+        return variable._variable
+    return variable
+
+
+def copy_variable(variable: tf.Variable) -> tf.Variable:
+    """A new variable with the value and the properties of another one.
+
+    Created under the distribution strategy whose scope the caller is in.
+    """
+    raw = raw_variable(variable)
+    copy = tf.Variable(
+        raw.read_value(),
+        trainable=raw.trainable,
+        name=raw.name.split(":")[0],
+        dtype=raw.dtype,
+        shape=raw.shape,
+        synchronization=raw.synchronization,
+        aggregation=raw.aggregation,
+    )
+    if raw is not variable:
+        return autocast_variable.create_autocast_variable(copy)
+    return copy
+
+
+def is_functional(model: keras.layers.Layer) -> bool:
+    """Whether a model is Sequential or functional: a graph of layers."""
+    return isinstance(model, keras.Sequential) or (
+        isinstance(model, keras.Model) and model._is_graph_network
+    )
+
+
+def input_signature(model: keras.Model):
+    """The `TensorSpec`, or a structure of them, of what a built model is called on.
+
+    Raises:
+      ValueError: for a subclassed model that was never called.
+    """
+    if is_functional(model):
+        specs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs]
+        return specs if len(specs) > 1 else specs[0]
+    if model._saved_model_inputs_spec is None:
+        raise ValueError(
+            f"The input of model {model.name!r} is not known: call the model on a "
+            "batch once before you export it."
+        )
+    return tf.nest.map_structure(
+        # The batch that it was called on is one of many sizes.
+        lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype, x.name),
+        model._saved_model_inputs_spec,
+    )
+
+
+def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
+    """A layer of class `cls` as Keras makes it, before the class's own `__init__`.
+
+    It has the name and dtype policy of `layer`, and nothing else of it yet.
+    """
+    new = cls.__new__(cls)
+    if isinstance(layer, keras.Model):
+        keras.Model.__init__(new, name=layer.name)
+    else:
+        keras.layers.Layer.__init__(new, name=layer.name, dtype=layer.dtype_policy)
+    return new
+
+
+def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside of a layer or model, in order of creation.
+
+    Metrics, which Keras makes layers too, are left out.
+    """
+    children = layer._flatten_layers(recursive=False, include_self=False)
+    return [child for child in children if not isinstance(child, keras.metrics.Metric)]

@@ -1,0 +1,154 @@
+"""Copies of models in which other layers stand in for some.
+
+Keras can clone a functional model from the configurations of its layers, but no
+subclassed model, and no layer whose configuration does not say everything (an
+activation that is not registered, a custom layer without `get_config`). Here a
+layer is copied attribute by attribute instead: its variables and the layers inside of
+it are new, everything else is shared.
+"""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+from state_of_sparsity.backend import (
+    copy_variable,
+    fresh_layer,
+    is_functional,
+    keras,
+    tf,
+)
+
+# What Keras's own `__init__` makes anew, and yet belongs to the copy.
+_CARRIED = (
+    "_activity_regularizer",
+    "_autocast",
+    "_build_input_shape",
+    "_dynamic",
+    "_input_spec",
+    "_saved_model_arg_spec",
+    "_saved_model_inputs_spec",
+    "_stateful",
+    "_supports_masking",
+    "_trainable",
+    "built",
+)
+_WEIGHT_LISTS = ("_trainable_weights", "_non_trainable_weights")
+
+Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
+
+
+def copy_model(model: keras.Model, replace: Replace) -> keras.Model:
+    """A copy of a model with variables of its own.
+
+    Args:
+      model: a built Sequential, functional or subclassed model. Models and layers
+        inside of it are copied the same way.
+      replace: called as `replace(layer, path, copy)` for every layer inside of the
+        model before it is copied. It returns the layer to stand in its place, or
+        None for a plain copy. `path` holds the names of the enclosing layers and of
+        the layer, joined by slashes; `copy(layer, cls=None)` makes a copy of a
+        layer, of another class if given.
+
+    Returns:
+      A model that is not compiled.
+    """
+    return _Copier(replace).copy(model, path="")
+
+
+class _Copier:
+    """Copies everything once, however often it is used."""
+
+    def __init__(self, replace: Replace):
+        self._replace = replace
+        self._copies: dict[int, Any] = {}
+        # Keeps what was copied alive, so that no `id` is used twice.
+        self._originals: list[Any] = []
+
+    def layer(self, layer, path):
+        """The layer that stands in the copy where `layer` stands in the original."""
+        if id(layer) not in self._copies:
+            copy = functools.partial(self.copy, path=path)
+            replacement = self._replace(layer, path, copy)
+            self._remember(layer, copy(layer) if replacement is None else replacement)
+        return self._copies[id(layer)]
+
+    def copy(self, layer, cls=None, *, path):
+        if cls is None and is_functional(layer):
+            return keras.models.clone_model(
+                layer,
+                clone_function=lambda child: self.layer(child, join(path, child.name)),
+            )
+        if layer._must_restore_from_config:
+            return type(layer).from_config(layer.get_config())
+        return self._copy_attributes(layer, cls or type(layer), path)
+
+    def _copy_attributes(self, layer, cls, path):
+        new = fresh_layer(layer, cls)
+        keras_attributes = set(vars(new)) | _compile_attributes()
+        # Before its parts, which may refer back to it.
+        self._remember(layer, new)
+        for name in _CARRIED:
+            if name in vars(layer):
+                vars(new)[name] = vars(layer)[name]
+        for name in _WEIGHT_LISTS:
+            vars(new)[name].extend(map(self._variable, vars(layer)[name]))
+        for loss in layer._callable_losses:
+            new._callable_losses.append(self.value(loss, path))
+        # Keras makes this attribute with the first thing that it tracks.
+        tracked = vars(layer).get("_self_unconditional_dependency_names", {})
+        for name, value in vars(layer).items():
+            # TF-MOT hangs this on a layer; it refers to the layer's own variables.
+            if name in keras_attributes or name == "get_prunable_weights":
+                continue
+            copied = self.value(value, path)
+            if copied is value and name not in tracked:
+                # Keras must not track in the copy what it does not in the original.
+                vars(new)[name] = value
+            else:
+                setattr(new, name, copied)
+        return new
+
+    def value(self, value, path):
+        """What stands in the copy for the value of an attribute."""
+        if isinstance(value, keras.metrics.Metric):
+            return value
+        if isinstance(value, keras.layers.Layer):
+            return self.layer(value, join(path, value.name))
+        if isinstance(value, tf.Variable):
+            return self._variable(value)
+        convert = functools.partial(self.value, path=path)
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            return tuple(convert(item) for item in value)
+        if isinstance(value, functools.partial):
+            return functools.partial(value.func, *map(convert, value.args))
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._copies:
+            return types.MethodType(value.__func__, self._copies[id(value.__self__)])
+        return value
+
+    def _variable(self, variable):
+        if id(variable) not in self._copies:
+            self._remember(variable, copy_variable(variable))
+        return self._copies[id(variable)]
+
+    def _remember(self, original, copy):
+        self._originals.append(original)
+        self._copies[id(original)] = copy
+
+
+def join(path: str, name: str) -> str:
+    """The path of a layer from that of the layer around it."""
+    return f"{path}/{name}" if path else name
+
+
+@functools.cache
+def _compile_attributes():
+    """Names of the attributes that `compile` and `fit` leave on a model."""
+    model = keras.Sequential()
+    model.compile()
+    return frozenset(vars(model)) | {"history"}

@@ -1,0 +1,187 @@
+"""Where the zeros of a model are."""
+
+import csv
+import dataclasses
+
+import numpy as np
+
+from state_of_sparsity.backend import keras, raw_variable
+from state_of_sparsity.checks import check_model
+from state_of_sparsity.weights import added_variables, sites
+
+_COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightReport:
+    """Zeros of one weight tensor, as deployed.
+
+    Attributes:
+      name: layer path, slash, attribute: "stage1_block1_conv1/kernel".
+      shape: of the tensor.
+      size: number of weights.
+      zeros: number of weights that are exactly zero.
+      technique: that makes it sparse, or "dense".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    zeros: int
+    technique: str
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that are zero."""
+        return self.zeros / self.size if self.size else 0.0
+
+    def row(self) -> tuple:
+        """The columns of a table: name, shape, size, zeros, sparsity, technique."""
+        shape = "x".join(map(str, self.shape))
+        return self.name, shape, self.size, self.zeros, self.sparsity, self.technique
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """Zeros of a model, as deployed.
+
+    Attributes:
+      layers: a `WeightReport` for each weight tensor that a technique makes sparse.
+        Of a model without sparse layers (a plain or a stripped one), for each that
+        a technique could make sparse.
+      parameters: number of all weights of the model that were made to be trained,
+        biases included; neither masks nor moving averages.
+      nonzero_parameters: those minus the zeros of `layers`.
+    """
+
+    layers: list[WeightReport]
+    parameters: int
+
+    @property
+    def nonzero_parameters(self) -> int:
+        return self.parameters - sum(layer.zeros for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among the weights of `layers`."""
+        size = sum(layer.size for layer in self.layers)
+        return sum(layer.zeros for layer in self.layers) / size if size else 0.0
+
+    def __str__(self) -> str:
+        rows = [_COLUMNS] + [
+            (name, shape, f"{size:,}", f"{zeros:,}", f"{sparsity:.2%}", technique)
+            for name, shape, size, zeros, sparsity, technique in (
+                layer.row() for layer in self.layers
+            )
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                # Text to the left, numbers to the right.
+                cell.rjust(width) if 2 <= index <= 4 else cell.ljust(width)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.append(
+            f"sparsity {self.sparsity:.2%} over {len(self.layers)} tensors; "
+            f"{self.nonzero_parameters:,} of {self.parameters:,} parameters non-zero"
+        )
+        return "\n".join(lines)
+
+    def to_csv(self, path) -> None:
+        """Writes a row per tensor: name, shape, size, zeros, sparsity, technique."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            writer.writerows(layer.row() for layer in self.layers)
+
+    def plot(self, path) -> None:
+        """Draws the sparsity of each tensor, in the order of the model.
+
+        Args:
+          path: of the picture; its ending (.png, .pdf, .svg) says the format.
+        """
+        # Slow to import, and only needed here.
+        from matplotlib.figure import Figure
+
+        figure = Figure(
+            figsize=(8, 1.2 + 0.18 * len(self.layers)), layout="constrained"
+        )
+        axes = figure.add_subplot()
+        places = range(len(self.layers))
+        axes.barh(places, [100 * layer.sparsity for layer in self.layers], height=0.8)
+        axes.axvline(100 * self.sparsity, color="black", linestyle="--", linewidth=1)
+        axes.set(
+            title=f"Sparsity by layer (dashed: {self.sparsity:.1%} overall)",
+            xlabel="zeros (% of the weights of a tensor)",
+            xlim=(0, 100),
+            ylim=(len(self.layers) - 0.5, -0.5),
+        )
+        axes.set_yticks(places, [layer.name for layer in self.layers], fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, dpi=120)
+
+
+def sparsity_report(model: keras.Model) -> SparsityReport:
+    """Counts the zeros of a model as it would be deployed.
+
+    Args:
+      model: a model of `sos.sparsify`, of `sos.strip`, of TF-MOT's
+        `prune_low_magnitude`, or a plain one.
+
+    Raises:
+      TypeError, ValueError: for something that is not a built `tf_keras` model.
+    """
+    check_model(model)
+    layers = [
+        WeightReport(
+            name,
+            weight.value.shape,
+            weight.value.size,
+            int(weight.value.size - np.count_nonzero(weight.value)),
+            site.technique,
+        )
+        for site in _reported_sites(model)
+        for name, weight in site.deployed().items()
+    ]
+    return SparsityReport(layers, _count_parameters(model))
+
+
+def weight_masks(model: keras.Model) -> dict[str, np.ndarray]:
+    """Which weights a model keeps when it is deployed.
+
+    Args:
+      model: as for `sparsity_report`. Of a model without sparse layers, a weight is
+        kept if it is not zero.
+
+    Returns:
+      `{weight name: boolean array of the weight's shape}`, true where it stays. The
+      names are those of `sparsity_report`, the same for a sparse model and for its
+      stripped counterpart.
+
+    Raises:
+      TypeError, ValueError: for something that is not a built `tf_keras` model.
+    """
+    check_model(model)
+    return {
+        name: weight.mask
+        for site in _reported_sites(model)
+        for name, weight in site.deployed().items()
+    }
+
+
+def _reported_sites(model):
+    """The sparse layers of a model; of a model without any, those that could be."""
+    found = list(sites(model))
+    return [site for site in found if site.is_sparse] or found
+
+
+def _count_parameters(model):
+    added = {id(v) for site in sites(model) for v in added_variables(site.layer)}
+    return sum(
+        int(np.prod(variable.shape))
+        for variable in model.weights
+        # Frozen weights count, the moving averages of batch normalization do not.
+        if id(variable) not in added and raw_variable(variable).trainable
+    )
