@@ -8,6 +8,7 @@ import tarfile
 
 from absl import app, flags, logging
 
+from state_of_sparsity.backend import tf
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.models.checkpoint import CheckpointError
 from state_of_sparsity.models.run_folder import RunFolder, RunFolderError
@@ -23,11 +24,10 @@ def run(main, doc: str) -> None:
       doc: what the binary does, for its help.
     """
     _show_in_help(doc)
-    # Warnings and errors: the progress bar says the rest.
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
     name = pathlib.Path(sys.argv[0]).stem
 
     def main_with_messages(argv):
+        _log_warnings_only()
         if argv[1:]:
             sys.exit(f"{name}: this is not a flag: {argv[1]} (see {name} --help)")
         try:
@@ -43,6 +43,14 @@ def run(main, doc: str) -> None:
     app.run(main_with_messages)
 
 
+def _log_warnings_only():
+    """Unless --verbosity says otherwise: the progress bar says the rest."""
+    # absl has set it to INFO by now, whatever its default.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+        tf.get_logger().setLevel("WARNING")
+
+
 def _show_in_help(doc):
     # absl shows the docstring and the flags of the script, and a console script has
     # neither.
@@ -54,12 +62,16 @@ def _show_in_help(doc):
 
 
 @contextlib.contextmanager
-def usage_errors():
-    """Reports errors in what the user passed without a traceback."""
+def usage_errors(flag: str = ""):
+    """Reports errors in what the user passed without a traceback.
+
+    Args:
+      flag: what they passed, if what goes wrong has to do with one flag only.
+    """
     try:
         yield
     except (TypeError, ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{flag}: {error}" if flag else str(error)) from error
 
 
 def print_summary(folder: RunFolder) -> None:

@@ -28,7 +28,7 @@ def main():
             "or pass --overwrite to replace it."
         )
     model = stored_models.load(flags.FLAGS.model)
-    with app.usage_errors():
+    with app.usage_errors(f"--export_dir={path}"):
         sos.export_saved_model(model, path, overwrite=flags.FLAGS.overwrite)
     plain, gzipped = app.folder_sizes(path)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")

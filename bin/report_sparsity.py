@@ -18,11 +18,13 @@ flags.DEFINE_string("plot", None, "Where to draw it as well (.png, .pdf, .svg)."
 def main():
     report = sos.sparsity_report(stored_models.load(flags.FLAGS.model))
     print(report)
-    with app.usage_errors():
-        if flags.FLAGS.csv:
-            report.to_csv(flags.FLAGS.csv)
-        if flags.FLAGS.plot:
-            report.plot(flags.FLAGS.plot)
+    csv, plot = flags.FLAGS.csv, flags.FLAGS.plot
+    if csv:
+        with app.usage_errors(f"--csv={csv}"):
+            report.to_csv(csv)
+    if plot:
+        with app.usage_errors(f"--plot={plot}"):
+            report.plot(plot)
 
 
 def run():

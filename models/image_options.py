@@ -119,20 +119,20 @@ PRESETS = {
     "digits": Preset(
         options={
             "width": 0.25,
-            "train_steps": 600,
+            "train_steps": 900,
             "batch_size": 64,
-            "learning_rate": 0.2,
+            "learning_rate": 0.1,
             "warmup_epochs": 3.0,
-            "decay_epochs": (20.0, 26.0, 29.0),
+            "decay_epochs": (25.0, 35.0, 42.0),
             "weight_decay": 1e-4,
             "label_smoothing": 0.0,
             "eval_steps": 100,
         },
         technique={
             "sparsity": 0.9,
-            "begin_step": 1 / 6,
-            "end_step": 2 / 3,
-            "frequency": 1 / 30,
+            "begin_step": 1 / 3,
+            "end_step": 3 / 5,
+            "frequency": 1 / 90,
         },
     ),
     "imagenet2012": Preset(

@@ -257,8 +257,9 @@ def _interrupted_by_sigterm():
 
 def _finish(task, sparsification, model, folder):
     """Scores the deployed model on the test split and writes everything about it."""
-    deployed = sos.strip(model)
-    task.compile(deployed)
+    with model.distribute_strategy.scope():
+        deployed = sos.strip(model)
+        task.compile(deployed)
     report = sos.sparsity_report(model)
     flops = sos.count_flops(model)
     report.to_csv(folder.layers)
@@ -280,7 +281,9 @@ def _finish(task, sparsification, model, folder):
             "nonzero_parameters": report.nonzero_parameters,
             "flops": flops.dense,
             "sparse_flops": flops.sparse,
-            "seconds_per_step": statistics.median(seconds),
+            # Of several workers, those that do not write have no rows if they go on
+            # after the last step.
+            "seconds_per_step": statistics.median(seconds) if seconds else None,
         }
     )
     return folder.read_result()

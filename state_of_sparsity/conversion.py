@@ -193,8 +193,7 @@ class _Overrides:
             raise ValueError(
                 "An override matches no layer that could be made sparse. "
                 f"Received: {expression.pattern!r}. Near matches: "
-                f"{near or names[:5]}. Layers to choose from: {len(names)}; "
-                "print(sos.sparsity_report(model)) lists them."
+                f"{near or names[:5]}, of {len(names)} such layers in the model."
             )
 
 

@@ -48,8 +48,9 @@ def copy_model(model: keras.Model, replace: Replace) -> keras.Model:
       replace: called as `replace(layer, path, copy)` for every layer inside of the
         model before it is copied. It returns the layer to stand in its place, or
         None for a plain copy. `path` holds the names of the enclosing layers and of
-        the layer, joined by slashes; `copy(layer, cls=None)` makes a copy of a
-        layer, of another class if given.
+        the layer, joined by slashes; `copy(layer, cls=None, without=())` makes a copy
+        of a layer, of another class if given, without the attributes named: not their
+        values, nor, if one is a method, the loss that it computes.
 
     Returns:
       A model that is not compiled.
@@ -74,7 +75,7 @@ class _Copier:
             self._remember(layer, copy(layer) if replacement is None else replacement)
         return self._copies[id(layer)]
 
-    def copy(self, layer, cls=None, *, path):
+    def copy(self, layer, cls=None, without=(), *, path):
         if cls is None and is_functional(layer):
             return keras.models.clone_model(
                 layer,
@@ -82,25 +83,28 @@ class _Copier:
             )
         if layer._must_restore_from_config:
             return type(layer).from_config(layer.get_config())
-        return self._copy_attributes(layer, cls or type(layer), path)
+        return self._copy_attributes(layer, cls or type(layer), without, path)
 
-    def _copy_attributes(self, layer, cls, path):
+    def _copy_attributes(self, layer, cls, without, path):
         new = fresh_layer(layer, cls)
         keras_attributes = set(vars(new)) | _compile_attributes()
+        left_out = [getattr(layer, name) for name in without]
         # Before its parts, which may refer back to it.
         self._remember(layer, new)
         for name in _CARRIED:
             if name in vars(layer):
                 vars(new)[name] = vars(layer)[name]
         for name in _WEIGHT_LISTS:
-            vars(new)[name].extend(map(self._variable, vars(layer)[name]))
+            kept = (v for v in vars(layer)[name] if not _is_one_of(v, left_out))
+            vars(new)[name].extend(map(self._variable, kept))
         for loss in layer._callable_losses:
-            new._callable_losses.append(self.value(loss, path))
+            if not _is_one_of(_innermost(loss), left_out):
+                new._callable_losses.append(self.value(loss, path))
         # Keras makes this attribute with the first thing that it tracks.
         tracked = vars(layer).get("_self_unconditional_dependency_names", {})
         for name, value in vars(layer).items():
             # TF-MOT hangs this on a layer; it refers to the layer's own variables.
-            if name in keras_attributes or name == "get_prunable_weights":
+            if name in keras_attributes or name in (*without, "get_prunable_weights"):
                 continue
             copied = self.value(value, path)
             if copied is value and name not in tracked:
@@ -139,6 +143,21 @@ class _Copier:
     def _remember(self, original, copy):
         self._originals.append(original)
         self._copies[id(original)] = copy
+
+
+def _is_one_of(value, values):
+    """Membership by identity; methods are made anew whenever they are looked up."""
+    return any(
+        value == other if isinstance(other, types.MethodType) else value is other
+        for other in values
+    )
+
+
+def _innermost(function):
+    """The function within those that Keras wraps around a loss."""
+    while isinstance(function, functools.partial):
+        function = function.args[0] if function.args else function.func
+    return function
 
 
 def join(path: str, name: str) -> str:

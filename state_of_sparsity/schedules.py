@@ -26,8 +26,10 @@ class CubicSchedule(PruningSchedule):
     def __call__(self, step):
         """Whether to renew masks at the step (int64), and the sparsity (float64)."""
         since = step - self.begin_step
-        due = (since >= 0) & (step <= self.end_step)
-        due &= (since % self.frequency == 0) | (step == self.end_step)
+        # Steps count from one: a ramp that ends at 0 is taken at the first of them.
+        last = max(self.end_step, 1)
+        due = (since >= 0) & (step <= last)
+        due &= (since % self.frequency == 0) | (step == last)
         # A ramp without length is done when it begins.
         length = max(self.end_step - self.begin_step, 1)
         done = tf.cast(step - self.end_step, tf.float64) / length + 1.0

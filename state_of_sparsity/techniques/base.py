@@ -38,6 +38,14 @@ class Technique(abc.ABC):
           ValueError: if the technique has no target sparsity.
         """
 
+    def get_config(self) -> dict:
+        """The hyperparameters, for the configuration of a layer."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Self:
+        return cls(**config)
+
     @abc.abstractmethod
     def sparse_layer(
         self, layer: keras.layers.Layer, copy, index: int

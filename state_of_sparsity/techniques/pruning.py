@@ -10,7 +10,6 @@ checks work with it.
 import abc
 import dataclasses
 import inspect
-import weakref
 from typing import Self
 
 from state_of_sparsity import masks
@@ -22,6 +21,7 @@ from state_of_sparsity.backend import (
     tf,
 )
 from state_of_sparsity.checks import check_fraction, check_integer
+from state_of_sparsity.counting import is_first_call_in_graph
 from state_of_sparsity.schedules import CubicSchedule
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.weights import (
@@ -104,14 +104,6 @@ class PruningTechnique(Technique):
             wrapper.build(layer.get_build_config()["input_shape"])
         return wrapper
 
-    def get_config(self) -> dict:
-        """The hyperparameters, for the configuration of a layer."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-
-    @classmethod
-    def from_config(cls, config: dict) -> Self:
-        return cls(**config)
-
 
 @keras.utils.register_keras_serializable("state_of_sparsity")
 class PrunedLayer(PruneLowMagnitude):
@@ -150,23 +142,10 @@ class PrunedLayer(PruneLowMagnitude):
         training = kwargs.get("training")
         if training is None:
             training = keras.backend.learning_phase()
-        if not self._has_updated_in_this_graph(training):
+        if is_first_call_in_graph(self, training):
             smart_cond(training, self._count_step_and_renew, tf.no_op)
             self.pruning_obj.weight_mask_op()
         return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
-
-    def _has_updated_in_this_graph(self, training):
-        """Whether an earlier call in the graph has updated; if not, this one will."""
-        if tf.executing_eagerly():
-            return False
-        graph = tf.compat.v1.get_default_graph()
-        # By thread, since each replica of a MirroredStrategy traces in its own.
-        updated = vars(self._thread_local).setdefault("updated_graphs", {})
-        kind = training if isinstance(training, bool | int) else "decided in the graph"
-        if kind in updated and updated[kind]() is graph:
-            return True
-        updated[kind] = weakref.ref(graph)
-        return False
 
     # Nothing here is for AutoGraph, which takes its time to find that out.
     @tf.autograph.experimental.do_not_convert

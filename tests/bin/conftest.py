@@ -1,0 +1,110 @@
+"""Runs binaries within the test process: importing TensorFlow takes seconds."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+PACKAGE = "state_of_sparsity.bin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a user would have seen of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def _load(name):
+    """A binary's module, its flags defined and those of other binaries gone."""
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith(PACKAGE):
+            for flag in list(defined):
+                if flag.name in flags.FLAGS:
+                    delattr(flags.FLAGS, flag.name)
+    full_name = f"{PACKAGE}.{name}"
+    if full_name in sys.modules:
+        return importlib.reload(sys.modules[full_name])
+    return importlib.import_module(full_name)
+
+
+def _call(name, *arguments):
+    module = _load(name)
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        patch.setattr(sys.modules["__main__"], "__doc__", "")
+        with pytest.raises(SystemExit) as exit_:
+            module.run()
+    code = exit_.value.code
+    if isinstance(code, str):
+        return Outcome(1, out.getvalue(), err.getvalue() + code)
+    return Outcome(code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Runs a binary as its console script does, but for the process.
+
+    `command("train_resnet50", "--depth=18")` returns an `Outcome`.
+    """
+    return _call
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Runs a binary that must fail with one clear message, which it returns."""
+
+    def run(name, *arguments):
+        outcome = _call(name, *arguments)
+        assert outcome.code not in (0, None), outcome
+        assert "Traceback" not in outcome.err
+        assert outcome.err.startswith(f"{name}: "), outcome
+        return outcome.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Flags of a run that takes seconds."""
+    return (
+        "--depth=18",
+        "--width=0.05",
+        "--train_steps=8",
+        "--eval_steps=4",
+        "--batch_size=8",
+    )
+
+
+@pytest.fixture(scope="session")
+def overridden():
+    """Further flags of the run in the folder `finished`."""
+    return ("--override=conv1=dense", "--override=logits=0.5")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny, overridden):
+    """The folder of a finished run, and the outcome of the command."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    flags_ = [*tiny, *overridden, f"--output_dir={folder}"]
+    return folder, _call("train_resnet50", *flags_)
+
+
+@pytest.fixture(scope="session")
+def finished(trained):
+    folder, outcome = trained
+    assert outcome.code == 0, outcome
+    return folder

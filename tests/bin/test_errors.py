@@ -1,0 +1,215 @@
+"""What users get wrong: one message each, that names the value and the way out."""
+
+import shutil
+import zipfile
+
+import pytest
+
+
+def test_an_argument_that_is_no_flag_is_named(refused):
+    message = refused("train_resnet50", "technique=dense")
+    assert "this is not a flag: technique=dense" in message
+    assert "--help" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--techniqe=dense"], "Did you mean: technique"),
+        (["--technique=foo"], "<dense|magnitude_pruning|random_pruning>"),
+        (["--depth=deep"], "--depth=deep"),
+    ],
+)
+def test_what_absl_refuses_is_named(command, flags, expected):
+    outcome = command("train_resnet50", *flags)
+    assert outcome.code == 1
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--sparsity=1"], "--technique=magnitude_pruning: sparsity must be"),
+        (["--dataset=cifar"], "dataset must be one of digits, imagenet2012"),
+        (["--technique=dense", "--sparsity=0.5"], "dense does not have --sparsity"),
+        (["--end_step=9"], "--end_step=9 is after the last of --train_steps=8"),
+        (["--override=conv1"], "--override must be REGEX=SPARSITY or REGEX=dense"),
+        (["--dataset=imagenet2012"], "pass it with --data_dir"),
+    ],
+)
+def test_bad_flags_leave_no_folder(refused, tiny, tmp_path, flags, expected):
+    folder = tmp_path / "run"
+    message = refused("train_resnet50", *tiny, *flags, f"--output_dir={folder}")
+    assert expected in message
+    assert not folder.exists()
+
+
+def test_a_data_dir_without_the_dataset_says_how_to_prepare_it(refused, tmp_path):
+    message = refused(
+        "train_resnet50", "--dataset=imagenet2012", f"--data_dir={tmp_path}"
+    )
+    assert f"tfds build imagenet2012 --data_dir={tmp_path}" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("conv_1=0.5", "Received: 'conv_1'. Near matches: ['conv1'"),
+        ("conv(=0.5", "not a regular expression"),
+        ("conv1=1.5", "In the override 'conv1': sparsity must be"),
+    ],
+)
+def test_an_override_of_no_layer_leaves_no_folder(
+    refused, tiny, tmp_path, override, expected
+):
+    folder = tmp_path / "run"
+    message = refused(
+        "train_resnet50", *tiny, f"--override={override}", f"--output_dir={folder}"
+    )
+    assert expected in message
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_flag(refused, tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "run"
+    message = refused("train_resnet50", *tiny, f"--output_dir={folder}")
+    assert f"--output_dir={folder} cannot be written" in message
+    assert "choose another" in message
+
+
+def test_a_folder_name_too_long_is_one_message(refused, tiny, tmp_path):
+    message = refused("train_resnet50", *tiny, f"--output_dir={tmp_path / ('x' * 300)}")
+    assert "too long" in message
+
+
+def test_a_folder_with_other_files_is_left_alone(refused, tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear")
+    message = refused("train_resnet50", *tiny, f"--output_dir={tmp_path}")
+    assert "holds files but no run" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("config", ["", "{}", "workers", '{"cluster": {}}'])
+def test_several_workers_without_their_names_are_refused(
+    refused, tiny, tmp_path, monkeypatch, config
+):
+    monkeypatch.setenv("TF_CONFIG", config)
+    message = refused(
+        "train_resnet50",
+        *tiny,
+        "--distribution=multi_worker",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert f"Received: TF_CONFIG={config!r}" in message
+    assert '"cluster"' in message
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished run to break."""
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("binary", ["train_resnet50", "evaluate_resnet50"])
+def test_a_truncated_checkpoint_is_refused_and_left_alone(
+    refused, copied, tiny, overridden, binary
+):
+    (copied / "result.json").unlink()
+    truncate(copied / "checkpoints" / "ckpt-8.data-00000-of-00001")
+    before = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+    flags = {
+        "train_resnet50": [*tiny, *overridden, f"--output_dir={copied}"],
+        "evaluate_resnet50": [f"--run_dir={copied}"],
+    }
+    message = refused(binary, *flags[binary])
+    assert "ckpt-8 cannot be read, it may be truncated" in message
+    assert f"Move {copied / 'checkpoints'} away" in message
+    assert {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()} == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(refused, copied):
+    flags = copied / "flags.txt"
+    flags.write_text(flags.read_text().replace("--width=0.05", "--width=0.1"))
+    message = refused("evaluate_resnet50", f"--run_dir={copied}")
+    assert "ckpt-8 is a checkpoint of another model" in message
+
+
+def test_a_run_without_checkpoint_is_refused(refused, copied):
+    shutil.rmtree(copied / "checkpoints")
+    message = refused("evaluate_resnet50", f"--run_dir={copied}")
+    assert "has no checkpoint yet: train it first" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("# by hand", "does not say which binary wrote it"),
+        ("# train_resnet50\n--momentum=0.9", "Unknown command line flag 'momentum'"),
+        ("# train_resnet50\n--depth=51", "depth must be one of"),
+    ],
+)
+def test_flags_that_cannot_be_read_are_refused(refused, tmp_path, line, expected):
+    (tmp_path / "flags.txt").write_text(line)
+    assert expected in refused("evaluate_resnet50", f"--run_dir={tmp_path}")
+
+
+def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
+    message = refused("evaluate_resnet50", f"--run_dir={tmp_path / 'none'}")
+    assert f"{tmp_path / 'none'} is not the folder of a run" in message
+
+
+@pytest.mark.parametrize("binary", ["export_model", "report_sparsity"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "folder", "text", "zip", "empty", "export"]
+)
+def test_what_is_no_model_is_refused(refused, finished, tmp_path, binary, kind):
+    path = tmp_path / {"text": "model.h5", "zip": "model.keras"}.get(
+        kind, "model.keras"
+    )
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("a model, honestly")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("config.json", "{}")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "export":
+        path = finished / "export"
+    flags = [f"--export_dir={tmp_path / 'out'}"] if binary == "export_model" else []
+    message = refused(binary, f"--model={path}", *flags)
+    assert str(path) in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("binary", ["export_model", "report_sparsity"])
+def test_a_model_has_to_be_named(command, binary):
+    outcome = command(binary)
+    assert outcome.code == 1
+    assert "--model" in outcome.err
+
+
+def test_a_place_that_cannot_be_written_is_named(refused, finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "out"
+    for binary, flag in (
+        ("export_model", "--export_dir"),
+        ("report_sparsity", "--csv"),
+        ("report_sparsity", "--plot"),
+    ):
+        message = refused(binary, f"--model={finished}", f"{flag}={place}")
+        assert f"{flag}={place}: " in message
+
+
+def test_an_unknown_format_of_picture_is_an_error(refused, finished, tmp_path):
+    place = tmp_path / "sparsity.doc"
+    message = refused("report_sparsity", f"--model={finished}", f"--plot={place}")
+    assert "png" in message
+    assert not place.exists()

@@ -1,0 +1,317 @@
+"""A tiny run from end to end: what it leaves, and what can be done with it."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.bin import runs
+
+RESULT = (
+    "technique",
+    "model",
+    "dataset",
+    "steps",
+    "seed",
+    "quality_metric",
+    "quality",
+    "sparsity",
+    "target_sparsity",
+    "parameters",
+    "nonzero_parameters",
+    "flops",
+    "sparse_flops",
+    "seconds_per_step",
+)
+# Channels of a ResNet-18 of width 0.05: round(64 * 2**stage * 0.05).
+CHANNELS = (3, 6, 13, 26)
+
+
+def kernel_sizes():
+    """Weights of each kernel, by layer."""
+    sizes = {"conv1": 7 * 7 * 3 * CHANNELS[0], "logits": CHANNELS[-1] * 10}
+    inputs = CHANNELS[0]
+    for stage, outputs in enumerate(CHANNELS, start=1):
+        for block in (1, 2):
+            name = f"stage{stage}_block{block}"
+            sizes[f"{name}_conv1"] = 9 * inputs * outputs
+            sizes[f"{name}_conv2"] = 9 * outputs * outputs
+            if inputs != outputs:
+                sizes[f"{name}_shortcut"] = inputs * outputs
+            inputs = outputs
+    return sizes
+
+
+def zeros_by_layer():
+    target = {"conv1": 0.0, "logits": 0.5}
+    return {
+        name: round(target.get(name, 0.9) * size)
+        for name, size in kernel_sizes().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def result(finished):
+    return json.loads((finished / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sparse(finished):
+    """The sparse model of the run, from its checkpoint."""
+    return runs.load_model(*runs.read_run(finished))[1]
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (5, 32, 32, 3)).astype("float32")
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_folder_holds_all_that_the_design_promises(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "flags.txt",
+        "checkpoints",
+        "tensorboard",
+        "metrics.csv",
+        "result.json",
+        "layers.csv",
+        "sparsity.png",
+        "export",
+    }
+
+
+def test_the_command_shows_progress_and_a_summary_and_nothing_else(trained, result):
+    folder, outcome = trained
+    assert outcome.err == ""
+    progress, summary = outcome.out.split("\nmodel ", maxsplit=1)
+    assert "Epoch 2/2" in progress
+    assert "val_top1" in progress
+    lines = dict(re.split(r" {2,}", line) for line in summary.splitlines()[1:])
+    parameters, nonzero = result["parameters"], result["nonzero_parameters"]
+    assert lines["test top1"] == f"{result['quality']:.2%}"
+    assert lines["sparsity"] == f"{result['sparsity']:.2%}"
+    assert lines["parameters"] == f"{parameters:,}"
+    assert lines["non-zero parameters"].startswith(f"{nonzero:,} (")
+    assert re.fullmatch(r"[\d.]+ MB, gzipped [\d.]+ MB", lines["export"])
+    assert lines["run's folder"] == str(folder)
+
+
+def test_result_has_the_fields_of_the_design_in_order(result):
+    assert tuple(result) == RESULT
+
+
+def test_result_counts_what_is_there(result):
+    sizes, zeros = kernel_sizes(), zeros_by_layer()
+    # Gamma and beta of a batch normalization for each output of a convolution.
+    channels = sum(2 * c * 4 for c in CHANNELS) + 2 * CHANNELS[0]
+    channels += sum(2 * c for c in CHANNELS[1:])
+    parameters = sum(sizes.values()) + channels + 10
+    pruned = sum(size for name, size in sizes.items() if name != "conv1")
+    expected = {
+        "technique": "magnitude_pruning",
+        "model": "resnet18",
+        "dataset": "digits",
+        "steps": 8,
+        "seed": 0,
+        "quality_metric": "top1",
+        "target_sparsity": 0.9,
+        "parameters": parameters,
+        "nonzero_parameters": parameters - sum(zeros.values()),
+    }
+    assert expected.items() <= result.items()
+    # Over the layers that are made sparse: conv1 is not.
+    assert result["sparsity"] == pytest.approx(sum(zeros.values()) / pruned)
+    # Images of 32 pixels are 16 after conv1, 8 after its pooling, then halved.
+    sides = {"conv1": 16, "logits": 1}
+    sides |= {f"stage{stage}": 16 // 2**stage for stage in (1, 2, 3, 4)}
+    positions = {name: sides[name.partition("_")[0]] ** 2 for name in sizes}
+    assert result["flops"] == sum(2 * sizes[n] * positions[n] for n in sizes)
+    left = {name: sizes[name] - zeros[name] for name in sizes}
+    assert result["sparse_flops"] == sum(2 * left[n] * positions[n] for n in sizes)
+    assert 0 <= result["quality"] <= 1
+    assert result["seconds_per_step"] > 0
+
+
+def test_metrics_have_the_columns_of_the_design(finished):
+    rows = table(finished / "metrics.csv")
+    assert list(rows[0]) == [
+        "step",
+        "epoch",
+        "loss",
+        "quality",
+        "sparsity",
+        "seconds_per_step",
+    ]
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert all(len(value) <= 11 for row in rows for value in row.values())
+
+
+def test_layers_lists_the_zeros_of_each_sparse_layer(finished):
+    rows = table(finished / "layers.csv")
+    assert list(rows[0]) == ["name", "shape", "size", "zeros", "sparsity", "technique"]
+    sizes, zeros = kernel_sizes(), zeros_by_layer()
+    listed = {row["name"].partition("/")[0]: row for row in rows}
+    assert set(listed) >= set(sizes) - {"conv1"}
+    for name in set(sizes) - {"conv1"}:
+        row = listed[name]
+        assert (int(row["size"]), int(row["zeros"])) == (sizes[name], zeros[name])
+        assert float(row["sparsity"]) == pytest.approx(zeros[name] / sizes[name])
+        assert row["technique"] == "magnitude_pruning"
+
+
+def test_the_picture_is_a_png(finished):
+    picture = (finished / "sparsity.png").read_bytes()
+    image = tf.io.decode_png(picture)
+    assert image.shape[-1] in (3, 4)
+    assert float(np.std(image)) > 0
+
+
+def test_tensorboard_shows_the_sparsity_overall_and_by_layer(finished, result):
+    shown = {}
+    for file in (finished / "tensorboard" / "sparsity").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                shown[value.tag] = float(tf.make_ndarray(value.tensor))
+    assert shown.pop("sparsity") == pytest.approx(result["sparsity"])
+    sizes, zeros = kernel_sizes(), zeros_by_layer()
+    for name in set(sizes) - {"conv1"}:
+        share = zeros[name] / sizes[name]
+        assert shown[f"sparsity/{name}/kernel"] == pytest.approx(share)
+
+
+def test_flags_repeat_the_run(finished, command, tmp_path):
+    lines = (finished / "flags.txt").read_text().splitlines()
+    assert lines[0].startswith("# Repeat this run: train_resnet50 --flagfile=")
+    assert {"--override=conv1=dense", "--override=logits=0.5"} <= set(lines)
+    # Given to the command, they are those of the run that is finished there.
+    outcome = command(
+        "train_resnet50",
+        f"--flagfile={finished / 'flags.txt'}",
+        f"--output_dir={finished}",
+    )
+    assert outcome.code == 0
+    assert "This run is finished; there is nothing left to do" in outcome.out
+
+
+def test_the_same_command_again_says_that_the_run_is_finished(
+    finished, command, tiny, overridden
+):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    outcome = command("train_resnet50", *tiny, *overridden, f"--output_dir={finished}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "This run is finished" in outcome.out
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+
+def test_other_flags_in_the_same_folder_are_refused_and_listed(finished, refused, tiny):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    message = refused("train_resnet50", *tiny, "--seed=4", f"--output_dir={finished}")
+    assert message.splitlines()[1:] == [
+        "  --override: conv1=dense, logits=0.5 in the folder, (not set) now",
+        "  --seed: 0 in the folder, 4 now",
+    ]
+    assert "Choose another --output_dir" in message
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+
+def test_the_export_gives_the_deployed_logits(finished, sparse):
+    served = tf.saved_model.load(str(finished / "export"))
+    expected = sparse(images(), training=False)
+    np.testing.assert_allclose(served.serve(images()), expected, atol=1e-5)
+    sizes, zeros = kernel_sizes(), zeros_by_layer()
+    exported = sorted(
+        (v.shape.num_elements(), int(np.sum(v.numpy() == 0)))
+        for v in served.variables
+        if len(v.shape) > 1
+    )
+    assert exported == sorted((sizes[name], zeros[name]) for name in sizes)
+
+
+def test_evaluating_gives_the_quality_of_the_result(finished, command, result):
+    outcome = command("evaluate_resnet50", f"--run_dir={finished}")
+    scores = json.loads(outcome.out)
+    assert scores == {
+        "run_dir": str(finished),
+        "split": "test",
+        "step": 8,
+        "quality_metric": "top1",
+        "quality": pytest.approx(result["quality"]),
+        "sparsity": result["sparsity"],
+    }
+
+
+def test_validation_gives_the_last_quality_of_the_metrics(finished, command):
+    outcome = command(
+        "evaluate_resnet50", f"--run_dir={finished}", "--split=validation"
+    )
+    last = table(finished / "metrics.csv")[-1]
+    assert json.loads(outcome.out)["quality"] == pytest.approx(
+        float(last["quality"]), abs=1e-5
+    )
+
+
+def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refused):
+    path = tmp_path / "exported"
+    arguments = (f"--model={finished}", f"--export_dir={path}")
+    outcome = command("export_model", *arguments)
+    assert re.fullmatch(rf"{path}: [\d.]+ MB, gzipped [\d.]+ MB\n", outcome.out), (
+        outcome
+    )
+    served = [tf.saved_model.load(str(p)) for p in (path, finished / "export")]
+    np.testing.assert_array_equal(*(model.serve(images()) for model in served))
+    message = refused("export_model", *arguments)
+    assert f"--export_dir={path} holds a SavedModel already" in message
+    assert "--overwrite" in message
+    assert command("export_model", *arguments, "--overwrite").code == 0
+
+
+def test_the_report_of_a_run_is_its_layers_file(finished, command, tmp_path):
+    outcome = command(
+        "report_sparsity",
+        f"--model={finished}",
+        f"--csv={tmp_path / 'layers.csv'}",
+        f"--plot={tmp_path / 'sparsity.svg'}",
+    )
+    assert (tmp_path / "layers.csv").read_text() == (
+        finished / "layers.csv"
+    ).read_text()
+    assert "<svg" in (tmp_path / "sparsity.svg").read_text()
+    for name, zeros in zeros_by_layer().items():
+        if name != "conv1":
+            (line,) = [x for x in outcome.out.splitlines() if x.startswith(f"{name}/")]
+            assert f" {zeros:,} " in line
+
+
+@pytest.mark.parametrize("kind", ["sparse", "stripped"])
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+def test_models_that_keras_saved_are_reported_and_exported(
+    kind, suffix, command, tmp_path
+):
+    dense = keras.Sequential([keras.layers.Dense(4, input_shape=(3,), name="only")])
+    technique = sos.MagnitudePruning(0.5, begin_step=0, end_step=1, frequency=1)
+    model = sos.sparsify(dense, technique)
+    model.compile("sgd", "mse")
+    model.fit(
+        np.ones((2, 3)), np.ones((2, 4)), verbose=0, callbacks=sos.callbacks(model)
+    )
+    path = tmp_path / f"model{suffix}"
+    (model if kind == "sparse" else sos.strip(model)).save(path)
+    outcome = command("report_sparsity", f"--model={path}")
+    assert re.search(r"only/kernel +3x4 +12 +6 +50.00%", outcome.out), outcome
+    exported = tmp_path / "exported"
+    assert (
+        command("export_model", f"--model={path}", f"--export_dir={exported}").code == 0
+    )
+    served = tf.saved_model.load(str(exported))
+    points = np.ones((2, 3), "float32")
+    np.testing.assert_allclose(
+        served.serve(points), model(points, training=False), atol=1e-6
+    )

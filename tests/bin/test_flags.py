@@ -1,0 +1,189 @@
+"""Flags that are made from dataclasses, and back."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.bin import runs
+from state_of_sparsity.bin.flags import UsageError, define_options
+from state_of_sparsity.models.image_options import ImageOptions
+
+# They hold objects, which no flag can spell out.
+NOT_FLAGS = {"pruning_policy", "pruning_schedule"}
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    runs.define_run_flags("train_resnet50", values)
+    values(["train_resnet50", *arguments])
+    return values
+
+
+def run(*arguments):
+    return runs.run_from_flags("train_resnet50", parsed(*arguments))
+
+
+def documented(cls, name):
+    """The first words on a field in the docstring."""
+    (line,) = [x for x in cls.__doc__.splitlines() if x.strip().startswith(f"{name}: ")]
+    return line.partition(": ")[2].strip()
+
+
+@pytest.mark.parametrize("cls", [ImageOptions, *sos.TECHNIQUES.values()])
+def test_every_field_has_a_flag_with_its_help_text(cls):
+    values = parsed()
+    for field in dataclasses.fields(cls):
+        if field.name in NOT_FLAGS:
+            assert field.name not in values
+        elif cls is ImageOptions or field.name != "seed":
+            assert values[field.name].help.startswith(documented(cls, field.name))
+
+
+@pytest.mark.parametrize("name", ["initial_sparsity", "sparsity"])
+def test_the_help_of_a_hyperparameter_names_its_techniques(name):
+    text = parsed()[name].help
+    assert "magnitude_pruning" in text
+    assert ("random_pruning" in text) == (name == "sparsity")
+
+
+def test_a_field_without_help_is_an_error():
+    @dataclasses.dataclass
+    class Options:
+        """Options.
+
+        Attributes:
+          first: the first one.
+        """
+
+        first: int = 0
+        second: int = 0
+
+    with pytest.raises(ValueError, match=r"Options does not say .*'second'"):
+        define_options(Options, flags.FlagValues())
+
+
+def test_flags_become_fields_of_their_types():
+    made = run(
+        "--technique=magnitude_pruning",
+        "--sparsity=0.5",
+        "--begin_step=10",
+        "--end_step=20",
+        "--frequency=5",
+        "--sparsity_m_by_n=2,4",
+        "--block_pooling_type=MAX",
+        "--decay_epochs=1,2.5",
+        "--seed=7",
+        "--train_steps=50",
+    )
+    assert made.sparsification.technique == sos.MagnitudePruning(
+        0.5, 10, 20, 5, sparsity_m_by_n=(2, 4), block_pooling_type="MAX"
+    )
+    assert made.options.decay_epochs == (1.0, 2.5)
+    assert (made.options.seed, made.options.train_steps) == (7, 50)
+
+
+def test_without_flags_a_run_prunes_digits_to_90_percent():
+    made = run()
+    assert made.options.dataset == "digits"
+    assert made.sparsification.technique.technique_name() == "magnitude_pruning"
+    assert made.sparsification.target_sparsity == 0.9
+
+
+def test_the_seed_is_that_of_the_run_and_of_random_pruning():
+    made = run("--technique=random_pruning", "--seed=5")
+    assert made.options.seed == made.sparsification.technique.seed == 5
+
+
+def test_a_dense_run_has_no_technique():
+    assert run("--technique=dense").sparsification.technique is None
+
+
+@pytest.mark.parametrize(
+    ("technique", "flag"),
+    [("random_pruning", "initial_sparsity=0.5"), ("dense", "sparsity=0.9")],
+)
+def test_a_flag_that_the_technique_does_not_have_is_an_error_naming_both(
+    technique, flag
+):
+    name = flag.partition("=")[0]
+    message = f"--technique={technique} does not have --{name} .*magnitude_pruning"
+    with pytest.raises(UsageError, match=message):
+        run(f"--technique={technique}", f"--{flag}")
+
+
+def test_a_flag_of_another_technique_is_an_error_at_its_default_value_too():
+    with pytest.raises(UsageError, match="does not have --block_size"):
+        run("--technique=random_pruning", "--block_size=1,1")
+
+
+def test_a_dense_run_has_no_overrides():
+    with pytest.raises(UsageError, match=r"dense does not have --override=conv1=0\.5"):
+        run("--technique=dense", "--override=conv1=0.5")
+
+
+@pytest.mark.parametrize("text", ["conv1", "conv1=much", "=0.5", "conv1=", ""])
+def test_an_override_that_cannot_be_read_is_an_error_showing_how(text):
+    with pytest.raises(UsageError, match="REGEX=SPARSITY or REGEX=dense") as error:
+        run(f"--override={text}")
+    assert f"Received: {text!r}" in str(error.value)
+
+
+def test_overrides_may_hold_equals_signs_and_keep_their_order():
+    made = run("--override=a(?=b).*=0.5", "--override=conv1=dense")
+    assert list(made.sparsification.overrides.items()) == [
+        ("a(?=b).*", 0.5),
+        ("conv1", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--sparsity=1.5", "sparsity must be at least 0 and below 1.*Received: 1.5"),
+        ("--sparsity=-0.1", "sparsity must be at least 0.*Received: -0.1"),
+        ("--frequency=0", "frequency must be at least 1. Received: 0"),
+        ("--begin_step=500", "begin_step=500, end_step=400"),
+        ("--end_step=601", "--end_step=601 is after .* --train_steps=600"),
+        ("--sparsity_m_by_n=2,x", "--sparsity_m_by_n must be numbers.*Received: 2,x"),
+        ("--block_size=4", r"block_size must be two integers. Received: \(4,\)"),
+        ("--decay_epochs=a", "--decay_epochs must be numbers.*Received: a"),
+        ("--dataset=cifar", "dataset must be one of digits, imagenet2012.*'cifar'"),
+        ("--depth=51", "depth must be one of .*Received: 51"),
+    ],
+)
+def test_a_bad_value_is_an_error_which_names_it(flag, message):
+    with pytest.raises(UsageError, match=message):
+        run(flag)
+
+
+def test_an_unknown_technique_is_an_error_listing_those_there_are():
+    with pytest.raises(flags.IllegalFlagValueError, match="magnitude_pruning"):
+        run("--technique=foo")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--technique=dense", "--label_smoothing=0.1"],
+        ["--technique=random_pruning", "--sparsity=0.123456789", "--seed=3"],
+        [
+            "--sparsity=0.5",
+            "--sparsity_m_by_n=2,4",
+            "--override=conv1=dense",
+            "--override=logits|stage4.*=0.5",
+            "--decay_epochs=1.5,3",
+            "--learning_rate=1e-3",
+        ],
+    ],
+)
+def test_the_flags_of_a_run_repeat_it(arguments):
+    made = run(*arguments)
+    again = [
+        f"--{name}={text}"
+        for name, value in made.flags().items()
+        for text in (value if isinstance(value, list) else [value])
+    ]
+    assert run(*again) == made

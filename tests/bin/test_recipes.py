@@ -1,0 +1,119 @@
+"""The recipes: published settings as flagfiles."""
+
+import csv
+import importlib.util
+import pathlib
+
+import pytest
+from absl import flags
+
+import state_of_sparsity.bin
+from state_of_sparsity.bin import runs
+
+FOLDER = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
+
+
+def published():
+    with (FOLDER / "published_results.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["model"] == "resnet50"]
+
+
+def settings(row):
+    words = row["hyperparameters"].split()
+    return dict(word.split("=") for word in words if "=" in word)
+
+
+def recipe(name):
+    values = flags.FlagValues()
+    runs.define_run_flags("train_resnet50", values)
+    values(["train_resnet50", f"--flagfile={FOLDER / name}.flags"])
+    return runs.run_from_flags("train_resnet50", values)
+
+
+def rows_of(technique):
+    return [
+        pytest.param(row, id=row["sparsity"])
+        for row in published()
+        if row["technique"] == technique
+    ]
+
+
+def check_schedule(run, row):
+    expected = settings(row)
+    technique = run.sparsification.technique
+    assert technique.begin_step == int(expected["begin"])
+    assert technique.end_step == int(expected["end"])
+    assert technique.frequency == int(expected["frequency"])
+    assert run.options.label_smoothing == float(expected["label_smoothing"])
+
+
+def check_standard(run):
+    options = run.options
+    assert (options.train_steps, options.batch_size) == (128_000, 1024)
+    assert (options.learning_rate, options.warmup_epochs) == (0.1, 5.0)
+    assert options.decay_epochs == (30.0, 60.0, 80.0)
+    assert (options.dataset, options.depth, options.width) == ("imagenet2012", 50, 1.0)
+    assert options.weight_decay == 1e-4
+    assert not run.sparsification.overrides
+
+
+def test_recipes_are_what_the_generator_makes_of_the_published_table():
+    spec = importlib.util.spec_from_file_location("generate", FOLDER / "generate.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    on_disk = {path.name: path.read_text() for path in FOLDER.glob("*.flags")}
+    assert on_disk == generator.recipes()
+
+
+@pytest.mark.parametrize("technique", ["magnitude_pruning", "random_pruning"])
+def test_each_published_pruning_run_has_a_recipe(technique):
+    for row in published():
+        if row["technique"] == technique:
+            run = recipe(f"resnet50_{technique}_{row['sparsity']}")
+            assert run.sparsification.name == technique
+            assert run.sparsification.target_sparsity == float(row["sparsity"])
+            check_schedule(run, row)
+            check_standard(run)
+
+
+@pytest.mark.parametrize("row", rows_of("magnitude_pruning_extended"))
+def test_each_extended_run_has_a_recipe_with_denser_first_and_last_layers(row):
+    run = recipe(f"resnet50_magnitude_pruning_extended_{row['sparsity']}")
+    check_schedule(run, row)
+    assert run.sparsification.name == "magnitude_pruning"
+    assert run.sparsification.overrides == {"conv1": None, "logits": 0.8}
+    options = run.options
+    assert (options.train_steps, options.batch_size) == (48_000, 4096)
+    # As many times the images, so as many times the epochs.
+    assert options.train_steps * options.batch_size == 1.5 * 128_000 * 1024
+    assert options.decay_epochs == (1.5 * 30, 1.5 * 60, 1.5 * 80)
+    assert options.warmup_epochs == 5.0
+    # The targets, published to two digits, meet the published sparsity. No kernels
+    # are the 53,120 gammas and betas and the 1,000 biases.
+    kernels, first, last = 25_557_032 - 53_120 - 1000, 7 * 7 * 3 * 64, 2048 * 1000
+    target = run.sparsification.target_sparsity
+    zeros = target * (kernels - first - last) + 0.8 * last
+    assert zeros / kernels == pytest.approx(float(row["sparsity"]), abs=0.005)
+
+
+def test_the_dense_run_has_a_recipe():
+    run = recipe("resnet50_dense")
+    assert run.sparsification.technique is None
+    check_standard(run)
+    assert run.options.label_smoothing == 0.0
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.flags")), ids=lambda p: p.stem)
+def test_a_recipe_says_what_was_published_and_where(path):
+    comment = path.read_text().splitlines()[0]
+    assert comment.startswith("# Published: ")
+    assert "arXiv 1902.09574" in comment
+    technique, _, sparsity = path.stem.removeprefix("resnet50_").rpartition("_")
+    rows = [
+        row
+        for row in published()
+        if (row["technique"], row["sparsity"])
+        in ((technique, sparsity), (path.stem.removeprefix("resnet50_"), "0.0"))
+    ]
+    mean = sum(float(row["score"]) for row in rows) / len(rows)
+    assert f" {mean:.2f} % top-1" in comment
