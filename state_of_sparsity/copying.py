@@ -146,11 +146,10 @@ class _Copier:
 
 
 def _is_one_of(value, values):
-    """Membership by identity; methods are made anew whenever they are looked up."""
-    return any(
-        value == other if isinstance(other, types.MethodType) else value is other
-        for other in values
-    )
+    """Membership by identity; a method is made anew whenever it is looked up."""
+    if isinstance(value, types.MethodType):
+        return any(isinstance(v, types.MethodType) and v == value for v in values)
+    return any(v is value for v in values)
 
 
 def _innermost(function):
