@@ -92,6 +92,7 @@ def technique_from_flags(
             value = _value(_field(chosen, name), values[name].value)
             hyperparameters[name] = defaults.get(name) if value is None else value
     given = {name: v for name, v in hyperparameters.items() if v is not None}
+    _check_complete(chosen, given)
     try:
         return TECHNIQUES[chosen](**given)
     except (TypeError, ValueError) as error:
@@ -163,6 +164,12 @@ def _check_flags_belong_to(chosen, values):
                 f"--technique={chosen} does not have --{name} "
                 f"(it belongs to {', '.join(owners)})"
             )
+
+
+def _check_complete(chosen, given):
+    for field in dataclasses.fields(TECHNIQUES[chosen]):
+        if field.default is dataclasses.MISSING and field.name not in given:
+            raise UsageError(f"--technique={chosen} needs --{field.name}")
 
 
 def _flag_type(field):

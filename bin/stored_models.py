@@ -2,12 +2,11 @@
 
 import pathlib
 
+# Keras finds the layers of the library by their registered names.
+from state_of_sparsity import layers  # noqa: F401
 from state_of_sparsity.backend import keras
 from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
-
-# Keras finds the layers of the library by their registered names.
-from state_of_sparsity.techniques import TECHNIQUES  # noqa: F401
 
 
 def load(path: str) -> keras.Model:

@@ -19,11 +19,13 @@ __version__ = "0.1.0"
 # have to configure before.
 _HOMES = {
     "Flops": "flops",
+    "L0Regularization": "techniques",
     "MagnitudePruning": "techniques",
     "RandomPruning": "techniques",
     "SparsityReport": "report",
     "TECHNIQUES": "techniques",
     "Technique": "techniques",
+    "VariationalDropout": "techniques",
     "WeightReport": "report",
     "callbacks": "training_callbacks",
     "count_flops": "flops",

@@ -1,5 +1,6 @@
 """Checks of arguments: errors that name the argument and the value received."""
 
+import math
 import numbers
 
 from state_of_sparsity.backend import is_functional, keras
@@ -14,6 +15,26 @@ def check_fraction(name: str, value) -> None:
             f"{name} must be at least 0 and below 1: it is the share of weights "
             f"that are zero, such as 0.9 for 90 %. Received: {value!r}"
         )
+
+
+def check_number(
+    name: str,
+    value,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises unless the value is a finite number within the given limits."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number. Received: {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite. Received: {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} must be above {above}. Received: {value!r}")
+    if below is not None and not value < below:
+        raise ValueError(f"{name} must be below {below}. Received: {value!r}")
 
 
 def check_integer(name: str, value, minimum: int) -> None:

@@ -36,7 +36,7 @@ def callbacks(
             f"Model {model.name!r} has no sparse layers, so it needs no callbacks: "
             "pass the model that sos.sparsify returned."
         )
-    needed = [PruningStep()]
+    needed = [PruningStep(), PenaltyLogs()]
     if log_dir is not None:
         needed.append(SparsitySummaries(log_dir))
     return needed
@@ -59,6 +59,25 @@ class PruningStep(UpdatePruningStep):
             # It is -1 until training begins; a restored model counts on.
             if layer.pruning_step.numpy() < 0:
                 layer.pruning_step.assign(0)
+
+
+class PenaltyLogs(keras.callbacks.Callback):
+    """Adds what learned techniques do to the logs of an epoch.
+
+    `penalty` is the sum over the layers without its weight, `penalty_weight` that
+    weight (the highest, if layers differ), `sparsity` that of the deployed model. The
+    progress bar and TensorBoard show them. Without such layers, it adds nothing.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        penalized = [
+            site.layer for site in sites(self.model) if hasattr(site.layer, "penalty")
+        ]
+        if not penalized or logs is None:
+            return
+        logs["penalty"] = sum(float(layer.penalty()) for layer in penalized)
+        logs["penalty_weight"] = max(float(p.penalty_weight()) for p in penalized)
+        logs["sparsity"] = sparsity_report(self.model).sparsity
 
 
 class SparsitySummaries(keras.callbacks.Callback):

@@ -144,7 +144,7 @@ def test_overrides_may_hold_equals_signs_and_keep_their_order():
         ("--sparsity=1.5", "sparsity must be at least 0 and below 1.*Received: 1.5"),
         ("--sparsity=-0.1", "sparsity must be at least 0.*Received: -0.1"),
         ("--frequency=0", "frequency must be at least 1. Received: 0"),
-        ("--begin_step=500", "begin_step=500, end_step=400"),
+        ("--begin_step=560", "begin_step=560, end_step=550"),
         ("--end_step=601", "--end_step=601 is after .* --train_steps=600"),
         ("--sparsity_m_by_n=2,x", "--sparsity_m_by_n must be numbers.*Received: 2,x"),
         ("--block_size=4", r"block_size must be two integers. Received: \(4,\)"),

@@ -1,0 +1,37 @@
+"""How the weight of a penalty grows with the training step."""
+
+from state_of_sparsity.backend import tf
+from state_of_sparsity.checks import check_integer
+
+# The share of the final weight, from the share of the ramp that is done.
+RAMPS = {
+    "linear": lambda done: done,
+    "cubic": lambda done: 1.0 - (1.0 - done) ** 3,
+}
+
+
+def ramp(kind: str, begin: int, length: int, step: tf.Tensor) -> tf.Tensor:
+    """Share of a penalty's weight at a training step (Gale et al. 2019).
+
+    `p` for the linear and `1 - (1 - p)**3` for the cubic ramp, where
+    `p = (step - begin) / length`, clipped to [0, 1].
+
+    Args:
+      kind: "linear" or "cubic".
+      begin: the step until which the share is 0.
+      length: in how many steps it grows to 1.
+      step: integer scalar.
+
+    Returns:
+      A float32 scalar in [0, 1].
+    """
+    done = tf.cast(step - begin, tf.float32) / length
+    return RAMPS[kind](tf.clip_by_value(done, 0.0, 1.0))
+
+
+def check_ramp(kind: str, begin: int, length: int) -> None:
+    """Raises for hyperparameters that make no ramp, naming them."""
+    if kind not in RAMPS:
+        raise ValueError(f"ramp must be one of {', '.join(RAMPS)}. Received: {kind!r}")
+    check_integer("ramp_begin", begin, minimum=0)
+    check_integer("ramp_length", length, minimum=1)

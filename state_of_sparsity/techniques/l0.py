@@ -1,0 +1,120 @@
+"""L0 regularization: a gate per weight that learns to close.
+
+Louizos, Welling & Kingma 2018 (arXiv 1712.01312). A gate `z` has the hard concrete
+distribution: a stretched, then clipped sigmoid of logistic noise, which is exactly 0
+and exactly 1 with positive probability, and which has a gradient in between.
+"""
+
+import dataclasses
+
+from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.checks import check_number
+from state_of_sparsity.ramps import check_ramp
+from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+
+# Standard deviation of the initial log alpha, which breaks ties between gates.
+INITIAL_DEVIATION = 0.01
+
+
+def stretch(s: tf.Tensor, gamma: float, zeta: float) -> tf.Tensor:
+    """`min(1, max(0, s (zeta - gamma) + gamma))` (equations 11 and 12)."""
+    return tf.clip_by_value(s * (zeta - gamma) + gamma, 0.0, 1.0)
+
+
+def sampled_gate(
+    log_alpha: tf.Tensor, uniform: tf.Tensor, beta: float, gamma: float, zeta: float
+) -> tf.Tensor:
+    """A hard concrete gate (equations 10 to 12).
+
+    `stretch(sigmoid((log u - log(1 - u) + log alpha) / beta))`
+
+    Args:
+      log_alpha: location of each gate.
+      uniform: noise in [0, 1], of the same shape; its ends are moved into (0, 1).
+      beta: temperature.
+      gamma: lower end of the stretched interval, negative.
+      zeta: upper end of the stretched interval, above 1.
+    """
+    tiny = 1e-7
+    uniform = tf.clip_by_value(uniform, tiny, 1.0 - tiny)
+    logistic = tf.math.log(uniform) - tf.math.log1p(-uniform)
+    return stretch(tf.sigmoid((logistic + log_alpha) / beta), gamma, zeta)
+
+
+def deployed_gate(log_alpha: tf.Tensor, gamma: float, zeta: float) -> tf.Tensor:
+    """`stretch(sigmoid(log alpha))`: the gate without noise (equation 13)."""
+    return stretch(tf.sigmoid(log_alpha), gamma, zeta)
+
+
+def expected_l0(
+    log_alpha: tf.Tensor, beta: float, gamma: float, zeta: float
+) -> tf.Tensor:
+    """Probability that a gate is not 0: `sigmoid(log alpha - beta log(-gamma / zeta))`.
+
+    Its sum over all gates is the expected number of non-zero weights.
+    """
+    return tf.sigmoid(log_alpha - beta * tf.math.log(-gamma / zeta))
+
+
+@keras.utils.register_keras_serializable("state_of_sparsity")
+@dataclasses.dataclass(frozen=True)
+class L0Regularization(ReparameterizationTechnique):
+    """Weights are multiplied with gates, whose expected number open is penalized.
+
+    In training the weight is `theta z` with a hard concrete gate `z` drawn once per
+    weight and step; deployed, with the gate without noise (Louizos et al. 2018).
+
+    Attributes:
+      l0_weight: of the expected number of non-zero weights in the loss.
+      ramp: linear or cubic: how that weight grows from 0.
+      ramp_begin: training step at which it begins to grow.
+      ramp_length: training steps in which it grows.
+      beta: temperature of the gates.
+      gamma: lower end of the interval that gates are stretched to, below 0.
+      zeta: upper end of the interval that gates are stretched to, above 1.
+      initial_log_alpha: mean log alpha of the gates at the beginning.
+
+    Raises:
+      TypeError, ValueError: for a bad value, naming it.
+    """
+
+    l0_weight: float
+    ramp: str = "linear"
+    ramp_begin: int = 0
+    ramp_length: int = 1
+    beta: float = 2 / 3
+    gamma: float = -0.1
+    zeta: float = 1.1
+    initial_log_alpha: float = 2.197
+
+    extra_name = "log_alpha"
+
+    def __post_init__(self):
+        check_number("l0_weight", self.l0_weight, minimum=0.0)
+        check_ramp(self.ramp, self.ramp_begin, self.ramp_length)
+        check_number("beta", self.beta, above=0.0)
+        check_number("gamma", self.gamma, below=0.0)
+        check_number("zeta", self.zeta, above=1.0)
+        check_number("initial_log_alpha", self.initial_log_alpha)
+
+    @property
+    def penalty_weight(self):
+        return self.l0_weight
+
+    def extra_initializer(self):
+        return keras.initializers.RandomNormal(
+            self.initial_log_alpha, INITIAL_DEVIATION
+        )
+
+    def training_weight(self, theta, extra):
+        uniform = tf.random.uniform(tf.shape(theta))
+        return theta * sampled_gate(extra, uniform, self.beta, self.gamma, self.zeta)
+
+    def deployed_weight(self, theta, extra):
+        return theta * deployed_gate(extra, self.gamma, self.zeta)
+
+    def keeps(self, theta, extra):
+        return deployed_gate(extra, self.gamma, self.zeta) > 0.0
+
+    def penalty(self, theta, extra):
+        return tf.reduce_sum(expected_l0(extra, self.beta, self.gamma, self.zeta))

@@ -1,0 +1,131 @@
+"""Variational dropout: a learned noise per weight, and weights of pure noise go.
+
+Molchanov, Ashukha & Vetrov 2017 (arXiv 1701.05369), with the local
+reparameterization of Kingma, Salimans & Welling 2015 (arXiv 1506.02557). Each weight
+has the posterior `N(theta, sigma^2)`, and `log alpha = log sigma^2 - log(theta^2 +
+eps)` says how much of it is noise.
+"""
+
+import dataclasses
+
+from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.checks import check_number
+from state_of_sparsity.ramps import check_ramp
+from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+
+EPSILON = 1e-8
+# Of the approximation of the KL divergence, Molchanov et al. 2017, equation 14.
+K1, K2, K3 = 0.63576, 1.8732, 1.48695
+
+
+def log_alpha(theta: tf.Tensor, log_sigma2: tf.Tensor) -> tf.Tensor:
+    """`log sigma^2 - log(theta^2 + eps)`, of the shape of its arguments."""
+    return log_sigma2 - tf.math.log(tf.square(theta) + EPSILON)
+
+
+def log_sigma2(theta: tf.Tensor, log_alpha: tf.Tensor) -> tf.Tensor:
+    """The inverse of `log_alpha`: `log alpha + log(theta^2 + eps)`."""
+    return log_alpha + tf.math.log(tf.square(theta) + EPSILON)
+
+
+def clipped_log_sigma2(
+    theta: tf.Tensor, log_sigma2_: tf.Tensor, limit: float
+) -> tf.Tensor:
+    """`log sigma^2` after clipping `log alpha` to `[-limit, limit]`."""
+    clipped = tf.clip_by_value(log_alpha(theta, log_sigma2_), -limit, limit)
+    return log_sigma2(theta, clipped)
+
+
+def kl_divergence(log_alpha_: tf.Tensor) -> tf.Tensor:
+    """Approximate KL divergence of posterior and log-uniform prior, per weight.
+
+    `-(k1 sigmoid(k2 + k3 log alpha) - 1/2 log(1 + 1 / alpha) - k1)`, which is not
+    negative and tends to 0 as alpha grows (Molchanov et al. 2017, equation 14).
+    """
+    # 1 - sigmoid(t) = sigmoid(-t) and log(1 + 1/alpha) = softplus(-log alpha) neither
+    # overflow nor cancel.
+    gap = K1 * tf.sigmoid(-(K2 + K3 * log_alpha_))
+    return gap + 0.5 * tf.nn.softplus(-log_alpha_)
+
+
+def noisy_output(mean: tf.Tensor, variance: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """`mean + sqrt(variance + eps) * noise`: an output, or a looked-up weight.
+
+    Args:
+      mean: of what is drawn, such as `x theta`.
+      variance: of the same shape, such as `x^2 sigma^2`; not negative.
+      noise: standard normal, of the same shape.
+    """
+    # In float32, since eps is 0 in float16 and sqrt has no finite slope there.
+    deviation = tf.sqrt(tf.cast(variance, tf.float32) + EPSILON)
+    return mean + tf.cast(deviation * tf.cast(noise, tf.float32), mean.dtype)
+
+
+@keras.utils.register_keras_serializable("state_of_sparsity")
+@dataclasses.dataclass(frozen=True)
+class VariationalDropout(ReparameterizationTechnique):
+    """Weights whose learned noise drowns them are zero (Molchanov et al. 2017).
+
+    In training a linear map gives `x theta + sqrt(x^2 sigma^2 + eps) * n`, with
+    `n ~ N(0, 1)` drawn per output. Deployed, a weight is
+    `theta [log alpha < log_alpha_threshold]`.
+
+    Attributes:
+      kl_weight: of the KL divergence, summed over all weights, in the loss.
+      ramp: linear or cubic: how that weight grows from 0.
+      ramp_begin: training step at which it begins to grow.
+      ramp_length: training steps in which it grows.
+      log_alpha_threshold: from which log alpha on a weight is zero.
+      clip_log_alpha: log alpha is clipped to plus or minus this in training.
+      initial_log_sigma2: log variance of the noise of each weight at the beginning.
+
+    Raises:
+      TypeError, ValueError: for a bad value, naming it.
+    """
+
+    kl_weight: float
+    ramp: str = "linear"
+    ramp_begin: int = 0
+    ramp_length: int = 1
+    log_alpha_threshold: float = 3.0
+    clip_log_alpha: float = 8.0
+    initial_log_sigma2: float = -10.0
+
+    extra_name = "log_sigma2"
+
+    def __post_init__(self):
+        check_number("kl_weight", self.kl_weight, minimum=0.0)
+        check_ramp(self.ramp, self.ramp_begin, self.ramp_length)
+        check_number("log_alpha_threshold", self.log_alpha_threshold)
+        check_number("clip_log_alpha", self.clip_log_alpha, minimum=0.0)
+        check_number("initial_log_sigma2", self.initial_log_sigma2)
+
+    @property
+    def penalty_weight(self):
+        return self.kl_weight
+
+    def extra_initializer(self):
+        return keras.initializers.Constant(self.initial_log_sigma2)
+
+    def sigma2(self, theta, extra):
+        """The variance of each weight in training."""
+        return tf.exp(clipped_log_sigma2(theta, extra, self.clip_log_alpha))
+
+    def training_weight(self, theta, extra):
+        noise = tf.random.normal(tf.shape(theta))
+        return noisy_output(theta, self.sigma2(theta, extra), noise)
+
+    def training_output(self, linear, inputs, theta, extra):
+        mean = linear(inputs, theta)
+        variance = linear(tf.square(inputs), self.sigma2(theta, extra))
+        return noisy_output(mean, variance, tf.random.normal(tf.shape(mean)))
+
+    def keeps(self, theta, extra):
+        return log_alpha(theta, extra) < self.log_alpha_threshold
+
+    def deployed_weight(self, theta, extra):
+        return tf.where(self.keeps(theta, extra), theta, 0.0)
+
+    def penalty(self, theta, extra):
+        clipped = clipped_log_sigma2(theta, extra, self.clip_log_alpha)
+        return tf.reduce_sum(kl_divergence(log_alpha(theta, clipped)))
