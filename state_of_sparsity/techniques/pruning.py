@@ -151,7 +151,6 @@ class PrunedLayer(PruneLowMagnitude):
     @tf.autograph.experimental.do_not_convert
     def _count_step_and_renew(self):
         self.pruning_step.assign_add(1)
-        tf.debugging.Assert(self.pruning_step > 0, [MISSING_CALLBACK])
         self.pruning_obj.conditional_mask_update()
         return tf.no_op()
 
@@ -216,14 +215,21 @@ class _MaskUpdate:
         _across_replicas(self._update)
 
     def _update(self, strategy):
-        due, sparsity = self._wrapper.pruning_schedule(self._wrapper.pruning_step)
+        schedule = self._wrapper.pruning_schedule
+        step = tf.convert_to_tensor(self._wrapper.pruning_step)
+        counting = step > 0
 
         def renew():
+            tf.debugging.Assert(counting, [MISSING_CALLBACK])
+            _, sparsity = schedule(step)
             for position, variables in enumerate(self._wrapper.pruning_vars):
                 self._renew(strategy, position, *map(raw_variable, variables), sparsity)
             return tf.no_op()
 
-        tf.cond(due, renew, tf.no_op)
+        # Whatever is not needed at every step is in the branch: on a small model, the
+        # few operations out here are what pruning costs.
+        due, _ = schedule(step)
+        tf.cond(due | ~counting, renew, tf.no_op)
 
     def _renew(self, strategy, position, weight, mask, threshold, sparsity):
         technique = self._wrapper.technique
