@@ -11,8 +11,13 @@ sos.export_saved_model(sparse, path)
 """
 
 import importlib
+import os
 
 __version__ = "0.1.0"
+
+# TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
+# which Keras it is when it is first touched.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 # Public names and the modules that they come from when they are first used:
 # importing this package must not import TensorFlow, whose logging the binaries

@@ -4,12 +4,6 @@ Every other file takes `keras` from here. Today it is `tf_keras` (Keras 2),
 because TensorFlow Model Optimization needs it; when that changes, this file does.
 """
 
-import os
-
-# TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
-# which Keras it is when it is first touched.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond

@@ -80,6 +80,7 @@ def test_package_imports_from_another_folder(tmp_path):
     script = (
         "import sys, state_of_sparsity as sos; "
         "assert 'tensorflow' not in sys.modules; "
+        "import tensorflow as tf; assert tf.keras.__version__.startswith('2.'); "
         "print(sos.MagnitudePruning(0.9, 0, 10, 5))"
     )
     done = subprocess.run(

@@ -16,7 +16,7 @@ def test_an_argument_that_is_no_flag_is_named(refused):
     ("flags", "expected"),
     [
         (["--techniqe=dense"], "Did you mean: technique"),
-        (["--technique=foo"], "<dense|magnitude_pruning|random_pruning>"),
+        (["--technique=foo"], "<dense|magnitude_pruning|random_pruning|"),
         (["--depth=deep"], "--depth=deep"),
     ],
 )
