@@ -72,8 +72,9 @@ class Sparsification:
         return self.technique.technique_name() if self.technique else "dense"
 
     @property
-    def target_sparsity(self) -> float:
-        return getattr(self.technique, "sparsity", 0.0)
+    def target_sparsity(self) -> float | None:
+        """That of the technique; None if it has none, 0 for a dense model."""
+        return getattr(self.technique, "sparsity", None) if self.technique else 0.0
 
     def apply(self, model: keras.Model) -> keras.Model:
         if self.technique is None:

@@ -35,6 +35,7 @@ __all__ = [
     "fresh_layer",
     "input_signature",
     "is_functional",
+    "is_operator",
     "keras",
     "pruning_schedule",
     "pruning_utils",
@@ -114,6 +115,11 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     else:
         keras.layers.Layer.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
+
+
+def is_operator(layer: keras.layers.Layer) -> bool:
+    """Whether a layer stands for a TensorFlow function in a functional model."""
+    return type(layer).__module__.endswith("tf_op_layer")
 
 
 def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -85,15 +85,26 @@ def sparsify(
     for used in {id(chosen): chosen for _, chosen in plan.values()}.values():
         used.prepare(model)
 
+    replaced = set()
+
     def replace(layer, path, copy):
         del path
         if id(layer) not in plan:
             return None
         index, chosen = plan[id(layer)]
+        replaced.add(id(layer))
         return chosen.sparse_layer(layer, copy, index)
 
     with _scope_of(model):
-        return copy_model(model, replace)
+        sparse = copy_model(model, replace)
+    missed = [s.path for s in candidates if id(s.layer) in plan.keys() - replaced]
+    if missed:
+        raise ValueError(
+            f"These layers cannot be replaced where model {model.name!r} holds them: "
+            f"{missed}. Hold layers in attributes, lists, tuples or dictionaries, or "
+            "leave them dense with an override of None."
+        )
+    return sparse
 
 
 def strip(model: keras.Model) -> keras.Model:

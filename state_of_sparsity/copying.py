@@ -4,7 +4,7 @@ Keras can clone a functional model from the configurations of its layers, but no
 subclassed model, and no layer whose configuration does not say everything (an
 activation that is not registered, a custom layer without `get_config`). Here a
 layer is copied attribute by attribute instead: its variables and the layers inside of
-it are new, everything else is shared.
+it are new; everything else is shared, and so are metrics and preprocessing layers.
 """
 
 import functools
@@ -16,6 +16,7 @@ from state_of_sparsity.backend import (
     copy_variable,
     fresh_layer,
     is_functional,
+    is_operator,
     keras,
     tf,
 )
@@ -81,8 +82,11 @@ class _Copier:
                 layer,
                 clone_function=lambda child: self.layer(child, join(path, child.name)),
             )
-        if layer._must_restore_from_config:
+        if is_operator(layer):
             return type(layer).from_config(layer.get_config())
+        if layer._must_restore_from_config:
+            # A preprocessing layer: what it has adapted to is in tables, too.
+            return layer
         return self._copy_attributes(layer, cls or type(layer), without, path)
 
     def _copy_attributes(self, layer, cls, without, path):
@@ -127,10 +131,12 @@ class _Copier:
             return [convert(item) for item in value]
         if isinstance(value, dict):
             return {key: convert(item) for key, item in value.items()}
-        if isinstance(value, tuple) and not hasattr(value, "_fields"):
-            return tuple(convert(item) for item in value)
+        if isinstance(value, tuple):
+            items = [convert(item) for item in value]
+            return value._make(items) if hasattr(value, "_make") else tuple(items)
         if isinstance(value, functools.partial):
-            return functools.partial(value.func, *map(convert, value.args))
+            keywords = {name: convert(item) for name, item in value.keywords.items()}
+            return functools.partial(value.func, *map(convert, value.args), **keywords)
         if isinstance(value, types.MethodType) and id(value.__self__) in self._copies:
             return types.MethodType(value.__func__, self._copies[id(value.__self__)])
         return value

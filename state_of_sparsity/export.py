@@ -38,9 +38,15 @@ def export_saved_model(
     ) as folder:
         written = pathlib.Path(folder) / "new"
         _write(stripped, written)
+        old = pathlib.Path(folder) / "old"
         if path.exists():
-            path.rename(pathlib.Path(folder) / "old")
-        written.rename(path)
+            path.rename(old)
+        try:
+            written.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
 
 
 def _check_free(path, overwrite):

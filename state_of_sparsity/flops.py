@@ -5,10 +5,20 @@ import math
 
 import numpy as np
 
-from state_of_sparsity.backend import is_functional, keras
-from state_of_sparsity.weights import plain_layer_of, sites
+from state_of_sparsity.backend import child_layers, is_functional, keras
+from state_of_sparsity.weights import deployed_weights, is_sparse, plain_layer_of
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+# To Keras, these are kinds of convolutions.
+_NOT_CONVOLUTIONS = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +56,30 @@ def count_flops(model: keras.Model) -> Flops:
             f"Received: {type(model).__name__} {model.name!r}"
         )
     dense = sparse = 0
-    for site in sites(model):
-        uses = _positions(site.layer)
-        for weight in site.deployed().values():
+    for layer, calls in _layers_with_calls(model, 1):
+        uses = calls * _positions(layer)
+        for weight in deployed_weights(layer):
             dense += 2 * uses * weight.value.size
             sparse += 2 * uses * int(np.count_nonzero(weight.value))
     return Flops(dense, sparse)
 
 
+def _layers_with_calls(model, calls):
+    """The layers with weights to count, and how often their model is called."""
+    for layer in child_layers(model):
+        if is_functional(layer):
+            yield from _layers_with_calls(layer, calls * len(layer.inbound_nodes))
+        elif is_sparse(layer) or any(len(w.shape) > 1 for w in layer.trainable_weights):
+            yield layer, calls
+
+
 def _positions(layer):
     """For how many positions of its outputs a layer uses each of its weights."""
-    if not isinstance(plain_layer_of(layer), (keras.layers.Dense, *_CONVOLUTIONS)):
+    plain = plain_layer_of(layer)
+    counted = isinstance(plain, (keras.layers.Dense, *_CONVOLUTIONS))
+    if not counted or isinstance(plain, _NOT_CONVOLUTIONS):
         raise ValueError(f"No rule to count the operations of layer {layer!r}.")
-    channels_first = (
-        getattr(plain_layer_of(layer), "data_format", "") == "channels_first"
-    )
+    channels_first = getattr(plain, "data_format", None) == "channels_first"
     count = 0
     for node in range(len(layer.inbound_nodes)):
         shape = layer.get_output_shape_at(node)

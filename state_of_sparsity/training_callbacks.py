@@ -10,6 +10,7 @@ from state_of_sparsity.backend import (
 )
 from state_of_sparsity.checks import check_model
 from state_of_sparsity.report import sparsity_report
+from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 from state_of_sparsity.weights import sites
 
 
@@ -71,7 +72,11 @@ class PenaltyLogs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         penalized = [
-            site.layer for site in sites(self.model) if hasattr(site.layer, "penalty")
+            site.layer
+            for site in sites(self.model)
+            if isinstance(
+                getattr(site.layer, "technique", None), ReparameterizationTechnique
+            )
         ]
         if not penalized or logs is None:
             return

@@ -46,7 +46,6 @@ class LayerSite:
       layer: the layer, the wrapper if it is wrapped.
       path: names of the layers around it and of itself, joined by slashes; the same
         for a sparse layer and for its stripped counterpart.
-      weights: as deployed, by attribute.
     """
 
     layer: keras.layers.Layer
@@ -130,10 +129,31 @@ def _names_in_cell(cell):
 
 
 def _attribute_of(layer, weight):
-    for name, value in vars(layer).items():
+    path = _path_to(layer, weight)
+    if path is None:
+        raise ValueError(
+            f"get_prunable_weights() of layer {layer.name!r} returns {weight.name}, "
+            "which is in none of its attributes."
+        )
+    return path
+
+
+def _path_to(holder, weight):
+    """Dotted path to a weight from a layer, or from a list in one."""
+    if isinstance(holder, keras.layers.Layer):
+        # Keras's own lists come last: what they hold has a better name elsewhere.
+        names = sorted(vars(holder), key=lambda name: name.startswith("_"))
+        items = [(name, vars(holder)[name]) for name in names]
+    else:
+        items = [(str(index), item) for index, item in enumerate(holder)]
+    for name, value in items:
         if value is weight:
             return name
-    return weight.name.split(":")[0].rsplit("/", 1)[-1]
+        if isinstance(value, keras.layers.Layer | list | tuple):
+            path = _path_to(value, weight)
+            if path is not None:
+                return f"{name}.{path}"
+    return None
 
 
 def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:

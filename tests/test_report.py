@@ -130,6 +130,13 @@ def test_flops_of_a_layer_used_twice_count_twice():
     assert sos.count_flops(model).dense == 2 * 2 * 16
 
 
+def test_flops_of_a_model_used_twice_count_twice():
+    inputs = keras.Input((4,))
+    inner = keras.Sequential([keras.layers.Dense(4, input_shape=(4,))])
+    model = keras.Model(inputs, inner(inner(inputs)))
+    assert sos.count_flops(model).dense == 2 * 2 * 16
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -139,6 +146,18 @@ def test_flops_of_a_layer_used_twice_count_twice():
                 [keras.layers.Conv2D(2, 3, input_shape=(None, None, 3))]
             ),
             "no fixed size",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.layers.DepthwiseConv2D(3, input_shape=(5, 5, 2))]
+            ),
+            "No rule",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.layers.Conv2DTranspose(2, 3, input_shape=(5, 5, 2))]
+            ),
+            "No rule",
         ),
         (
             lambda: keras.Sequential([keras.layers.LSTM(3, input_shape=(5, 2))]),

@@ -1,5 +1,8 @@
 """`sparsify` and `strip` on every kind of model, and what they refuse."""
 
+import functools
+import typing
+
 import keras as keras3
 import numpy as np
 import pytest
@@ -207,6 +210,67 @@ def test_overrides_choose_by_name_and_by_path_and_the_first_counts(rng):
     assert report["shared/kernel"].zeros == 16
     assert report["shared/kernel"].technique == "random_pruning"
     assert report["inner/dense/kernel"].zeros == round(0.7 * 64)
+
+
+def test_activation_with_keywords_is_kept(rng):
+    leaky = functools.partial(tf.nn.leaky_relu, alpha=0.9)
+    model = keras.Sequential(
+        [keras.layers.Dense(3, activation=leaky, input_shape=(4,))]
+    )
+    inputs = rng.normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(sos.strip(model)(inputs), model(inputs), atol=1e-6)
+
+
+def test_adapted_preprocessing_is_kept(rng):
+    inputs = rng.normal(5, 3, size=(50, 4)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(inputs)
+    model = keras.Sequential([normalization, keras.layers.Dense(3)])
+    model(inputs)
+    for copy in (sos.strip(model), sos.sparsify(model, PRUNE_NOW)):
+        np.testing.assert_allclose(copy(inputs), model(inputs), atol=1e-5)
+
+
+class Pair(typing.NamedTuple):
+    first: keras.layers.Layer
+    second: keras.layers.Layer
+
+
+class Holder:
+    """Something that Keras does not look into."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+
+class WithPair(keras.Model):
+    def __init__(self, hidden=False):
+        super().__init__()
+        self.pair = Pair(keras.layers.Dense(4), keras.layers.Dense(3))
+        if hidden:
+            self.holder = Holder(keras.layers.Dense(3))
+            self._self_tracked_trackables.append(self.holder.layer)
+
+    def call(self, inputs):
+        outputs = self.pair.second(self.pair.first(inputs))
+        return self.holder.layer(outputs) if hasattr(self, "holder") else outputs
+
+
+def test_layers_in_a_named_tuple_are_copied_and_pruned(rng):
+    inputs, labels = zoo.data(rng)
+    model = WithPair()
+    before = model(inputs).numpy()
+    sparse = sos.sparsify(model, PRUNE_NOW)
+    train(sparse, inputs, labels)
+    assert sos.sparsity_report(sparse).sparsity == pytest.approx(0.7, abs=0.02)
+    np.testing.assert_array_equal(model(inputs), before)
+
+
+def test_layers_out_of_reach_are_an_error(rng):
+    model = WithPair(hidden=True)
+    model(zoo.data(rng)[0])
+    with pytest.raises(ValueError, match="cannot be replaced where model"):
+        sos.sparsify(model, PRUNE_NOW)
 
 
 class TestBadInput:

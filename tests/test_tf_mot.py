@@ -144,5 +144,25 @@ def test_custom_layer_names_its_own_weights(rng):
     assert (~masks["scaled/table"]).sum() == 21
 
 
+def test_custom_layer_names_weights_of_its_parts(rng):
+    class Parts(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="parts")
+            self.inner = keras.layers.Dense(4)
+            self.tables = [self.add_weight(f"table{i}", (4, 4)) for i in range(2)]
+
+        def call(self, inputs):
+            return self.inner(inputs) @ self.tables[0] @ self.tables[1]
+
+        def get_prunable_weights(self):
+            return [self.inner.kernel, self.tables[1]]
+
+    model = keras.Sequential([Parts()])
+    model.build((None, zoo.INPUTS))
+    masks = sos.weight_masks(fit(PRUNE_NOW, rng, model))
+    assert masks.keys() == {"parts/inner.kernel", "parts/tables.1"}
+    assert [(~mask).sum() for mask in masks.values()] == [28, 11]
+
+
 def tf_sum(tensor):
     return keras.backend.sum(tensor)
