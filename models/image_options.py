@@ -1,6 +1,7 @@
 """The options of a training run on images."""
 
 import dataclasses
+import math
 
 from state_of_sparsity.models.distribution import DISTRIBUTIONS
 from state_of_sparsity.models.resnet import DEPTHS
@@ -81,12 +82,12 @@ class ImageOptions:
                     f"{name} must be at least 1. Received: {getattr(self, name)}"
                 )
         for name in ("width", "learning_rate"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(
                     f"{name} must be positive. Received: {getattr(self, name)}"
                 )
         for name in ("warmup_epochs", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
                     f"{name} must not be negative. Received: {getattr(self, name)}"
                 )
@@ -95,10 +96,14 @@ class ImageOptions:
                 "label_smoothing must be at least 0 and below 1. "
                 f"Received: {self.label_smoothing}"
             )
-        if list(self.decay_epochs) != sorted(self.decay_epochs):
+        epochs = list(self.decay_epochs)
+        if epochs != sorted(epochs) or not all(0 <= e < math.inf for e in epochs):
             raise ValueError(
-                f"decay_epochs must be in order. Received: {self.decay_epochs}"
+                f"decay_epochs must be in order, none negative. Received: {epochs}"
             )
+        # One more than the seed seeds NumPy, which takes 32 bits.
+        if self.seed >= 2**32 - 1:
+            raise ValueError(f"seed must be below {2**32 - 1}. Received: {self.seed}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,6 +119,10 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
         ("weight_decay", -1e-4, "weight_decay must not be negative"),
         ("seed", -1, "seed must not be negative. Received: -1"),
         ("label_smoothing", 1.0, "label_smoothing must be .* below 1.*1.0"),
+        ("seed", 2**32, "seed must be below 4294967295. Received: 4294967296"),
+        ("learning_rate", float("inf"), "learning_rate must be positive"),
+        ("decay_epochs", (float("nan"),), "decay_epochs must be in order.*nan"),
+        ("decay_epochs", (-1.0, 2.0), "none negative.*-1.0"),
         ("decay_epochs", (3.0, 2.0), "decay_epochs must be in order.*3.0, 2.0"),
     ],
 )
