@@ -3,9 +3,10 @@
 Both models are trained in one process, in turns of a few steps, so that whatever else
 the machine does hits both. Prints the medians and their ratio.
 
-  python benchmarks/step_time.py
-  python benchmarks/step_time.py --width=0.25 --image_size=32 --batch_size=64 \
-      --rounds=25 --steps=4
+The defaults are the model and the batch of the digits runs; at full width:
+
+  python benchmarks/step_time.py --width=1 --image_size=112 --batch_size=16 \
+      --rounds=9 --steps=1
 """
 
 import statistics
@@ -18,11 +19,11 @@ from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.models.resnet import resnet
 
 _DEPTH = flags.DEFINE_integer("depth", 50, "Of the ResNet.")
-_WIDTH = flags.DEFINE_float("width", 1.0, "Of the ResNet.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 112, "Pixels per side.")
-_BATCH = flags.DEFINE_integer("batch_size", 16, "Images per step.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "How often the models take turns.")
-_STEPS = flags.DEFINE_integer("steps", 1, "Steps per turn.")
+_WIDTH = flags.DEFINE_float("width", 0.25, "Of the ResNet.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels per side.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 25, "How often the models take turns.")
+_STEPS = flags.DEFINE_integer("steps", 4, "Steps per turn.")
 
 
 def training_step(model, images, labels):

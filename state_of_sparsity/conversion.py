@@ -134,7 +134,8 @@ def plain_layer(layer, copy) -> keras.layers.Layer:
 
     Args:
       layer: the sparse layer.
-      copy: `copy(layer, cls=None)` copies a layer.
+      copy: `copy(layer, cls=None, without=())` copies a layer, as another class if
+        given, without the attributes named.
     """
     del copy
     raise TypeError(f"Not a sparse layer: {layer!r}")

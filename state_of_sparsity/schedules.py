@@ -13,7 +13,8 @@ class CubicSchedule(PruningSchedule):
     after it, and at `end`, also where the ramp is no multiple of `frequency`, so
     that the final sparsity is always reached. The sparsity is computed in float64.
 
-    It is a TF-MOT `PruningSchedule`: `prune_low_magnitude` takes it too.
+    It has the interface of a TF-MOT `PruningSchedule`. TF-MOT's own wrapper, which
+    computes in float32, does not take it.
     """
 
     def __init__(self, sparsity, begin_step, end_step, frequency, initial_sparsity=0.0):

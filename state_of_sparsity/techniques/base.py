@@ -54,8 +54,9 @@ class Technique(abc.ABC):
 
         Args:
           layer: the dense layer.
-          copy: `copy(layer, cls=None)` makes a copy of a layer with variables of its
-            own, of another class if given.
+          copy: `copy(layer, cls=None, without=())` makes a copy of a layer with
+            variables of its own, of another class if given, without the attributes
+            named.
           index: of the layer among those of the model that could be made sparse.
         """
 

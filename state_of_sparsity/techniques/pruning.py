@@ -122,8 +122,6 @@ class PrunedLayer(PruneLowMagnitude):
       **kwargs: of a Keras layer.
     """
 
-    _PRUNE_CALLBACK_ERROR_MSG = MISSING_CALLBACK
-
     def __init__(self, layer, technique, index=0, **kwargs):
         if not hasattr(type(layer), "get_prunable_weights"):
             layer.get_prunable_weights = lambda: [
