@@ -2,6 +2,9 @@
 
 from state_of_sparsity.backend import PruningSchedule, keras, tf
 
+# So many renewals are compared with the step one by one.
+_FEW = 1000
+
 
 @keras.utils.register_keras_serializable("state_of_sparsity")
 class CubicSchedule(PruningSchedule):
@@ -26,17 +29,23 @@ class CubicSchedule(PruningSchedule):
 
     def __call__(self, step):
         """Whether to renew masks at the step (int64), and the sparsity (float64)."""
-        since = step - self.begin_step
-        # Steps count from one: a ramp that ends at 0 is taken at the first of them.
-        last = max(self.end_step, 1)
-        due = (since >= 0) & (step <= last)
-        due &= (since % self.frequency == 0) | (step == last)
         # A ramp without length is done when it begins.
         length = max(self.end_step - self.begin_step, 1)
         done = tf.cast(step - self.end_step, tf.float64) / length + 1.0
         left = 1.0 - tf.clip_by_value(done, 0.0, 1.0)
         sparsity = self.sparsity + (self.initial_sparsity - self.sparsity) * left**3
-        return due, tf.cast(sparsity, tf.float64)
+        return self._is_due(step), tf.cast(sparsity, tf.float64)
+
+    def _is_due(self, step):
+        # Steps count from one: a ramp that ends at 0 is taken at the first of them.
+        last = max(self.end_step, 1)
+        renewals = range(self.begin_step, last + 1, self.frequency)
+        if len(renewals) <= _FEW:
+            # Every layer asks at every step, and this takes it two operations.
+            return tf.reduce_any(step == tf.constant([*renewals, last], step.dtype))
+        since = step - self.begin_step
+        regular = (since >= 0) & (step <= last) & (since % self.frequency == 0)
+        return regular | (step == last)
 
     def get_config(self):
         # The nesting is TF-MOT's.

@@ -214,20 +214,22 @@ class _MaskUpdate:
 
     def _update(self, strategy):
         schedule = self._wrapper.pruning_schedule
-        step = tf.convert_to_tensor(self._wrapper.pruning_step)
-        counting = step > 0
+        counter = self._wrapper.pruning_step
 
+        # On a small model, the operations that run at every step are what pruning
+        # costs. So all that a renewal needs is in the branch, and there in one node,
+        # since a branch that is not taken still passes its nodes by.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
         def renew():
-            tf.debugging.Assert(counting, [MISSING_CALLBACK])
+            step = tf.convert_to_tensor(counter)
+            tf.debugging.Assert(step > 0, [MISSING_CALLBACK])
             _, sparsity = schedule(step)
             for position, variables in enumerate(self._wrapper.pruning_vars):
                 self._renew(strategy, position, *map(raw_variable, variables), sparsity)
-            return tf.no_op()
 
-        # Whatever is not needed at every step is in the branch: on a small model, the
-        # few operations out here are what pruning costs.
+        step = tf.convert_to_tensor(counter)
         due, _ = schedule(step)
-        tf.cond(due | ~counting, renew, tf.no_op)
+        tf.cond(due | (step < 1), lambda: renew() or tf.no_op(), tf.no_op)
 
     def _renew(self, strategy, position, weight, mask, threshold, sparsity):
         technique = self._wrapper.technique
