@@ -35,6 +35,7 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     packages=[
         "state_of_sparsity",
+        "state_of_sparsity.layers",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
         "state_of_sparsity.bin",
@@ -62,7 +63,7 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "test": ["pytest>=8,<10", "ruff>=0.12,<0.18"],
+        "test": ["pytest>=8,<10", "ruff>=0.12,<0.18", "scipy>=1.13,<2"],
     },
     entry_points={
         "console_scripts": [

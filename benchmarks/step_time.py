@@ -1,7 +1,7 @@
-"""Step time of a pruned model between mask updates, over that of the dense model.
+"""Step time of sparse models over that of the dense one: pruned between mask updates.
 
-Both models are trained in one process, in turns of a few steps, so that whatever else
-the machine does hits both. Prints the medians and their ratio.
+The models are trained in one process, in turns of a few steps, so that whatever else
+the machine does hits all of them. Prints the medians and their ratios.
 
 The defaults are the model and the batch of the digits runs; at full width:
 
@@ -23,7 +23,20 @@ _WIDTH = flags.DEFINE_float("width", 0.25, "Of the ResNet.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels per side.")
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
 _ROUNDS = flags.DEFINE_integer("rounds", 25, "How often the models take turns.")
+_TECHNIQUES = flags.DEFINE_list(
+    "techniques",
+    ["magnitude_pruning"],
+    "Or also variational_dropout and l0_regularization.",
+)
 _STEPS = flags.DEFINE_integer("steps", 4, "Steps per turn.")
+
+
+# Masks are made at the first step, and not again.
+TECHNIQUES = {
+    "magnitude_pruning": sos.MagnitudePruning(0.9, 1, 1, 1),
+    "variational_dropout": sos.VariationalDropout(1e-4),
+    "l0_regularization": sos.L0Regularization(1e-4),
+}
 
 
 def training_step(model, images, labels):
@@ -50,15 +63,13 @@ def main(argv):
     images = tf.random.stateless_normal((_BATCH.value, *shape), (0, 0))
     labels = tf.zeros(_BATCH.value, tf.int32)
     dense = resnet(_DEPTH.value, 10, _WIDTH.value, shape, 1e-4)
-    # Masks are made at the first step, and not again.
-    sparse = sos.sparsify(dense, sos.MagnitudePruning(0.9, 1, 1, 1))
-    for callback in sos.callbacks(sparse):
-        callback.set_model(sparse)
-        callback.on_train_begin()
-    steps = {
-        "dense": training_step(dense, images, labels),
-        "pruned": training_step(sparse, images, labels),
-    }
+    steps = {"dense": training_step(dense, images, labels)}
+    for name in _TECHNIQUES.value:
+        sparse = sos.sparsify(dense, TECHNIQUES[name])
+        for callback in sos.callbacks(sparse):
+            callback.set_model(sparse)
+            callback.on_train_begin()
+        steps[name] = training_step(sparse, images, labels)
     for step in steps.values():
         for _ in range(3):
             step()
@@ -68,10 +79,12 @@ def main(argv):
             times[name].append(seconds(step))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
-        print(f"{name:<8}{1000 * value:8.1f} ms per step")
-    by_round = [p / d for p, d in zip(times["pruned"], times["dense"], strict=True)]
-    print(f"pruned / dense: {medians['pruned'] / medians['dense']:.3f}")
-    print(f"median of the ratios of each round: {statistics.median(by_round):.3f}")
+        print(f"{name:<20}{1000 * value:8.1f} ms per step")
+    for name in _TECHNIQUES.value:
+        rounds = zip(times[name], times["dense"], strict=True)
+        by_round = statistics.median(sparse / dense for sparse, dense in rounds)
+        ratio = medians[name] / medians["dense"]
+        print(f"{name} / dense: {ratio:.3f}, by round {by_round:.3f}")
 
 
 if __name__ == "__main__":

@@ -2,35 +2,24 @@
 
   evaluate_resnet50 --run_dir=runs/resnet50 --split=validation
 
-Prints a JSON object with the quality and the sparsity.
-"""
+Prints a JSON object with the quality and the sparsity. For variational dropout,
 
-import json
+  evaluate_resnet50 --run_dir=runs/resnet50 --log_alpha_thresholds=0,0.5,1,2,3
+
+prints sparsity and quality at each threshold, and writes them to thresholds.csv in the
+run's folder.
+"""
 
 from absl import flags
 
-import state_of_sparsity as sos
-from state_of_sparsity.bin import app, runs
+from state_of_sparsity.bin import app, evaluation
 
 flags.DEFINE_string("run_dir", "runs/resnet50", "A folder of train_resnet50.")
-flags.DEFINE_enum("split", "test", ["validation", "test"], "What to score it on.")
+evaluation.define_flags()
 
 
 def main():
-    run_, folder = runs.read_run(flags.FLAGS.run_dir)
-    task, model = runs.load_model(run_, folder)
-    deployed = sos.strip(model)
-    task.compile(deployed)
-    split = flags.FLAGS.split
-    scores = {
-        "run_dir": str(folder.path),
-        "split": split,
-        "step": int(model.optimizer.iterations.numpy()),
-        "quality_metric": task.quality_metric,
-        "quality": task.evaluate(deployed, split),
-        "sparsity": sos.sparsity_report(model).sparsity,
-    }
-    print(json.dumps(scores, indent=2))
+    evaluation.evaluate(flags.FLAGS.run_dir)
 
 
 def run():

@@ -17,6 +17,12 @@ flags.DEFINE_string(
     "model", None, "A run's folder, or a model saved by Keras (.keras).", required=True
 )
 flags.DEFINE_string("export_dir", None, "The SavedModel to write.", required=True)
+flags.DEFINE_float(
+    "log_alpha_threshold",
+    None,
+    "For variational dropout: from which log alpha on a weight is zero, if not from "
+    "the threshold of the run.",
+)
 flags.DEFINE_bool("overwrite", False, "Whether to replace a SavedModel there.")
 
 
@@ -28,8 +34,9 @@ def main():
             "or pass --overwrite to replace it."
         )
     model = stored_models.load(flags.FLAGS.model)
+    threshold = flags.FLAGS.log_alpha_threshold
     with app.usage_errors(f"--export_dir={path}"):
-        sos.export_saved_model(model, path, overwrite=flags.FLAGS.overwrite)
+        sos.export_saved_model(model, path, flags.FLAGS.overwrite, threshold)
     plain, gzipped = app.folder_sizes(path)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
 

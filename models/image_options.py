@@ -3,122 +3,8 @@
 import dataclasses
 import math
 
-from state_of_sparsity.models.distribution import DISTRIBUTIONS
+from state_of_sparsity.models.options import Options, Preset, check_choice
 from state_of_sparsity.models.resnet import DEPTHS
-
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageOptions:
-    """What a run on images is, apart from the technique.
-
-    Options that are None take the value that goes with the dataset.
-
-    Attributes:
-      dataset: digits (embedded) or imagenet2012 (from --data_dir).
-      data_dir: folder of datasets prepared by TFDS.
-      depth: of the ResNet: 18, 34, 50, 101, 152 or 200.
-      width: multiplies the number of channels of every convolution.
-      train_steps: number of training steps.
-      batch_size: images per step, over all replicas.
-      learning_rate: for 256 images per step; scaled to the batch size.
-      warmup_epochs: epochs in which the learning rate grows linearly from 0.
-      decay_epochs: epochs at which the learning rate is divided by ten.
-      weight_decay: of kernels, added to their gradient.
-      label_smoothing: share of the probability that goes to all classes evenly.
-      eval_steps: steps from one evaluation and checkpoint to the next.
-      seed: of initial weights, order of the data, augmentation and random pruning.
-      precision: float32, mixed_float16 or mixed_bfloat16.
-      distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
-    """
-
-    dataset: str = "digits"
-    data_dir: str | None = None
-    depth: int = 50
-    width: float | None = None
-    train_steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    warmup_epochs: float | None = None
-    decay_epochs: tuple[float, ...] | None = None
-    weight_decay: float | None = None
-    label_smoothing: float | None = None
-    eval_steps: int | None = None
-    seed: int = 0
-    precision: str = "float32"
-    distribution: str = "auto"
-
-    def resolved(self) -> "ImageOptions":
-        """The options with the values that go with the dataset filled in.
-
-        Raises:
-          ValueError: for an option that will not do, naming it.
-        """
-        _check_choice("dataset", self.dataset, PRESETS)
-        preset = PRESETS[self.dataset].options
-        missing = {
-            name: value for name, value in preset.items() if getattr(self, name) is None
-        }
-        resolved = dataclasses.replace(self, **missing)
-        resolved._check()
-        return resolved
-
-    def technique_defaults(self) -> dict[str, object]:
-        """Hyperparameters of techniques for which there is no flag."""
-        steps = ("begin_step", "end_step", "frequency")
-        return {
-            name: max(1, round(value * self.train_steps)) if name in steps else value
-            for name, value in PRESETS[self.dataset].technique.items()
-        }
-
-    def _check(self):
-        _check_choice("depth", self.depth, DEPTHS)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("distribution", self.distribution, DISTRIBUTIONS)
-        for name in ("train_steps", "batch_size", "eval_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1. Received: {getattr(self, name)}"
-                )
-        for name in ("width", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} must be positive. Received: {getattr(self, name)}"
-                )
-        for name in ("warmup_epochs", "weight_decay", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} must not be negative. Received: {getattr(self, name)}"
-                )
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                "label_smoothing must be at least 0 and below 1. "
-                f"Received: {self.label_smoothing}"
-            )
-        epochs = list(self.decay_epochs)
-        if epochs != sorted(epochs) or not all(0 <= e < math.inf for e in epochs):
-            raise ValueError(
-                f"decay_epochs must be in order, none negative. Received: {epochs}"
-            )
-        # One more than the seed seeds NumPy, which takes 32 bits.
-        if self.seed >= 2**32 - 1:
-            raise ValueError(f"seed must be below {2**32 - 1}. Received: {self.seed}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """What goes with a dataset unless a flag says otherwise.
-
-    Attributes:
-      options: fields of `ImageOptions`.
-      technique: hyperparameters of techniques; those that are steps as a share of
-        the training steps.
-    """
-
-    options: dict[str, object]
-    technique: dict[str, object]
-
 
 PRESETS = {
     "digits": Preset(
@@ -140,6 +26,9 @@ PRESETS = {
             "begin_step": 7 / 12,
             "end_step": 11 / 12,
             "frequency": 1 / 60,
+            "kl_weight": 1e-4,
+            "l0_weight": 1e-4,
+            "ramp_length": 1 / 2,
         },
     ),
     "imagenet2012": Preset(
@@ -164,7 +53,56 @@ PRESETS = {
 }
 
 
-def _check_choice(name, value, choices):
-    if value not in choices:
-        listed = ", ".join(map(str, choices))
-        raise ValueError(f"{name} must be one of {listed}. Received: {value!r}")
+@dataclasses.dataclass(frozen=True)
+class ImageOptions(Options):
+    """What a run on images is, apart from the technique.
+
+    Options that are None take the value that goes with the dataset.
+
+    Attributes:
+      dataset: digits (embedded) or imagenet2012 (from --data_dir).
+      data_dir: folder of datasets prepared by TFDS.
+      depth: of the ResNet: 18, 34, 50, 101, 152 or 200.
+      width: multiplies the number of channels of every convolution.
+      train_steps: number of training steps.
+      batch_size: images per step, over all replicas.
+      learning_rate: for 256 images per step; scaled to the batch size.
+      warmup_epochs: epochs in which the learning rate grows linearly from 0.
+      decay_epochs: epochs at which the learning rate is divided by ten.
+      weight_decay: of kernels, added to their gradient.
+      label_smoothing: share of the probability that goes to all classes evenly.
+      eval_steps: steps from one evaluation and checkpoint to the next.
+      seed: of initial weights, order of the data, augmentation and random pruning.
+      precision: float32, mixed_float16 or mixed_bfloat16.
+      distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
+    """
+
+    presets = PRESETS
+    at_least_one = (*Options.at_least_one, "batch_size")
+    positive = (*Options.positive, "width")
+    not_negative = (*Options.not_negative, "warmup_epochs", "weight_decay")
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    depth: int = 50
+    width: float | None = None
+    train_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    warmup_epochs: float | None = None
+    decay_epochs: tuple[float, ...] | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    eval_steps: int | None = None
+    seed: int = 0
+    precision: str = "float32"
+    distribution: str = "auto"
+
+    def check(self):
+        check_choice("depth", self.depth, DEPTHS)
+        super().check()
+        epochs = list(self.decay_epochs)
+        if epochs != sorted(epochs) or not all(0 <= e < math.inf for e in epochs):
+            raise ValueError(
+                f"decay_epochs must be in order, none negative. Received: {epochs}"
+            )

@@ -7,6 +7,7 @@
     result.json      what came out; written last, so that it marks a finished run
     layers.csv       the sparsity report
     sparsity.png     sparsity by layer
+    thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
 
 Files are written under another name and renamed, so that each is there as a whole or
@@ -56,6 +57,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.layers = self.path / "layers.csv"
         self.picture = self.path / "sparsity.png"
+        self.thresholds = self.path / "thresholds.csv"
         self.export = self.path / "export"
 
     @property

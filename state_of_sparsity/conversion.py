@@ -14,6 +14,7 @@ from state_of_sparsity.backend import (
 from state_of_sparsity.checks import check_model
 from state_of_sparsity.copying import copy_model
 from state_of_sparsity.techniques import TECHNIQUES, Technique
+from state_of_sparsity.thresholds import deployed_at
 from state_of_sparsity.weights import (
     LayerSite,
     deployed_weights,
@@ -107,7 +108,7 @@ def sparsify(
     return sparse
 
 
-def strip(model: keras.Model) -> keras.Model:
+def strip(model: keras.Model, log_alpha_threshold: float | None = None) -> keras.Model:
     """The model as it is deployed: plain layers, with the zeros in place.
 
     A snapshot: its variables are its own, and training the sparse model further does
@@ -115,8 +116,14 @@ def strip(model: keras.Model) -> keras.Model:
     compiled. Models that TF-MOT pruned are stripped as well; of a model without
     sparse layers this is a copy.
 
+    Args:
+      model: the sparse model.
+      log_alpha_threshold: for variational dropout, from which log alpha on a weight is
+        zero, if not from the technique's threshold.
+
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model.
+      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
+        threshold that is not a number or that no layer of the model has a use for.
     """
     check_model(model)
 
@@ -124,7 +131,7 @@ def strip(model: keras.Model) -> keras.Model:
         del path
         return plain_layer(layer, copy) if is_sparse(layer) else None
 
-    with _scope_of(model):
+    with deployed_at(model, log_alpha_threshold), _scope_of(model):
         return copy_model(model, replace)
 
 

@@ -11,7 +11,10 @@ from state_of_sparsity.conversion import strip
 
 
 def export_saved_model(
-    model: keras.Model, path: str | os.PathLike, overwrite: bool = False
+    model: keras.Model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    log_alpha_threshold: float | None = None,
 ) -> None:
     """Writes the stripped model as a SavedModel for inference.
 
@@ -23,15 +26,17 @@ def export_saved_model(
       model: a sparse model, or a stripped, a TF-MOT-pruned or a plain one.
       path: the folder to write.
       overwrite: whether to replace a SavedModel that is there already.
+      log_alpha_threshold: as for `sos.strip`.
 
     Raises:
       FileExistsError: if something is at `path`, and it is not a SavedModel or
         `overwrite` is false.
-      TypeError, ValueError: for something that is not a built `tf_keras` model.
+      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
+        threshold that will not do.
     """
     path = pathlib.Path(path)
     _check_free(path, overwrite)
-    stripped = strip(model)
+    stripped = strip(model, log_alpha_threshold)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=path.parent, prefix=f".{path.name}-"

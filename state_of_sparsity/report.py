@@ -7,6 +7,7 @@ import numpy as np
 
 from state_of_sparsity.backend import keras, raw_variable
 from state_of_sparsity.checks import check_model
+from state_of_sparsity.thresholds import deployed_at
 from state_of_sparsity.weights import added_variables, sites
 
 _COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")
@@ -123,37 +124,45 @@ class SparsityReport:
         figure.savefig(path, dpi=120)
 
 
-def sparsity_report(model: keras.Model) -> SparsityReport:
+def sparsity_report(
+    model: keras.Model, log_alpha_threshold: float | None = None
+) -> SparsityReport:
     """Counts the zeros of a model as it would be deployed.
 
     Args:
       model: a model of `sos.sparsify`, of `sos.strip`, of TF-MOT's
         `prune_low_magnitude`, or a plain one.
+      log_alpha_threshold: as for `sos.strip`.
 
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model.
+      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
+        threshold that will not do.
     """
     check_model(model)
-    layers = [
-        WeightReport(
-            name,
-            weight.value.shape,
-            weight.value.size,
-            int(weight.value.size - np.count_nonzero(weight.value)),
-            site.technique,
-        )
-        for site in _reported_sites(model)
-        for name, weight in site.deployed().items()
-    ]
+    with deployed_at(model, log_alpha_threshold):
+        layers = [
+            WeightReport(
+                name,
+                weight.value.shape,
+                weight.value.size,
+                int(weight.value.size - np.count_nonzero(weight.value)),
+                site.technique,
+            )
+            for site in _reported_sites(model)
+            for name, weight in site.deployed().items()
+        ]
     return SparsityReport(layers, _count_parameters(model))
 
 
-def weight_masks(model: keras.Model) -> dict[str, np.ndarray]:
+def weight_masks(
+    model: keras.Model, log_alpha_threshold: float | None = None
+) -> dict[str, np.ndarray]:
     """Which weights a model keeps when it is deployed.
 
     Args:
       model: as for `sparsity_report`. Of a model without sparse layers, a weight is
         kept if it is not zero.
+      log_alpha_threshold: as for `sos.strip`.
 
     Returns:
       `{weight name: boolean array of the weight's shape}`, true where it stays. The
@@ -161,14 +170,16 @@ def weight_masks(model: keras.Model) -> dict[str, np.ndarray]:
       stripped counterpart.
 
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model.
+      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
+        threshold that will not do.
     """
     check_model(model)
-    return {
-        name: weight.mask
-        for site in _reported_sites(model)
-        for name, weight in site.deployed().items()
-    }
+    with deployed_at(model, log_alpha_threshold):
+        return {
+            name: weight.mask
+            for site in _reported_sites(model)
+            for name, weight in site.deployed().items()
+        }
 
 
 def _reported_sites(model):

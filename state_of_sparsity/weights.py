@@ -16,8 +16,11 @@ from state_of_sparsity.backend import (
 )
 from state_of_sparsity.copying import join
 
-# Weights of linear maps that TF-MOT's registry does not know.
-_FURTHER_WEIGHTS = {keras.layers.EinsumDense: ["kernel"]}
+# Weights of linear maps that TF-MOT's registry does not name.
+_FURTHER_WEIGHTS = {
+    keras.layers.EinsumDense: ["kernel"],
+    keras.layers.DepthwiseConv2D: ["depthwise_kernel"],
+}
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
 
 
@@ -95,9 +98,10 @@ def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
     """Dotted names of the attributes that hold a layer's weights to make sparse.
 
     They are those that TF-MOT prunes: kernels of Dense, convolutions and recurrent
-    cells, embeddings; and those of EinsumDense, which `MultiHeadAttention` is made
-    of. A subclass of such a layer counts as one. A custom layer names its own
-    with TF-MOT's `get_prunable_weights()`.
+    cells, embeddings; those of EinsumDense, which `MultiHeadAttention` is made of; and
+    those of DepthwiseConv2D, which the pruning family, as TF-MOT, leaves dense. A
+    subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
+    `get_prunable_weights()`.
     """
     if isinstance(layer, keras.layers.RNN):
         return _cell_weights(layer.cell)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 
 from state_of_sparsity import ramps
@@ -166,6 +167,11 @@ def test_frequencies_of_gates_equal_the_closed_forms():
             assert abs(frequency - probability) < bound
         expected = float(l0.expected_l0(tf.constant(log_alpha), **GATE))
         assert abs((z != 0).mean() - expected) < 5 * np.sqrt(0.25 / draws)
+        # The mean of what is never negative: the integral of P(z > t).
+        ends = -gamma / (zeta - gamma), (1 - gamma) / (zeta - gamma)
+        integral, _ = scipy.integrate.quad(below, *ends)
+        mean = (zeta - gamma) * (ends[1] - ends[0] - integral)
+        assert abs(z.mean() - mean) < 5 * np.sqrt(0.25 / draws)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cubic"])

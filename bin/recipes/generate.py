@@ -26,12 +26,17 @@ EXTENDED = {"train_steps": "48000", "batch_size": "4096", "decay_epochs": "45,90
 # They leave the first layer dense, and the last one at most 80 % sparse.
 NON_UNIFORM = ("conv1=dense", "logits=0.8")
 
+# The paper starts ResNet-50 from a log variance of -15. It does not name the form of
+# the ramp there; the flag's default is linear.
+VARIATIONAL = {**STANDARD, "initial_log_sigma2": "-15"}
+
 # Names in the table: the technique, its settings, the overrides.
 TECHNIQUES = {
     "dense": ("dense", STANDARD, ()),
     "magnitude_pruning": ("magnitude_pruning", STANDARD, ()),
     "magnitude_pruning_extended": ("magnitude_pruning", EXTENDED, NON_UNIFORM),
     "random_pruning": ("random_pruning", STANDARD, ()),
+    "variational_dropout": ("variational_dropout", VARIATIONAL, ()),
 }
 
 
@@ -61,14 +66,24 @@ def _text(name, sparsity, rows):
     technique, settings, overrides = TECHNIQUES[name]
     flags = {"dataset": "imagenet2012", **settings, "technique": technique}
     if technique != "dense":
-        # The extended runs' own target makes up for the layers that stay denser.
-        flags["sparsity"] = sparsity
-        pairs = [pair.split("=") for pair in rows[0]["hyperparameters"].split()]
-        flags |= {FLAGS.get(key, key): value for key, value in pairs}
+        published = dict(p.split("=") for p in rows[0]["hyperparameters"].split())
+        flags |= _hyperparameters(technique, sparsity, published)
     lines = [f"# {_published(sparsity, rows)} ({SOURCE})"]
     lines += [f"--{flag}={value}" for flag, value in flags.items()]
     lines += [f"--override={override}" for override in overrides]
     return "\n".join([*lines, ""])
+
+
+def _hyperparameters(technique, sparsity, published):
+    """The flags for what the table says of a technique."""
+    if technique == "variational_dropout":
+        # The penalty's ramp; the sparsity is what comes out.
+        begin, end = int(published.pop("begin")), int(published.pop("end"))
+        return {"ramp_begin": begin, "ramp_length": end - begin, **published}
+    # The extended runs' own target makes up for the layers that stay denser.
+    return {"sparsity": sparsity} | {
+        FLAGS.get(key, key): value for key, value in published.items()
+    }
 
 
 def _published(sparsity, rows):

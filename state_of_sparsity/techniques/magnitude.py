@@ -164,7 +164,9 @@ class MagnitudePruning(PruningTechnique):
             self.pruning_policy.ensure_model_supports_pruning(model)
 
     def applies_to(self, layer):
-        return self.pruning_policy is None or self.pruning_policy.allow_pruning(layer)
+        policy = self.pruning_policy
+        allowed = policy is None or policy.allow_pruning(layer)
+        return allowed and super().applies_to(layer)
 
     def get_config(self):
         config = super().get_config()

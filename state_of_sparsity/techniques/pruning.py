@@ -91,6 +91,10 @@ class PruningTechnique(Technique):
             self.sparsity, self.begin_step, self.end_step, self.frequency
         )
 
+    def applies_to(self, layer):
+        # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
+        return not isinstance(layer, keras.layers.DepthwiseConv2D)
+
     def with_sparsity(self, sparsity: float) -> Self:
         return dataclasses.replace(self, sparsity=sparsity)
 

@@ -85,7 +85,7 @@ class ReparameterizationTechnique(Technique):
                 f"kind {type(layer).__name__}; it has some for "
                 f"{', '.join(kind.__name__ for kind in kinds)}. Leave the layer dense "
                 "with an override of None, or add its kind to "
-                "state_of_sparsity/layers.py."
+                "state_of_sparsity/layers."
             )
         sparse = copy(layer, kinds[type(layer)])
         sparse.technique = self

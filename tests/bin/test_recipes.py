@@ -76,6 +76,20 @@ def test_each_published_pruning_run_has_a_recipe(technique):
             check_standard(run)
 
 
+@pytest.mark.parametrize("row", rows_of("variational_dropout"))
+def test_each_published_run_of_variational_dropout_has_a_recipe(row):
+    run = recipe(f"resnet50_variational_dropout_{row['sparsity']}")
+    expected, technique = settings(row), run.sparsification.technique
+    assert run.sparsification.name == "variational_dropout"
+    assert technique.kl_weight == float(expected["kl_weight"])
+    assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
+    assert technique.ramp_begin == int(expected["begin"])
+    assert technique.ramp_begin + technique.ramp_length == int(expected["end"])
+    assert technique.initial_log_sigma2 == -15.0
+    assert run.options.label_smoothing == float(expected["label_smoothing"])
+    check_standard(run)
+
+
 @pytest.mark.parametrize("row", rows_of("magnitude_pruning_extended"))
 def test_each_extended_run_has_a_recipe_with_denser_first_and_last_layers(row):
     run = recipe(f"resnet50_magnitude_pruning_extended_{row['sparsity']}")

@@ -1,0 +1,75 @@
+"""What the binaries that score runs share: one score, or one for each threshold."""
+
+import json
+
+from absl import flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.bin import app, runs
+from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.models.run_folder import write_text
+
+COLUMNS = ("log_alpha_threshold", "sparsity", "quality", "split")
+
+
+def define_flags() -> None:
+    """Defines --split and --log_alpha_thresholds."""
+    flags.DEFINE_enum("split", "test", ["validation", "test"], "What to score it on.")
+    flags.DEFINE_list(
+        "log_alpha_thresholds",
+        None,
+        "For variational dropout: score the model at each of these thresholds, and "
+        "write the table to thresholds.csv in the run's folder.",
+    )
+
+
+def evaluate(run_dir: str) -> None:
+    """Scores the deployed model of a run and prints what came out."""
+    thresholds = _thresholds()
+    run, folder = runs.read_run(run_dir)
+    task, model = runs.load_model(run, folder)
+    if thresholds is None:
+        quality, sparsity = _score(task, model, None)
+        scores = {
+            "run_dir": str(folder.path),
+            "split": flags.FLAGS.split,
+            "step": int(model.optimizer.iterations.numpy()),
+            "quality_metric": task.quality_metric,
+            "quality": quality,
+            "sparsity": sparsity,
+        }
+        print(json.dumps(scores, indent=2))
+        return
+    lines = [",".join(COLUMNS)]
+    print(f"{'threshold':>9}  {'sparsity':>8}  {task.quality_metric:>8}")
+    for threshold in thresholds:
+        with app.usage_errors("--log_alpha_thresholds"):
+            quality, sparsity = _score(task, model, threshold)
+        print(f"{threshold:9g}  {sparsity:8.2%}  {quality:8.4f}", flush=True)
+        lines.append(f"{threshold:g},{sparsity:.6g},{quality:.6g},{flags.FLAGS.split}")
+    with app.usage_errors():
+        write_text(folder.thresholds, "\n".join([*lines, ""]))
+    print(f"written to {folder.thresholds}")
+
+
+def _thresholds():
+    texts = flags.FLAGS.log_alpha_thresholds
+    if texts is None:
+        return None
+    try:
+        thresholds = [float(text) for text in texts]
+    except ValueError as error:
+        raise UsageError(
+            "--log_alpha_thresholds must be numbers with commas between them. "
+            f"Received: {','.join(texts)}"
+        ) from error
+    if not thresholds:
+        raise UsageError("--log_alpha_thresholds must hold at least one number.")
+    return thresholds
+
+
+def _score(task, model, threshold):
+    deployed = sos.strip(model, threshold)
+    task.compile(deployed)
+    sparsity = sos.sparsity_report(model, threshold).sparsity
+    return task.evaluate(deployed, flags.FLAGS.split), sparsity

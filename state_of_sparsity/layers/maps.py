@@ -1,0 +1,127 @@
+"""Kinds of linear maps: what differs between the layers of the family."""
+
+from state_of_sparsity.backend import tf
+from state_of_sparsity.layers.reparameterized import (
+    Reparameterized,
+    replaced_attributes,
+)
+from state_of_sparsity.layers.tied_embedding import transposed_map
+
+
+class Linear(Reparameterized):
+    """A layer that multiplies its inputs with a kernel, adds a bias and activates."""
+
+    # The map is Keras's own, which needs no AutoGraph.
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        self.check_inputs(inputs)
+        (weight,) = self.sparse_weights
+        outputs = self.in_phase(
+            training,
+            lambda: self.technique.training_output(
+                self.linear_map, inputs, *self.parameters(weight)
+            ),
+            lambda: self.linear_map(inputs, self.deployed_weight(weight)),
+        )
+        return self._finish(outputs)
+
+    def linear_map(self, inputs, kernel):
+        """The Keras layer with another kernel, without bias and activation."""
+        (weight,) = self.sparse_weights
+        replaced = {
+            weight: tf.cast(kernel, inputs.dtype),
+            "use_bias": False,
+            "bias": None,
+            "activation": None,
+        }
+        with replaced_attributes(self, replaced):
+            # Past the family, to the Keras layer.
+            return super(Reparameterized, self).call(inputs)
+
+    def _finish(self, outputs):
+        if getattr(self, "bias", None) is not None:
+            bias = tf.cast(self.bias, outputs.dtype)
+            if getattr(self, "data_format", None) == "channels_first":
+                bias = tf.reshape(bias, (-1, *[1] * (len(outputs.shape) - 2)))
+            outputs += bias
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+class Depthwise(Linear):
+    """A linear map whose kernel goes by another name."""
+
+    sparse_weights = {"depthwise_kernel": ""}  # noqa: RUF012
+
+
+class Lookup(Reparameterized):
+    """A layer that looks up rows of a table; noise is drawn per row looked up."""
+
+    sparse_weights = {"embeddings": ""}  # noqa: RUF012
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        ids = tf.cast(inputs, tf.int32)
+
+        def drawn():
+            parameters = self.parameters("embeddings")
+            rows = [tf.nn.embedding_lookup(table, ids) for table in parameters]
+            return self.technique.training_weight(*rows)
+
+        def deployed():
+            return tf.nn.embedding_lookup(self.deployed_weight("embeddings"), ids)
+
+        return tf.cast(self.in_phase(training, drawn, deployed), self.compute_dtype)
+
+
+class TiedLookup(Lookup):
+    """A table that is looked up, and whose transpose is a linear map."""
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None, transposed=False):
+        if not transposed:
+            return super().call(inputs, training)
+        self.check_inputs(inputs)
+        inputs = tf.cast(inputs, self.compute_dtype)
+        return self.in_phase(
+            training,
+            lambda: self.technique.training_output(
+                transposed_map, inputs, *self.parameters("embeddings")
+            ),
+            lambda: transposed_map(inputs, self.deployed_weight("embeddings")),
+        )
+
+
+class Recurrent(Reparameterized):
+    """A recurrent layer: weights are drawn once for all steps and the whole batch."""
+
+    sparse_weights = {  # noqa: RUF012
+        "cell.kernel": "",
+        "cell.recurrent_kernel": "recurrent_",
+    }
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, mask=None, training=None, initial_state=None):
+        self.check_inputs(inputs)
+
+        def drawn():
+            return [
+                self.technique.training_weight(*self.parameters(weight))
+                for weight in self.sparse_weights
+            ]
+
+        def deployed():
+            return [self.deployed_weight(weight) for weight in self.sparse_weights]
+
+        values = {
+            weight.removeprefix("cell."): tf.cast(value, self.compute_dtype)
+            for weight, value in zip(
+                self.sparse_weights,
+                self.in_phase(training, drawn, deployed),
+                strict=True,
+            )
+        }
+        with replaced_attributes(self.cell, values):
+            # Past the family, to the Keras layer.
+            return super(Reparameterized, self).call(
+                inputs, mask=mask, training=training, initial_state=initial_state
+            )

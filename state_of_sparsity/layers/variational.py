@@ -1,0 +1,73 @@
+"""Keras layers with variational dropout."""
+
+from state_of_sparsity.backend import keras
+from state_of_sparsity.layers.maps import (
+    Depthwise,
+    Linear,
+    Lookup,
+    Recurrent,
+    TiedLookup,
+)
+from state_of_sparsity.layers.tied_embedding import TiedEmbedding
+from state_of_sparsity.techniques.variational_dropout import VariationalDropout
+
+_register = keras.utils.register_keras_serializable("state_of_sparsity")
+
+
+class _Variational:
+    technique_class = VariationalDropout
+
+
+@_register
+class VariationalDense(_Variational, Linear, keras.layers.Dense):
+    """`Dense` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalConv1D(_Variational, Linear, keras.layers.Conv1D):
+    """`Conv1D` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalConv2D(_Variational, Linear, keras.layers.Conv2D):
+    """`Conv2D` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalConv3D(_Variational, Linear, keras.layers.Conv3D):
+    """`Conv3D` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalDepthwiseConv2D(_Variational, Depthwise, keras.layers.DepthwiseConv2D):
+    """`DepthwiseConv2D` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalEinsumDense(_Variational, Linear, keras.layers.EinsumDense):
+    """`EinsumDense` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalEmbedding(_Variational, Lookup, keras.layers.Embedding):
+    """`Embedding` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalTiedEmbedding(_Variational, TiedLookup, TiedEmbedding):
+    """`TiedEmbedding` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalSimpleRNN(_Variational, Recurrent, keras.layers.SimpleRNN):
+    """`SimpleRNN` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalLSTM(_Variational, Recurrent, keras.layers.LSTM):
+    """`LSTM` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@_register
+class VariationalGRU(_Variational, Recurrent, keras.layers.GRU):
+    """`GRU` with variational dropout; see `state_of_sparsity.layers`."""

@@ -1,0 +1,121 @@
+"""Runs of learned techniques: defaults on digits, and thresholds chosen afterwards."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import tf
+from state_of_sparsity.bin import runs
+
+
+@pytest.fixture(scope="module")
+def variational(command, tiny, tmp_path_factory):
+    """The folder of a tiny run of variational dropout, with scattered log alphas."""
+    folder = tmp_path_factory.mktemp("runs") / "variational"
+    technique = ("--technique=variational_dropout", "--initial_log_sigma2=-4")
+    outcome = command("train_resnet50", *tiny, *technique, f"--output_dir={folder}")
+    assert outcome.code == 0, outcome
+    return folder
+
+
+def table(folder):
+    with (folder / "thresholds.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_sparsity_falls_as_the_threshold_grows(variational, command):
+    outcome = command(
+        "evaluate_resnet50",
+        f"--run_dir={variational}",
+        "--log_alpha_thresholds=-1,0.5,3",
+        "--split=validation",
+    )
+    assert outcome.code == 0, outcome
+    model = runs.load_model(*runs.read_run(variational))[1]
+    rows = table(variational)
+    assert [float(row["log_alpha_threshold"]) for row in rows] == [-1, 0.5, 3]
+    for row in rows:
+        report = sos.sparsity_report(model, float(row["log_alpha_threshold"]))
+        assert float(row["sparsity"]) == pytest.approx(report.sparsity, rel=1e-5)
+        assert 0 <= float(row["quality"]) <= 1
+        assert row["split"] == "validation"
+        assert f"{report.sparsity:.2%}" in outcome.out
+    sparsities = [float(row["sparsity"]) for row in rows]
+    assert sparsities == sorted(sparsities, reverse=True)
+    assert sparsities[0] > sparsities[-1]
+
+
+def test_the_score_at_the_threshold_of_the_run_is_that_of_its_result(
+    variational, command
+):
+    result = json.loads((variational / "result.json").read_text())
+    outcome = command(
+        "evaluate_resnet50", f"--run_dir={variational}", "--log_alpha_thresholds=3"
+    )
+    assert outcome.code == 0, outcome
+    (row,) = table(variational)
+    assert float(row["quality"]) == pytest.approx(result["quality"], rel=1e-5)
+    assert float(row["sparsity"]) == pytest.approx(result["sparsity"], rel=1e-5)
+
+
+def test_a_model_is_exported_at_another_threshold(variational, command, tmp_path):
+    outcome = command(
+        "export_model",
+        f"--model={variational}",
+        f"--export_dir={tmp_path / 'export'}",
+        "--log_alpha_threshold=-1",
+    )
+    assert outcome.code == 0, outcome
+    model = runs.load_model(*runs.read_run(variational))[1]
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
+    exported = tf.saved_model.load(str(tmp_path / "export"))
+    np.testing.assert_allclose(
+        exported.serve(images), sos.strip(model, -1.0)(images), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ("0,low", "--log_alpha_thresholds must be numbers with commas between them"),
+        ("0,nan", "log_alpha_threshold must be finite"),
+        ("", "must hold at least one number"),
+    ],
+)
+def test_bad_thresholds_are_refused(variational, refused, thresholds, message):
+    assert message in refused(
+        "evaluate_resnet50",
+        f"--run_dir={variational}",
+        f"--log_alpha_thresholds={thresholds}",
+    )
+
+
+def test_thresholds_of_a_run_without_log_alphas_are_refused(finished, refused):
+    message = refused(
+        "evaluate_resnet50", f"--run_dir={finished}", "--log_alpha_thresholds=1"
+    )
+    assert "log_alpha_threshold is for variational dropout" in message
+    message = refused(
+        "export_model",
+        f"--model={finished}",
+        f"--export_dir={finished.parent / 'other'}",
+        "--log_alpha_threshold=1",
+    )
+    assert "log_alpha_threshold is for variational dropout" in message
+
+
+def test_learned_techniques_need_no_flags_on_digits(command, tiny, tmp_path):
+    outcome = command(
+        "train_resnet50",
+        *tiny,
+        "--technique=l0_regularization",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert outcome.code == 0, outcome
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["technique"] == "l0_regularization"
+    assert result["target_sparsity"] is None
+    assert "penalty_weight" in outcome.out
