@@ -13,9 +13,12 @@ ROOT = pathlib.Path(__file__).parent
 
 BINARIES = (
     "evaluate_resnet50",
+    "evaluate_transformer",
     "export_model",
     "report_sparsity",
     "train_resnet50",
+    "train_transformer",
+    "translate",
 )
 
 setuptools.setup(
@@ -52,14 +55,21 @@ setuptools.setup(
         # without declaring it.
         "importlib_resources>=6,<8",
         "matplotlib>=3.9,<4",
+        "num2words>=0.5.13,<0.6",
         "numpy>=2.0,<3",
+        "sacrebleu>=2.4,<3",
+        "sacremoses>=0.1.1,<0.2",
         "scikit-learn>=1.5,<2",
+        "sentencepiece>=0.2,<0.3",
         # TensorFlow writes its summaries through it without depending on it.
         "tensorboard>=2.20,<3",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10,<4.10",
         "tensorflow-model-optimization>=0.8.1,<0.9",
+        # Its minor version has to be TensorFlow's.
+        "tensorflow-text>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",
+        "tqdm>=4.66,<5",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

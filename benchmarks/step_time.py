@@ -9,9 +9,7 @@ The defaults are the model and the batch of the digits runs; at full width:
       --rounds=9 --steps=1
 """
 
-import statistics
-import time
-
+import turns
 from absl import app, flags
 
 import state_of_sparsity as sos
@@ -50,13 +48,6 @@ def training_step(model, images, labels):
     return lambda: function(batches)
 
 
-def seconds(step):
-    begin = time.perf_counter()
-    for _ in range(_STEPS.value):
-        step()
-    return (time.perf_counter() - begin) / _STEPS.value
-
-
 def main(argv):
     del argv
     shape = (_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3)
@@ -73,18 +64,7 @@ def main(argv):
     for step in steps.values():
         for _ in range(3):
             step()
-    times = {name: [] for name in steps}
-    for _ in range(_ROUNDS.value):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, value in medians.items():
-        print(f"{name:<20}{1000 * value:8.1f} ms per step")
-    for name in _TECHNIQUES.value:
-        rounds = zip(times[name], times["dense"], strict=True)
-        by_round = statistics.median(sparse / dense for sparse, dense in rounds)
-        ratio = medians[name] / medians["dense"]
-        print(f"{name} / dense: {ratio:.3f}, by round {by_round:.3f}")
+    turns.print_ratios(turns.take_turns(steps, _ROUNDS.value, _STEPS.value))
 
 
 if __name__ == "__main__":

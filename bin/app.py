@@ -81,7 +81,7 @@ def print_summary(folder: RunFolder) -> None:
     parameters, nonzero = result["parameters"], result["nonzero_parameters"]
     rows = {
         "model": f"{result['model']}, {result['technique']}, {result['dataset']}",
-        f"test {result['quality_metric']}": f"{result['quality']:.2%}",
+        f"test {result['quality_metric']}": quality_text(result),
         "sparsity": f"{result['sparsity']:.2%}",
         "parameters": f"{parameters:,}",
         "non-zero parameters": f"{nonzero:,} ({nonzero / parameters:.1%})",
@@ -92,6 +92,12 @@ def print_summary(folder: RunFolder) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+
+
+def quality_text(scores: dict) -> str:
+    """BLEU is a number from 0 to 100, accuracy a share."""
+    quality = scores["quality"]
+    return f"{quality:.2f}" if scores["quality_metric"] == "bleu" else f"{quality:.2%}"
 
 
 def folder_sizes(path: pathlib.Path) -> tuple[int, int]:

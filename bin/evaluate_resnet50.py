@@ -19,7 +19,11 @@ evaluation.define_flags()
 
 
 def main():
-    evaluation.evaluate(flags.FLAGS.run_dir)
+    evaluation.evaluate(flags.FLAGS.run_dir, "train_resnet50", _score)
+
+
+def _score(task, deployed, split):
+    return {"quality": task.evaluate(deployed, split)}
 
 
 def run():

@@ -1,14 +1,18 @@
 """What the binaries that score runs share: one score, or one for each threshold."""
 
 import json
+from collections.abc import Callable
 
 from absl import flags
 
 import state_of_sparsity as sos
+from state_of_sparsity.backend import keras
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.models.run_folder import write_text
+from state_of_sparsity.models.training import Task
 
+Score = Callable[[Task, keras.Model, str], dict]
 COLUMNS = ("log_alpha_threshold", "sparsity", "quality", "split")
 
 
@@ -23,28 +27,43 @@ def define_flags() -> None:
     )
 
 
-def evaluate(run_dir: str) -> None:
-    """Scores the deployed model of a run and prints what came out."""
+def evaluate(run_dir: str, binary: str, score: Score) -> None:
+    """Scores the deployed model of a run and prints what came out.
+
+    Args:
+      run_dir: the run's folder.
+      binary: that trained it.
+      score: of a task, a deployed model and a split gives what to print, with
+        "quality" in it.
+    """
     thresholds = _thresholds()
-    run, folder = runs.read_run(run_dir)
+    run, folder = runs.read_run(run_dir, binary)
     task, model = runs.load_model(run, folder)
+
+    def scores_at(threshold):
+        deployed = sos.strip(model, threshold)
+        task.compile(deployed)
+        sparsity = sos.sparsity_report(model, threshold).sparsity
+        return score(task, deployed, flags.FLAGS.split), sparsity
+
     if thresholds is None:
-        quality, sparsity = _score(task, model, None)
-        scores = {
+        scores, sparsity = scores_at(None)
+        printed = {
             "run_dir": str(folder.path),
             "split": flags.FLAGS.split,
             "step": int(model.optimizer.iterations.numpy()),
             "quality_metric": task.quality_metric,
-            "quality": quality,
+            **scores,
             "sparsity": sparsity,
         }
-        print(json.dumps(scores, indent=2))
+        print(json.dumps(printed, indent=2))
         return
     lines = [",".join(COLUMNS)]
     print(f"{'threshold':>9}  {'sparsity':>8}  {task.quality_metric:>8}")
     for threshold in thresholds:
         with app.usage_errors("--log_alpha_thresholds"):
-            quality, sparsity = _score(task, model, threshold)
+            scores, sparsity = scores_at(threshold)
+        quality = scores["quality"]
         print(f"{threshold:9g}  {sparsity:8.2%}  {quality:8.4f}", flush=True)
         lines.append(f"{threshold:g},{sparsity:.6g},{quality:.6g},{flags.FLAGS.split}")
     with app.usage_errors():
@@ -66,10 +85,3 @@ def _thresholds():
     if not thresholds:
         raise UsageError("--log_alpha_thresholds must hold at least one number.")
     return thresholds
-
-
-def _score(task, model, threshold):
-    deployed = sos.strip(model, threshold)
-    task.compile(deployed)
-    sparsity = sos.sparsity_report(model, threshold).sparsity
-    return task.evaluate(deployed, flags.FLAGS.split), sparsity

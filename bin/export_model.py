@@ -2,15 +2,17 @@
 
   export_model --model=runs/resnet50 --export_dir=exported
 
-What it writes loads with TensorFlow alone.
+What it writes loads with TensorFlow alone, and that of a translation run with
+TensorFlow and tensorflow_text.
 """
 
+import functools
 import pathlib
 
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, stored_models
+from state_of_sparsity.bin import app, runs, stored_models
 from state_of_sparsity.bin.flags import UsageError
 
 flags.DEFINE_string(
@@ -33,12 +35,19 @@ def main():
             f"--export_dir={path} holds a SavedModel already: choose another folder, "
             "or pass --overwrite to replace it."
         )
-    model = stored_models.load(flags.FLAGS.model)
-    threshold = flags.FLAGS.log_alpha_threshold
+    export = _exporter(flags.FLAGS.model)
     with app.usage_errors(f"--export_dir={path}"):
-        sos.export_saved_model(model, path, flags.FLAGS.overwrite, threshold)
+        export(path, flags.FLAGS.overwrite, flags.FLAGS.log_alpha_threshold)
     plain, gzipped = app.folder_sizes(path)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
+
+
+def _exporter(source):
+    """What writes the model; that of a run takes and returns what its task says."""
+    if stored_models.is_run(source):
+        task, model = runs.load_model(*runs.read_run(source))
+        return functools.partial(task.export, model)
+    return functools.partial(sos.export_saved_model, stored_models.load(source))
 
 
 def run():

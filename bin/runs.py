@@ -20,6 +20,7 @@ from state_of_sparsity.models import distribution
 from state_of_sparsity.models.checkpoint import Checkpoint
 from state_of_sparsity.models.image_options import ImageOptions
 from state_of_sparsity.models.image_task import ImageTask
+from state_of_sparsity.models.options import Options
 from state_of_sparsity.models.run_folder import RunFolder
 from state_of_sparsity.models.training import (
     Sparsification,
@@ -27,9 +28,14 @@ from state_of_sparsity.models.training import (
     build_model,
     train,
 )
+from state_of_sparsity.models.translation_options import TranslationOptions
+from state_of_sparsity.models.translation_task import TranslationTask
 
 # The options and the task of each training binary.
-TRAINERS = {"train_resnet50": (ImageOptions, ImageTask)}
+TRAINERS = {
+    "train_resnet50": (ImageOptions, ImageTask),
+    "train_transformer": (TranslationOptions, TranslationTask),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +49,11 @@ class Run:
     """
 
     binary: str
-    options: ImageOptions
+    options: Options
     sparsification: Sparsification
 
-    def task(self) -> Task:
-        return TRAINERS[self.binary][1](self.options)
+    def task(self, folder: RunFolder) -> Task:
+        return TRAINERS[self.binary][1](self.options, folder)
 
     def flags(self) -> dict[str, str | list[str]]:
         """The flags that repeat the run, apart from --output_dir."""
@@ -105,19 +111,25 @@ def train_from_flags(binary: str) -> None:
         # Before anything else of TensorFlow starts.
         strategy = distribution.strategy(run.options.distribution)
         with strategy.scope():
-            task = run.task()
+            task = run.task(folder)
             model = build_model(task, run.sparsification)
+        task.prepare()
     train(task, run.sparsification, model, folder)
     if distribution.is_chief(strategy):
         app.print_summary(folder)
 
 
-def read_run(path: str) -> tuple[Run, RunFolder]:
+def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:
     """The run in a folder.
 
+    Args:
+      path: of the folder.
+      binary: that must have trained it; None for any.
+
     Raises:
-      UsageError: if there is none.
+      UsageError: if there is none, or one of another binary.
     """
+    expected = binary
     folder = RunFolder(path)
     if not folder.flags.is_file():
         raise UsageError(f"{path} is not the folder of a run: it has no flags.txt.")
@@ -125,6 +137,8 @@ def read_run(path: str) -> tuple[Run, RunFolder]:
     binary = next((name for name in TRAINERS if name in header), None)
     if binary is None:
         raise UsageError(f"{folder.flags} does not say which binary wrote it.")
+    if expected not in (None, binary):
+        raise UsageError(f"{path} holds a run of {binary}, and not of {expected}.")
     values = flags.FlagValues()
     define_run_flags(binary, values)
     try:
@@ -142,8 +156,9 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
       CheckpointError: if its checkpoint cannot be used.
     """
     with app.usage_errors():
-        task = run.task()
+        task = run.task(folder)
         model = build_model(task, run.sparsification)
+        task.prepare()
     if Checkpoint(model).restore(folder.checkpoints) == 0:
         raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
     return task, model

@@ -9,6 +9,11 @@ from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
 
 
+def is_run(path: str) -> bool:
+    """Whether there is a run's folder."""
+    return (pathlib.Path(path) / "flags.txt").is_file()
+
+
 def load(path: str) -> keras.Model:
     """A sparse, stripped or plain model.
 
@@ -20,7 +25,7 @@ def load(path: str) -> keras.Model:
       CheckpointError: if the checkpoint of a run cannot be used.
     """
     place = pathlib.Path(path)
-    if (place / "flags.txt").is_file():
+    if is_run(path):
         return runs.load_model(*runs.read_run(path))[1]
     if not place.exists():
         raise UsageError(f"There is nothing at {path}.")

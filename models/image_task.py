@@ -1,12 +1,14 @@
 """Classifying images with a ResNet: the first task of the paper."""
 
-from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.backend import keras
 from state_of_sparsity.models.digits import Digits
 from state_of_sparsity.models.image_dataset import ImageDataset
 from state_of_sparsity.models.image_options import ImageOptions
 from state_of_sparsity.models.imagenet import ImageNet
 from state_of_sparsity.models.learning_rate import WarmupThenSteps
+from state_of_sparsity.models.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.resnet import resnet
+from state_of_sparsity.models.run_folder import RunFolder
 from state_of_sparsity.models.training import Task
 
 DATASETS = {
@@ -20,7 +22,8 @@ class ImageTask(Task):
 
     quality_metric = "top1"
 
-    def __init__(self, options: ImageOptions):
+    def __init__(self, options: ImageOptions, folder: RunFolder | None = None):
+        del folder
         self.options = options
         self.dataset: ImageDataset = DATASETS[options.dataset](options)
         self.name = f"resnet{options.depth}"
@@ -58,27 +61,3 @@ class ImageTask(Task):
 
     def evaluation_data(self, split):
         return self.dataset.evaluation(split, min(self.options.batch_size, 256))
-
-
-@keras.utils.register_keras_serializable("state_of_sparsity")
-class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross entropy of integer labels and logits, with label smoothing.
-
-    `-sum_c q_c log softmax(logits)_c` with `q_c = (1 - s) [c = label] + s / classes`.
-
-    Args:
-      label_smoothing: the share `s` of the probability that goes to all classes.
-    """
-
-    def __init__(self, label_smoothing=0.0, name="cross_entropy", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true, y_pred):
-        labels = tf.one_hot(tf.reshape(y_true, [-1]), tf.shape(y_pred)[-1])
-        return keras.losses.categorical_crossentropy(
-            labels, y_pred, from_logits=True, label_smoothing=self.label_smoothing
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}

@@ -9,6 +9,7 @@
     sparsity.png     sparsity by layer
     thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
+    vocabulary.model of translation: the SentencePiece model
 
 Files are written under another name and renamed, so that each is there as a whole or
 not at all.
@@ -59,6 +60,7 @@ class RunFolder:
         self.picture = self.path / "sparsity.png"
         self.thresholds = self.path / "thresholds.csv"
         self.export = self.path / "export"
+        self.vocabulary = self.path / "vocabulary.model"
 
     @property
     def is_finished(self) -> bool:

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import itertools
+import pathlib
 import signal
 import statistics
 import tempfile
@@ -14,6 +15,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.models.checkpoint import Checkpoint
 from state_of_sparsity.models.distribution import has_other_workers, is_chief
+from state_of_sparsity.models.options import Options
 from state_of_sparsity.models.run_folder import RunFolder
 
 
@@ -22,14 +24,13 @@ class Task(abc.ABC):
 
     Attributes:
       name: of the model, such as "resnet50".
-      quality_metric: the compiled metric that scores a model, such as "top1".
-      options: with the fields `dataset`, `train_steps`, `eval_steps`, `seed` and
-        `precision`.
+      quality_metric: what scores a model: "top1", a compiled metric, or "bleu".
+      options: of the run.
     """
 
     name: str
     quality_metric: str
-    options: object
+    options: Options
 
     @property
     @abc.abstractmethod
@@ -53,11 +54,46 @@ class Task(abc.ABC):
         """The batches of "validation" or "test"."""
 
     def evaluate(self, model: keras.Model, split: str) -> float:
-        """The quality of a compiled model on a split, between 0 and 1."""
+        """The quality of a compiled, deployed model on a split."""
         scores = model.evaluate(
             self.evaluation_data(split), verbose=0, return_dict=True
         )
         return scores[self.quality_metric]
+
+    def quality_in_training(self, model: keras.Model, logs: dict) -> float:
+        """The quality on the validation split, after an interval of training.
+
+        Args:
+          model: that is trained.
+          logs: what `fit` has found out about it in the interval.
+        """
+        del model
+        return logs[f"val_{self.quality_metric}"]
+
+    def count_flops(self, model: keras.Model) -> sos.Flops:
+        """Operations for one example, dense and with the zeros skipped."""
+        return sos.count_flops(model)
+
+    def export(
+        self,
+        model: keras.Model,
+        path: pathlib.Path,
+        overwrite: bool = False,
+        log_alpha_threshold: float | None = None,
+    ) -> None:
+        """Writes the deployed model as a SavedModel; see `sos.export_saved_model`."""
+        sos.export_saved_model(model, path, overwrite, log_alpha_threshold)
+
+    def prepare(self) -> None:  # noqa: B027
+        """Makes or reads what training needs, once the model is built.
+
+        Raises:
+          ValueError: if that fails for the options, naming them.
+        """
+
+    def write_assets(self, folder: RunFolder) -> None:
+        """Writes into the run's folder what the model is of no use without."""
+        del folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +167,7 @@ def train(
             scratch = tempfile.TemporaryDirectory(prefix="worker-")
             folder = RunFolder(stack.enter_context(scratch))
         folder.start()
+        task.write_assets(folder)
         folder.keep_metrics_until(step)
         stack.enter_context(_interrupted_by_sigterm())
         try:
@@ -233,7 +270,7 @@ class _Record(keras.callbacks.Callback):
                 "step": step,
                 "epoch": round(step / self._task.steps_per_epoch, 3),
                 "loss": logs["loss"],
-                "quality": logs[f"val_{self._task.quality_metric}"],
+                "quality": self._task.quality_in_training(self.model, logs),
                 "sparsity": sos.sparsity_report(self.model).sparsity,
                 # The median, since the first step traces the graph.
                 "seconds_per_step": statistics.median(seconds),
@@ -262,10 +299,10 @@ def _finish(task, sparsification, model, folder):
         deployed = sos.strip(model)
         task.compile(deployed)
     report = sos.sparsity_report(model)
-    flops = sos.count_flops(model)
+    flops = task.count_flops(model)
     report.to_csv(folder.layers)
     report.plot(folder.picture)
-    sos.export_saved_model(model, folder.export, overwrite=True)
+    task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
     folder.write_result(
         {

@@ -35,14 +35,33 @@ def export_saved_model(
         threshold that will not do.
     """
     path = pathlib.Path(path)
-    _check_free(path, overwrite)
+    check_free(path, overwrite)
     stripped = strip(model, log_alpha_threshold)
+    signature = tf.nest.map_structure(_served_spec, input_signature(stripped))
+    write_saved_model(
+        path, stripped, lambda inputs: stripped(inputs, training=False), signature
+    )
+
+
+def write_saved_model(
+    path: str | os.PathLike, model: keras.Model, serve, signature, modules=()
+) -> None:
+    """Writes a function as a SavedModel, complete or not at all.
+
+    Args:
+      path: the folder; a SavedModel there is replaced.
+      model: the stripped model that the function uses.
+      serve: a function of one argument; `serve` and `serving_default` are its names.
+      signature: `TensorSpec`, or a structure of them, of the argument.
+      modules: what else the function uses: each a `tf.Module` or another trackable.
+    """
+    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=path.parent, prefix=f".{path.name}-"
     ) as folder:
         written = pathlib.Path(folder) / "new"
-        _write(stripped, written)
+        _write(written, model, serve, signature, modules)
         old = pathlib.Path(folder) / "old"
         if path.exists():
             path.rename(old)
@@ -54,7 +73,8 @@ def export_saved_model(
             raise
 
 
-def _check_free(path, overwrite):
+def check_free(path: pathlib.Path, overwrite: bool) -> None:
+    """Raises FileExistsError unless a SavedModel may be written at a path."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / "saved_model.pb").is_file():
@@ -68,13 +88,12 @@ def _check_free(path, overwrite):
         )
 
 
-def _write(model, path):
+def _write(path, model, serve, signature, modules):
     archive = keras.export.ExportArchive()
     archive.track(model)
-    signature = tf.nest.map_structure(_served_spec, input_signature(model))
-    archive.add_endpoint(
-        "serve", lambda inputs: model(inputs, training=False), [signature]
-    )
+    # Of a model, Keras keeps the variables only; of a module, all has to be kept.
+    archive.modules = list(modules)
+    archive.add_endpoint("serve", serve, [signature])
     # Keras prints the signature to standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         archive.write_out(os.fspath(path))

@@ -1,12 +1,12 @@
-"""Writes the published ResNet-50 settings as flagfiles for train_resnet50.
+"""Writes the published settings as flagfiles for the training binaries.
 
   python bin/recipes/generate.py
 
 `published_results.csv` holds the best published score of each technique and sparsity,
 with its hyperparameters: Gale, Elsen & Hooker 2019, "The State of Sparsity in Deep
-Neural Networks" (arXiv 1902.09574). A recipe is written for each ResNet-50 row whose
-technique train_resnet50 has. What a recipe leaves out is what train_resnet50 does on
-imagenet2012 unless a flag says otherwise: the paper's common settings.
+Neural Networks" (arXiv 1902.09574). A recipe is written for each row whose technique
+the binaries have. What a recipe leaves out is what the binary does on its dataset
+unless a flag says otherwise: the paper's common settings.
 """
 
 import csv
@@ -16,6 +16,7 @@ FOLDER = pathlib.Path(__file__).parent
 SOURCE = "Gale, Elsen & Hooker 2019, arXiv 1902.09574"
 
 # Flags for what the table calls by another name.
+LEARNED = ("variational_dropout", "l0_regularization")
 FLAGS = {"begin": "begin_step", "end": "end_step", "layer_target": "sparsity"}
 
 STANDARD = {"train_steps": "128000", "batch_size": "1024"}
@@ -30,14 +31,30 @@ NON_UNIFORM = ("conv1=dense", "logits=0.8")
 # the ramp there; the flag's default is linear.
 VARIATIONAL = {**STANDARD, "initial_log_sigma2": "-15"}
 
+TRANSFORMER = {"train_steps": "500000"}
+
 # Names in the table: the technique, its settings, the overrides.
 TECHNIQUES = {
-    "dense": ("dense", STANDARD, ()),
-    "magnitude_pruning": ("magnitude_pruning", STANDARD, ()),
-    "magnitude_pruning_extended": ("magnitude_pruning", EXTENDED, NON_UNIFORM),
-    "random_pruning": ("random_pruning", STANDARD, ()),
-    "variational_dropout": ("variational_dropout", VARIATIONAL, ()),
+    "resnet50": {
+        "dense": ("dense", STANDARD, ()),
+        "magnitude_pruning": ("magnitude_pruning", STANDARD, ()),
+        "magnitude_pruning_extended": ("magnitude_pruning", EXTENDED, NON_UNIFORM),
+        "random_pruning": ("random_pruning", STANDARD, ()),
+        "variational_dropout": ("variational_dropout", VARIATIONAL, ()),
+    },
+    "transformer": {
+        name: (name, TRANSFORMER, ())
+        for name in (
+            "dense",
+            "magnitude_pruning",
+            "random_pruning",
+            "variational_dropout",
+            "l0_regularization",
+        )
+    },
 }
+DATASETS = {"resnet50": "imagenet2012", "transformer": "wmt14_translate/de-en"}
+UNITS = {"resnet50": "% top-1", "transformer": "BLEU"}
 
 
 def recipes() -> dict[str, str]:
@@ -46,29 +63,30 @@ def recipes() -> dict[str, str]:
         rows = [
             row
             for row in csv.DictReader(file)
-            if row["model"] == "resnet50" and row["technique"] in TECHNIQUES
+            if row["technique"] in TECHNIQUES[row["model"]]
         ]
-    published: dict[tuple[str, str], list[dict[str, str]]] = {}
+    published: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
-        published.setdefault((row["technique"], row["sparsity"]), []).append(row)
+        setting = row["model"], row["technique"], row["sparsity"]
+        published.setdefault(setting, []).append(row)
     return {
-        _file_name(name, sparsity): _text(name, sparsity, group)
-        for (name, sparsity), group in published.items()
+        _file_name(*setting): _text(*setting, group)
+        for setting, group in published.items()
     }
 
 
-def _file_name(name, sparsity):
+def _file_name(model, name, sparsity):
     suffix = "" if name == "dense" else f"_{sparsity}"
-    return f"resnet50_{name}{suffix}.flags"
+    return f"{model}_{name}{suffix}.flags"
 
 
-def _text(name, sparsity, rows):
-    technique, settings, overrides = TECHNIQUES[name]
-    flags = {"dataset": "imagenet2012", **settings, "technique": technique}
+def _text(model, name, sparsity, rows):
+    technique, settings, overrides = TECHNIQUES[model][name]
+    flags = {"dataset": DATASETS[model], **settings, "technique": technique}
     if technique != "dense":
         published = dict(p.split("=") for p in rows[0]["hyperparameters"].split())
         flags |= _hyperparameters(technique, sparsity, published)
-    lines = [f"# {_published(sparsity, rows)} ({SOURCE})"]
+    lines = [f"# {_published(model, sparsity, rows)} ({SOURCE})"]
     lines += [f"--{flag}={value}" for flag, value in flags.items()]
     lines += [f"--override={override}" for override in overrides]
     return "\n".join([*lines, ""])
@@ -76,19 +94,21 @@ def _text(name, sparsity, rows):
 
 def _hyperparameters(technique, sparsity, published):
     """The flags for what the table says of a technique."""
-    if technique == "variational_dropout":
+    if technique in LEARNED:
         # The penalty's ramp; the sparsity is what comes out.
-        begin, end = int(published.pop("begin")), int(published.pop("end"))
-        return {"ramp_begin": begin, "ramp_length": end - begin, **published}
+        begin = int(published.pop("begin"))
+        end = published.pop("end", None)
+        length = published.pop("length") if end is None else int(end) - begin
+        return {"ramp_begin": begin, "ramp_length": length, **published}
     # The extended runs' own target makes up for the layers that stay denser.
     return {"sparsity": sparsity} | {
         FLAGS.get(key, key): value for key, value in published.items()
     }
 
 
-def _published(sparsity, rows):
+def _published(model, sparsity, rows):
     scores = [float(row["score"]) for row in rows]
-    text = f"Published: {sum(scores) / len(scores):.2f} % top-1"
+    text = f"Published: {sum(scores) / len(scores):.2f} {UNITS[model]}"
     if float(sparsity):
         text += f" at a sparsity of {sparsity}"
     return text if len(scores) == 1 else f"{text}, mean of {len(scores)} runs"

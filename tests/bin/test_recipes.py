@@ -13,9 +13,12 @@ from state_of_sparsity.bin import runs
 FOLDER = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
 
 
-def published():
+BINARIES = {"resnet50": "train_resnet50", "transformer": "train_transformer"}
+
+
+def published(model="resnet50"):
     with (FOLDER / "published_results.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["model"] == "resnet50"]
+        return [row for row in csv.DictReader(file) if row["model"] == model]
 
 
 def settings(row):
@@ -24,10 +27,11 @@ def settings(row):
 
 
 def recipe(name):
+    binary = BINARIES[name.partition("_")[0]]
     values = flags.FlagValues()
-    runs.define_run_flags("train_resnet50", values)
-    values(["train_resnet50", f"--flagfile={FOLDER / name}.flags"])
-    return runs.run_from_flags("train_resnet50", values)
+    runs.define_run_flags(binary, values)
+    values([binary, f"--flagfile={FOLDER / name}.flags"])
+    return runs.run_from_flags(binary, values)
 
 
 def rows_of(technique):
@@ -122,12 +126,64 @@ def test_a_recipe_says_what_was_published_and_where(path):
     comment = path.read_text().splitlines()[0]
     assert comment.startswith("# Published: ")
     assert "arXiv 1902.09574" in comment
-    technique, _, sparsity = path.stem.removeprefix("resnet50_").rpartition("_")
+    model, _, name = path.stem.partition("_")
+    technique, _, sparsity = name.rpartition("_")
     rows = [
         row
-        for row in published()
-        if (row["technique"], row["sparsity"])
-        in ((technique, sparsity), (path.stem.removeprefix("resnet50_"), "0.0"))
+        for row in published(model)
+        if (row["technique"], row["sparsity"]) in ((technique, sparsity), (name, "0.0"))
     ]
     mean = sum(float(row["score"]) for row in rows) / len(rows)
-    assert f" {mean:.2f} % top-1" in comment
+    assert f" {mean:.2f} {'BLEU' if model == 'transformer' else '% top-1'}" in comment
+
+
+def check_base_transformer(run):
+    options = run.options
+    assert options.dataset == "wmt14_translate/de-en"
+    assert (options.layers, options.width, options.feed_forward) == (6, 512, 2048)
+    assert (options.heads, options.vocabulary_size) == (8, 32_000)
+    assert (options.train_steps, options.warmup_steps) == (500_000, 8_000)
+    assert (options.tokens_per_replica, options.packed_length) == (2048, 64)
+    assert (options.learning_rate, options.beams, options.alpha) == (2.0, 4, 0.6)
+    assert not run.sparsification.overrides
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=f"{row['technique']}-{row['sparsity']}")
+        for row in published("transformer")
+        if row["technique"] != "dense"
+    ],
+)
+def test_each_published_run_of_the_transformer_has_a_recipe(row):
+    run = recipe(f"transformer_{row['technique']}_{row['sparsity']}")
+    check_base_transformer(run)
+    expected, technique = settings(row), run.sparsification.technique
+    assert run.sparsification.name == row["technique"]
+    assert run.options.dropout == float(expected["dropout"])
+    assert run.options.label_smoothing == float(expected["label_smoothing"])
+    if "pruning" in row["technique"]:
+        assert technique.sparsity == float(row["sparsity"])
+        assert technique.begin_step == int(expected["begin"])
+        assert technique.end_step == int(expected["end"])
+        assert technique.frequency == int(expected["frequency"])
+        return
+    assert technique.ramp == expected["ramp"]
+    assert technique.ramp_begin == int(expected["begin"])
+    assert technique.ramp_length == int(expected["length"])
+    assert technique.penalty_weight == float(
+        expected.get("kl_weight", expected.get("l0_weight"))
+    )
+    if "log_alpha_threshold" in expected:
+        assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
+        assert technique.initial_log_sigma2 == -10.0
+    else:
+        assert technique.initial_log_alpha == 2.197
+
+
+def test_the_dense_transformer_has_a_recipe():
+    run = recipe("transformer_dense")
+    assert run.sparsification.technique is None
+    check_base_transformer(run)
+    assert (run.options.dropout, run.options.label_smoothing) == (0.1, 0.1)

@@ -1,0 +1,103 @@
+"""Translates lines of English to German with a run of train_transformer.
+
+  translate --model=runs/transformer < english.txt > german.txt
+  translate --model=runs/transformer --input=english.txt --output=german.txt
+
+Writes a line for each line that it reads, in the same order; blank lines stay.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+
+import tqdm
+from absl import flags
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import tf
+from state_of_sparsity.bin import app, runs
+from state_of_sparsity.bin.flags import UsageError
+
+flags.DEFINE_string("model", "runs/transformer", "A folder of train_transformer.")
+flags.DEFINE_string("input", "-", "A UTF-8 file of a sentence per line; - for stdin.")
+flags.DEFINE_string("output", "-", "The file to write; - for standard output.")
+flags.DEFINE_integer("batch_size", 32, "Lines to translate at a time.", lower_bound=1)
+
+
+def main():
+    run, folder = runs.read_run(flags.FLAGS.model, "train_transformer")
+    lines = _read(flags.FLAGS.input)
+    if not lines:
+        print("translate: the input holds no lines.", file=sys.stderr)
+    task, model = runs.load_model(run, folder)
+    translator = task.translator(sos.strip(model))
+    _warn_of_long_lines(translator, lines)
+    size = flags.FLAGS.batch_size
+    with (
+        _writer(flags.FLAGS.output) as write,
+        tqdm.tqdm(total=len(lines), unit="line", file=sys.stderr) as bar,
+    ):
+        for start in range(0, len(lines), size):
+            batch = lines[start : start + size]
+            for text in translator.translate(tf.constant(batch)).numpy():
+                # A translation is one line, whatever the model makes up.
+                write(text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+            bar.update(len(batch))
+
+
+def _read(path):
+    """The lines of a file, as bytes of valid UTF-8, without their ends."""
+    with app.usage_errors(f"--input={path}"):
+        text = (
+            sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
+        )
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        number = text.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"--input={path} is not UTF-8: byte {error.start}, in line {number}."
+        ) from error
+    lines = text.split(b"\n")
+    if not lines[-1]:
+        del lines[-1]
+    return [line.removesuffix(b"\r") for line in lines]
+
+
+@contextlib.contextmanager
+def _writer(path):
+    """A function that writes bytes; a file appears when all has been written."""
+    if path == "-":
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+        return
+    temporary = pathlib.Path(f"{path}.{os.getpid()}.tmp")
+    with app.usage_errors(f"--output={path}"):
+        file = temporary.open("wb")
+    try:
+        with file:
+            yield file.write
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _warn_of_long_lines(translator, lines):
+    counts = translator.token_counts(tf.constant(lines, tf.string, [len(lines)]))
+    for number, count in enumerate(counts.numpy(), start=1):
+        if count > translator.max_length:
+            print(
+                f"translate: line {number} has {count:,} tokens, of which only the "
+                f"first {translator.max_length - 1:,} are translated.",
+                file=sys.stderr,
+            )
+
+
+def run():
+    """The console script."""
+    app.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,77 @@
+"""From strings to strings: tokenization, beam search, detokenization in one graph."""
+
+import os
+import pathlib
+
+from state_of_sparsity.backend import tf
+from state_of_sparsity.export import check_free, write_saved_model
+from state_of_sparsity.models.decoding import beam_search
+from state_of_sparsity.models.transformer import END_ID, Transformer
+from state_of_sparsity.models.vocabulary import Vocabulary
+
+
+class Translator:
+    """Translates batches of strings with a deployed Transformer.
+
+    Args:
+      model: a stripped `Transformer`.
+      vocabulary: of the model.
+      max_length: most tokens of a sentence and of its translation, with their ends.
+        The rest of a longer sentence is left out.
+      beams: hypotheses of the beam search.
+      alpha: exponent of its length penalty.
+
+    Raises:
+      ValueError: if the vocabulary is not that of the model.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        vocabulary: Vocabulary,
+        max_length: int,
+        beams: int = 4,
+        alpha: float = 0.6,
+    ):
+        if vocabulary.size != model.vocabulary_size:
+            raise ValueError(
+                f"The vocabulary has {vocabulary.size} subwords, and the model was "
+                f"trained with {model.vocabulary_size}: it is another run's."
+            )
+        self.model = model
+        self.vocabulary = vocabulary
+        self.max_length = max_length
+        self._search = {"beams": beams, "alpha": alpha}
+        self.translate = tf.function(
+            self._translate, [tf.TensorSpec([None], tf.string, "sentences")]
+        )
+
+    def _translate(self, strings):
+        """The translations of strings (batch,); of a blank one, an empty string."""
+        tokens = self.vocabulary.encode(strings)
+        cut = tokens[:, : self.max_length - 1].to_tensor(END_ID)
+        # Ends the sentences that were cut, and makes one of the others' padding.
+        source = tf.pad(cut, [[0, 0], [0, 1]], constant_values=END_ID)
+        ends = tf.cumsum(tf.cast(source == END_ID, tf.int32), axis=1, exclusive=True)
+        source = tf.where(ends == 0, source, 0)
+        found = beam_search(self.model, source, self.max_length, **self._search)
+        blank = tf.strings.length(tf.strings.strip(strings)) == 0
+        return tf.where(blank, "", self.vocabulary.decode(found.ids))
+
+    def token_counts(self, strings) -> tf.Tensor:
+        """How many tokens each string has, with its end; int64 (batch,)."""
+        return self.vocabulary.encode(strings).row_lengths()
+
+    def export(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Writes a SavedModel from strings to strings.
+
+        It loads with TensorFlow, once tensorflow_text has been imported:
+        `tf.saved_model.load(path).serve(["three"])`, or `serving_default`.
+
+        Raises:
+          FileExistsError: as `sos.export_saved_model`.
+        """
+        path = pathlib.Path(path)
+        check_free(path, overwrite)
+        spec = tf.TensorSpec([None], tf.string, "sentences")
+        write_saved_model(path, self.model, self._translate, spec, [self.vocabulary])

@@ -1,0 +1,219 @@
+"""A tiny translation run from end to end, and what is done with it."""
+
+import csv
+import json
+
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import tf
+from state_of_sparsity.bin import runs
+from state_of_sparsity.models.numbers_dataset import Numbers
+
+LINES = "one\n\nthree hundred and twelve\n  \n日本語\ntwo"
+TINY = (
+    "--layers=1",
+    "--width=8",
+    "--feed_forward=8",
+    "--heads=2",
+    "--tokens_per_replica=256",
+    "--train_steps=4",
+    "--eval_steps=4",
+    "--beams=1",
+    "--max_length=6",
+)
+
+
+@pytest.fixture(scope="module")
+def run(command, tmp_path_factory):
+    """The folder of a finished run of variational dropout, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "transformer"
+    outcome = command(
+        "train_transformer",
+        *TINY,
+        "--technique=variational_dropout",
+        "--initial_log_sigma2=-4",
+        f"--output_dir={folder}",
+    )
+    assert outcome.code == 0, outcome
+    return folder, outcome
+
+
+@pytest.fixture(scope="module")
+def folder(run):
+    return run[0]
+
+
+def test_the_folder_holds_the_vocabulary_and_all_that_other_runs_leave(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "flags.txt",
+        "checkpoints",
+        "tensorboard",
+        "metrics.csv",
+        "result.json",
+        "layers.csv",
+        "sparsity.png",
+        "export",
+        "vocabulary.model",
+    }
+
+
+def test_the_command_tells_the_share_of_padding_and_the_score(run):
+    _, outcome = run
+    share = float(outcome.out.partition(" tokens: ")[2].partition("%")[0])
+    assert 0 < share < 10
+    assert "test bleu" in outcome.out
+    assert outcome.err == ""
+
+
+def test_result_counts_the_operations_of_a_token_pair(folder):
+    result = json.loads((folder / "result.json").read_text())
+    width, vocabulary = 8, 384
+    block = 2 * width * 8
+    weights = vocabulary * width + (4 * width**2 + block) + (8 * width**2 + block)
+    assert (result["model"], result["quality_metric"]) == ("transformer", "bleu")
+    assert result["flops"] == 2 * weights
+    kept = round((1 - result["sparsity"]) * weights)
+    assert result["sparse_flops"] == 2 * kept
+    # Two biases of feed-forward blocks and two weights for each of seven norms.
+    assert result["parameters"] == weights + 2 * (8 + 8) + 7 * 2 * width
+    with (folder / "layers.csv").open(newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert "embedding/embeddings" in names
+    assert len(names) == 1 + 6 + 10
+
+
+def test_evaluation_says_the_score_of_the_result_and_its_signature(folder, command):
+    outcome = command("evaluate_transformer", f"--run_dir={folder}")
+    assert outcome.code == 0, outcome
+    scores = json.loads(outcome.out)
+    result = json.loads((folder / "result.json").read_text())
+    assert scores["quality"] == pytest.approx(result["quality"])
+    assert "tok:char" in scores["signature"]
+    outcome = command(
+        "evaluate_transformer", f"--run_dir={folder}", "--bleu=tokenized_compound_split"
+    )
+    assert "tok:none" in json.loads(outcome.out)["signature"]
+
+
+def test_thresholds_can_be_swept(folder, command):
+    outcome = command(
+        "evaluate_transformer", f"--run_dir={folder}", "--log_alpha_thresholds=-2,3"
+    )
+    assert outcome.code == 0, outcome
+    with (folder / "thresholds.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["sparsity"]) > float(rows[1]["sparsity"])
+
+
+def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_path):
+    source, target = tmp_path / "english.txt", tmp_path / "german.txt"
+    source.write_text(LINES, encoding="utf-8")
+    outcome = command(
+        "translate",
+        f"--model={folder}",
+        f"--input={source}",
+        f"--output={target}",
+        "--batch_size=2",
+    )
+    assert outcome.code == 0, outcome
+    translated = target.read_bytes().decode().split("\n")
+    assert len(translated) == 7
+    assert translated[1] == translated[3] == translated[6] == ""
+    task, model = runs.load_model(*runs.read_run(folder))
+    expected = task.translator(sos.strip(model)).translate(LINES.split("\n")).numpy()
+    assert translated[:6] == [text.decode() for text in expected]
+    # The bar, and a line that is longer than the model's maximum.
+    assert "6/6" in outcome.err
+    assert "line 5 has" in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "english.txt",
+        "german.txt",
+    ]
+
+
+def test_an_empty_file_is_said_to_be_empty(folder, command, tmp_path):
+    (tmp_path / "empty").touch()
+    outcome = command(
+        "translate",
+        f"--model={folder}",
+        f"--input={tmp_path / 'empty'}",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert outcome.code == 0
+    assert "holds no lines" in outcome.err
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_bad_input_is_refused(folder, finished, refused, tmp_path):
+    missing = f"--input={tmp_path / 'missing'}"
+    assert "No such file" in refused("translate", f"--model={folder}", missing)
+    latin = tmp_path / "latin"
+    latin.write_bytes("one\nfünf\n".encode("latin1"))
+    message = refused("translate", f"--model={folder}", f"--input={latin}")
+    assert "not UTF-8" in message
+    assert "line 2" in message
+    here = f"--input={__file__}"
+    other = refused("translate", f"--model={finished}", here)
+    assert "holds a run of train_resnet50, and not of train_transformer" in other
+    other = refused("evaluate_resnet50", f"--run_dir={folder}")
+    assert "holds a run of train_transformer, and not of train_resnet50" in other
+
+
+def test_a_vocabulary_of_another_run_is_refused(folder, refused, tmp_path):
+    from state_of_sparsity.models.translation_dataset import training_text
+    from state_of_sparsity.models.vocabulary import Vocabulary
+
+    kept = (folder / "vocabulary.model").read_bytes()
+    try:
+        other = Vocabulary.learn(training_text(Numbers(), 500), 390)
+        other.save(folder / "vocabulary.model")
+        message = refused("evaluate_transformer", f"--run_dir={folder}")
+        assert "has 390 subwords and not vocabulary_size=384" in message
+        (folder / "vocabulary.model").write_bytes(b"nonsense")
+        message = refused("evaluate_transformer", f"--run_dir={folder}")
+        assert "no SentencePiece vocabulary" in message
+    finally:
+        (folder / "vocabulary.model").write_bytes(kept)
+
+
+def test_the_run_is_exported_from_strings_to_strings(folder, command, tmp_path):
+    outcome = command(
+        "export_model",
+        f"--model={folder}",
+        f"--export_dir={tmp_path / 'export'}",
+        "--log_alpha_threshold=-2",
+    )
+    assert outcome.code == 0, outcome
+    loaded = tf.saved_model.load(str(tmp_path / "export"))
+    task, model = runs.load_model(*runs.read_run(folder))
+    translator = task.translator(sos.strip(model, -2.0))
+    lines = ["one", "", "seven thousand"]
+    assert (
+        loaded.serve(tf.constant(lines)).numpy().tolist()
+        == translator.translate(lines).numpy().tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--width=9", "width must be even and a multiple of heads"),
+        ("--dropout=1", "dropout must be at least 0 and below 1"),
+        ("--packed_length=300", "tokens_per_replica must be at least packed_length"),
+        ("--vocabulary_size=5000", "at most"),
+        ("--dataset=wmt14_translate/de-en", "--data_dir"),
+        ("--dataset=digits", "dataset must be one of numbers"),
+        ("--alpha=-1", "alpha must not be negative"),
+    ],
+)
+def test_bad_options_are_refused(refused, tmp_path, flag, message):
+    options = [each for each in TINY if each.split("=")[0] != flag.split("=")[0]]
+    output = refused(
+        "train_transformer",
+        *options,
+        flag,
+        "--technique=dense",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert message in output
