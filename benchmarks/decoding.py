@@ -9,10 +9,8 @@ Recomputing is what one does with nothing but the model's `call`, which runs the
 encoder at every step, too. With `--source_length=1`, that hardly counts.
 """
 
-import statistics
-import time
-
 import numpy as np
+import turns
 from absl import app, flags
 
 from state_of_sparsity.backend import tf
@@ -70,12 +68,6 @@ def packed(source, target):
     return inputs
 
 
-def seconds(function):
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
-
-
 def main(argv):
     del argv
     tf.random.set_seed(0)
@@ -92,14 +84,7 @@ def main(argv):
     # The first call traces.
     found = {name: decode().ids.numpy() for name, decode in ways.items()}
     np.testing.assert_array_equal(found["cached"], found["recomputed"])
-    times = {name: [] for name in ways}
-    for _ in range(_ROUNDS.value):
-        for name, decode in ways.items():
-            times[name].append(seconds(decode))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, value in medians.items():
-        print(f"{name:<12}{1000 * value:8.1f} ms for {_LENGTH.value} steps")
-    print(f"recomputed / cached: {medians['recomputed'] / medians['cached']:.2f}")
+    turns.print_ratios(turns.take_turns(ways, _ROUNDS.value))
 
 
 if __name__ == "__main__":

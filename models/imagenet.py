@@ -12,7 +12,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.image_dataset import ImageDataset, endless
+from state_of_sparsity.models.prepared import prepared_builder
 
+ARCHIVES = (
+    "Put the official archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
+    "into {data_dir}/downloads/manual."
+)
 AREA_RANGE = (0.08, 1.0)
 ASPECT_RATIO_RANGE = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
@@ -47,7 +52,9 @@ class ImageNet(ImageDataset):
     name = "imagenet2012"
 
     def __init__(self, data_dir, image_size=224, shuffle_buffer=SHUFFLE_BUFFER):
-        self._builder = _prepared(data_dir)
+        self._builder = prepared_builder(
+            self.name, data_dir, ("train", "validation"), ARCHIVES
+        )
         self._data_dir = os.path.expanduser(data_dir)
         self._shuffle_buffer = shuffle_buffer
         self.classes = self._builder.info.features["label"].num_classes
@@ -226,39 +233,3 @@ def normalize(image):
     offset = np.tile(np.divide(MEAN, STD), width).astype("float32")
     rows = tf.reshape(image, (height, width * channels))
     return tf.reshape(rows * scale - offset, (height, width, channels))
-
-
-def _prepared(data_dir):
-    """The builder of the newest version of `imagenet2012` prepared in `data_dir`."""
-    if not data_dir:
-        raise ValueError(
-            "ImageNet is read from a folder of TensorFlow Datasets: pass it with "
-            f"--data_dir. Received: data_dir={data_dir!r}"
-        )
-    root = os.path.expanduser(data_dir)
-    pattern = os.path.join(root, ImageNet.name, "*", "features.json")
-    folders = {
-        tfds.core.Version(version): folder
-        for folder in map(os.path.dirname, tf.io.gfile.glob(pattern))
-        if tfds.core.Version.is_valid(version := os.path.basename(folder))
-    }
-    if not folders:
-        raise FileNotFoundError(_how_to_prepare(root, "no prepared imagenet2012"))
-    # Unlike `tfds.builder`, this reads the folder and never looks elsewhere for it.
-    builder = tfds.builder_from_directory(folders[max(folders)])
-    missing = sorted({"train", "validation"} - set(builder.info.splits))
-    if missing:
-        problem = f"an imagenet2012 without its splits {missing}"
-        raise FileNotFoundError(_how_to_prepare(root, problem))
-    return builder
-
-
-def _how_to_prepare(root, problem):
-    if not tf.io.gfile.isdir(root):
-        problem = "no such folder, hence " + problem
-    manual = os.path.join(root, "downloads", "manual")
-    return (
-        f"{root}: {problem}. Put the official archives ILSVRC2012_img_train.tar and "
-        f"ILSVRC2012_img_val.tar into {manual}, then run "
-        f"`tfds build imagenet2012 --data_dir={root}`."
-    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.backend import keras, tf
-from state_of_sparsity.models.learning_rate import WarmupThenSteps
+from state_of_sparsity.models.learning_rate import InverseSquareRoot, WarmupThenSteps
 
 
 def described(step, peak, warmup_steps, boundaries):
@@ -45,3 +45,15 @@ def test_the_schedule_comes_back_from_its_configuration():
     again = keras.optimizers.deserialize(config)._learning_rate
     for step in (0, 3, 12, 30):
         assert float(again(step)) == float(schedule(step))
+
+
+def test_the_schedule_of_the_transformer_is_that_of_the_paper():
+    rate = InverseSquareRoot(scale=2.0, width=512, warmup_steps=8000)
+    # Steps count from one.
+    for step in (1, 10, 7999, 8000, 8001, 500_000):
+        expected = 2 * min(step / 8000, 1) * max(step, 8000) ** -0.5 * 512**-0.5
+        np.testing.assert_allclose(rate(tf.constant(step - 1)), expected, rtol=1e-6)
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(rate)
+    )
+    assert again.get_config() == rate.get_config()
