@@ -19,8 +19,8 @@ _TECHNIQUES = flags.DEFINE_list(
     "techniques", ["dense", "variational_dropout", "l0_regularization"], "What to run."
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "To score.")
-_KL_WEIGHT = flags.DEFINE_float("kl_weight", 2e-4, "Of variational dropout.")
-_L0_WEIGHT = flags.DEFINE_float("l0_weight", 3e-5, "Of L0 regularization.")
+_KL_WEIGHT = flags.DEFINE_float("kl_weight", 1e-4, "Of variational dropout.")
+_L0_WEIGHT = flags.DEFINE_float("l0_weight", 6e-4, "Of L0 regularization.")
 _RAMP = flags.DEFINE_integer("ramp_length", 2000, "Steps in which the weights grow.")
 _EPOCHS = flags.DEFINE_integer("epochs", 300, "Of 20 steps each.")
 _RATE = flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the beginning.")

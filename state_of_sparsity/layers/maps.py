@@ -61,16 +61,16 @@ class Lookup(Reparameterized):
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
         ids = tf.cast(inputs, tf.int32)
-
-        def drawn():
-            parameters = self.parameters("embeddings")
-            rows = [tf.nn.embedding_lookup(table, ids) for table in parameters]
-            return self.technique.training_weight(*rows)
-
-        def deployed():
-            return tf.nn.embedding_lookup(self.deployed_weight("embeddings"), ids)
-
-        return tf.cast(self.in_phase(training, drawn, deployed), self.compute_dtype)
+        rows = [
+            tf.nn.embedding_lookup(table, ids)
+            for table in self.parameters("embeddings")
+        ]
+        outputs = self.in_phase(
+            training,
+            lambda: self.technique.training_weight(*rows),
+            lambda: self.technique.deployed_weight(*rows),
+        )
+        return tf.cast(outputs, self.compute_dtype)
 
 
 class TiedLookup(Lookup):
