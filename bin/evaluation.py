@@ -1,6 +1,7 @@
 """What the binaries that score runs share: one score, or one for each threshold."""
 
 import json
+import math
 from collections.abc import Callable
 
 from absl import flags
@@ -41,7 +42,8 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
     task, model = runs.load_model(run, folder)
 
     def scores_at(threshold):
-        deployed = sos.strip(model, threshold)
+        with app.usage_errors():
+            deployed = sos.strip(model, threshold)
         task.compile(deployed)
         sparsity = sos.sparsity_report(model, threshold).sparsity
         return score(task, deployed, flags.FLAGS.split), sparsity
@@ -61,8 +63,7 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
     lines = [",".join(COLUMNS)]
     print(f"{'threshold':>9}  {'sparsity':>8}  {task.quality_metric:>8}")
     for threshold in thresholds:
-        with app.usage_errors("--log_alpha_thresholds"):
-            scores, sparsity = scores_at(threshold)
+        scores, sparsity = scores_at(threshold)
         quality = scores["quality"]
         print(f"{threshold:9g}  {sparsity:8.2%}  {quality:8.4f}", flush=True)
         lines.append(f"{threshold:g},{sparsity:.6g},{quality:.6g},{flags.FLAGS.split}")
@@ -82,6 +83,9 @@ def _thresholds():
             "--log_alpha_thresholds must be numbers with commas between them. "
             f"Received: {','.join(texts)}"
         ) from error
-    if not thresholds:
-        raise UsageError("--log_alpha_thresholds must hold at least one number.")
+    if not thresholds or not all(map(math.isfinite, thresholds)):
+        raise UsageError(
+            "--log_alpha_thresholds must be finite numbers, at least one. "
+            f"Received: {','.join(texts)}"
+        )
     return thresholds

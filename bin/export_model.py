@@ -36,7 +36,7 @@ def main():
             "or pass --overwrite to replace it."
         )
     export = _exporter(flags.FLAGS.model)
-    with app.usage_errors(f"--export_dir={path}"):
+    with app.usage_errors():
         export(path, flags.FLAGS.overwrite, flags.FLAGS.log_alpha_threshold)
     plain, gzipped = app.folder_sizes(path)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")

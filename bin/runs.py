@@ -89,6 +89,12 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             f"--end_step={end_step} is after the last of --train_steps="
             f"{options.train_steps}: the run would end before it is sparse."
         )
+    ramp_begin = getattr(technique, "ramp_begin", 0)
+    if ramp_begin >= options.train_steps:
+        raise UsageError(
+            f"--ramp_begin={ramp_begin} is not before the last of --train_steps="
+            f"{options.train_steps}: nothing would become sparse."
+        )
     sparsification = Sparsification(technique, overrides_from_flags(values))
     return Run(binary, options, sparsification)
 
@@ -114,6 +120,8 @@ def train_from_flags(binary: str) -> None:
             task = run.task(folder)
             model = build_model(task, run.sparsification)
         task.prepare()
+        # Reads the data, which may not be there.
+        _ = task.steps_per_epoch
     train(task, run.sparsification, model, folder)
     if distribution.is_chief(strategy):
         app.print_summary(folder)

@@ -7,7 +7,6 @@ Writes a line for each line that it reads, in the same order; blank lines stay.
 """
 
 import contextlib
-import os
 import pathlib
 import sys
 
@@ -67,20 +66,22 @@ def _read(path):
 
 @contextlib.contextmanager
 def _writer(path):
-    """A function that writes bytes; a file appears when all has been written."""
+    """A function that writes bytes; a new file appears when all has been written."""
     if path == "-":
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
-    temporary = pathlib.Path(f"{path}.{os.getpid()}.tmp")
+    # What a link points to is written, and not the link.
+    target = pathlib.Path(path).resolve()
+    special = target.exists() and not target.is_file()
+    temporary = target if special else target.with_name(f".{target.name}.new")
     with app.usage_errors(f"--output={path}"):
         file = temporary.open("wb")
-    try:
-        with file:
-            yield file.write
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with file:
+        yield file.write
+    if not special:
+        with app.usage_errors(f"--output={path}"):
+            temporary.replace(target)
 
 
 def _warn_of_long_lines(translator, lines):

@@ -43,9 +43,6 @@ class TranslationTask(Task):
       options: resolved.
       folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
         learned from the training split.
-
-    Raises:
-      ValueError, FileNotFoundError: if there is no such dataset.
     """
 
     quality_metric = "bleu"
@@ -53,11 +50,19 @@ class TranslationTask(Task):
 
     def __init__(self, options: TranslationOptions, folder: RunFolder | None = None):
         self.options = options
-        self.dataset: TranslationDataset = DATASETS[options.dataset](options)
         self._folder = folder
         # Task and model are made under the strategy.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._rows = options.rows_per_replica * replicas
+
+    @functools.cached_property
+    def dataset(self) -> TranslationDataset:
+        """Read when it is needed: translating takes none.
+
+        Raises:
+          ValueError, FileNotFoundError: if there is no such dataset.
+        """
+        return DATASETS[self.options.dataset](self.options)
 
     # Not before the model is built: `tf.random.set_seed`, which comes first, drops the
     # resources of tokenizers that are there already.
@@ -70,6 +75,11 @@ class TranslationTask(Task):
         """
         folder, size = self._folder, self.options.vocabulary_size
         if folder is None or not folder.vocabulary.is_file():
+            if folder is not None and folder.checkpoints.exists():
+                raise ValueError(
+                    f"{folder.path} has checkpoints and no {folder.vocabulary.name}, "
+                    "without which they are of no use: put it back."
+                )
             text = training_text(self.dataset, self.dataset.vocabulary_pairs)
             return Vocabulary.learn(text, size)
         vocabulary = Vocabulary.load(folder.vocabulary)

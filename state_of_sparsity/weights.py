@@ -168,6 +168,12 @@ def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:
     return value
 
 
+def scope_of(layer: keras.layers.Layer) -> str:
+    """What the names of a built layer's weights begin with: "block/attention/query"."""
+    weight = weight_variable(layer, sparsifiable_weights(layer)[0])
+    return weight.name.rpartition("/")[0] or layer.name
+
+
 def plain_layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     """The layer itself, or the layer in a pruning wrapper."""
     return layer.layer if isinstance(layer, PruneLowMagnitude) else layer

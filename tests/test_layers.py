@@ -687,3 +687,71 @@ def test_bad_thresholds_are_refused():
     gated = sos.sparsify(zoo.sequential(), sos.L0Regularization(1.0))
     with pytest.raises(ValueError, match="no layer of model 'sequential' has it"):
         sos.strip(gated, 3.0)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_a_bidirectional_layer_of_learned_layers_is_stripped(technique, rng):
+    cls = layers.LAYERS[type(technique), keras.layers.LSTM]
+    model = keras.Sequential(
+        [
+            keras.Input((5, 2)),
+            keras.layers.Bidirectional(cls(3, **technique.get_config())),
+        ]
+    )
+    inputs = rng.normal(size=(4, 5, 2)).astype("float32")
+    stripped = sos.strip(model)
+    np.testing.assert_allclose(stripped(inputs), model(inputs), atol=1e-6)
+    assert len(sos.sparsity_report(model).layers) == 4
+    assert type(stripped.layers[0].backward_layer) is keras.layers.LSTM
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [sos.MagnitudePruning(0.5, 0, 2, 1), *TECHNIQUES],
+    ids=lambda t: t.technique_name(),
+)
+@pytest.mark.parametrize("file", ["model.h5", "model.weights.h5", "model"])
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_weights_of_any_model_load_into_one_that_is_sparsified_again(
+    kind, technique, file, rng, tmp_path
+):
+    inputs, labels = zoo.data(rng)
+    sparse = zoo.compiled(sos.sparsify(zoo.ALL[kind](), technique))
+    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    sparse.save_weights(tmp_path / file)
+    again = sos.sparsify(zoo.ALL[kind](), technique)
+    again.load_weights(tmp_path / file)
+    np.testing.assert_allclose(again(inputs), sparse(inputs), atol=1e-6)
+    for mask, other in zip(
+        sos.weight_masks(again).values(), sos.weight_masks(sparse).values(), strict=True
+    ):
+        np.testing.assert_array_equal(mask, other)
+
+
+def test_weights_of_layers_of_the_same_name_go_into_one_file(rng, tmp_path):
+    class Twice(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="twice")
+            self.first = keras.layers.MultiHeadAttention(1, 2, name="first")
+            self.second = keras.layers.MultiHeadAttention(1, 2, name="second")
+
+        def call(self, x):
+            return self.second(self.first(x, x), x)
+
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, Twice()(inputs))
+    for technique in (sos.MagnitudePruning(0.5, 0, 2, 1), *TECHNIQUES):
+        sparse = sos.sparsify(model, technique)
+        sparse.save_weights(tmp_path / "weights.h5")
+        sparse.load_weights(tmp_path / "weights.h5")
+
+
+def test_a_lookup_of_vectors_is_refused():
+    for layer in (
+        layers.TiedEmbedding(5, 4),
+        layers.L0TiedEmbedding(5, 4, l0_weight=1.0),
+    ):
+        with pytest.raises(
+            TypeError, match="looks up integers: give keras.Input a dty"
+        ):
+            layer(keras.Input((3,)))

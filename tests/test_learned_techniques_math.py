@@ -5,7 +5,7 @@ import pytest
 import scipy.integrate
 import scipy.special
 
-from state_of_sparsity import ramps
+from state_of_sparsity import layers, ramps
 from state_of_sparsity.backend import tf
 from state_of_sparsity.techniques import l0, variational_dropout
 
@@ -37,73 +37,124 @@ def numeric_gradient(function, x, step=1e-6):
     return (function(x + step) - function(x - step)) / (2 * step)
 
 
-def close(actual, expected, dtype):
-    tolerance = 1e-5 if dtype == np.float32 else 1e-6
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * 1e-2)
+def log_square(theta):
+    return np.log(theta**2 + 1e-8)
+
+
+def reference_clipped(theta, log_sigma2):
+    return np.clip(log_sigma2 - log_square(theta), -8, 8) + log_square(theta)
+
+
+def away_from(values, *kinks):
+    """Without those near which central differences straddle a kink."""
+    distance = np.min([np.abs(values - kink) for kink in kinks], axis=0)
+    return values[distance > 1e-3]
+
+
+RNG = np.random.default_rng(0)
+THETA = away_from(RNG.normal(size=300), 0.0)[:200]
+LOG_SIGMA2 = RNG.uniform(-30, 20, 200)
+KINKS = np.abs(np.abs(LOG_SIGMA2 - log_square(THETA)) - 8) > 1e-3
+UNIFORM = RNG.uniform(0.01, 0.99, 200)
+LOG_ALPHA = away_from(RNG.uniform(-8, 8, 210), np.log(1 / 11), np.log(11))[:200]
+VARIANCE = RNG.uniform(0.01, 4, 200)
+
+# The function, its reference in NumPy, and the arguments.
+FUNCTIONS = {
+    "log_alpha": (
+        variational_dropout.log_alpha,
+        lambda theta, log_sigma2: log_sigma2 - log_square(theta),
+        (THETA, LOG_SIGMA2),
+    ),
+    "log_sigma2": (
+        variational_dropout.log_sigma2,
+        lambda theta, log_alpha: log_alpha + log_square(theta),
+        (THETA, LOG_ALPHA),
+    ),
+    "clipped_log_sigma2": (
+        lambda theta, x: variational_dropout.clipped_log_sigma2(theta, x, 8.0),
+        reference_clipped,
+        (THETA[KINKS], LOG_SIGMA2[KINKS]),
+    ),
+    "kl_divergence": (
+        variational_dropout.kl_divergence,
+        reference_kl,
+        (np.linspace(-10, 10, 101),),
+    ),
+    "noisy_output": (
+        variational_dropout.noisy_output,
+        lambda mean, variance, noise: mean + np.sqrt(variance + 1e-8) * noise,
+        (THETA, VARIANCE, RNG.normal(size=200)),
+    ),
+    "sampled_gate": (
+        lambda log_alpha, u: l0.sampled_gate(log_alpha, u, **GATE),
+        lambda log_alpha, u: reference_gate(log_alpha, u, **GATE),
+        (LOG_ALPHA / 4, UNIFORM),
+    ),
+    "deployed_gate": (
+        lambda log_alpha: l0.deployed_gate(log_alpha, -0.1, 1.1),
+        lambda x: np.clip(scipy.special.expit(x) * 1.2 - 0.1, 0, 1),
+        (LOG_ALPHA,),
+    ),
+    "expected_l0": (
+        lambda log_alpha: l0.expected_l0(log_alpha, **GATE),
+        lambda x: scipy.special.expit(x - 2 / 3 * np.log(0.1 / 1.1)),
+        (LOG_ALPHA,),
+    ),
+}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-class TestAgainstNumpy:
-    def test_log_alpha_and_its_inverse(self, rng, dtype):
-        theta = rng.normal(size=100).astype(dtype)
-        log_sigma2 = rng.uniform(-15, 3, 100).astype(dtype)
-        expected = log_sigma2.astype("float64") - np.log(
-            theta.astype("float64") ** 2 + 1e-8
-        )
-        log_alpha = variational_dropout.log_alpha(theta, log_sigma2)
-        close(log_alpha, expected, dtype)
-        close(variational_dropout.log_sigma2(theta, log_alpha), log_sigma2, dtype)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_and_gradients_are_those_of_the_formula(name, dtype):
+    function, reference, arguments = FUNCTIONS[name]
+    given = [argument.astype(dtype) for argument in arguments]
+    # What float32 rounds its inputs to is what the reference gets.
+    exact = [argument.astype("float64") for argument in given]
+    tolerance = 1e-5 if dtype == np.float32 else 1e-6
+    values = function(*map(tf.constant, given))
+    assert values.dtype.as_numpy_dtype == dtype
+    np.testing.assert_allclose(
+        values, reference(*exact), rtol=tolerance, atol=tolerance
+    )
+    slopes = gradient(function, *given)
+    for position, slope in enumerate(slopes):
 
-    def test_clipping_changes_only_what_is_outside(self, rng, dtype):
-        theta = rng.normal(size=100).astype(dtype)
-        log_sigma2 = rng.uniform(-30, 20, 100).astype(dtype)
-        clipped = variational_dropout.clipped_log_sigma2(theta, log_sigma2, 8.0)
-        log_theta2 = np.log(theta.astype("float64") ** 2 + 1e-8)
-        expected = np.clip(log_sigma2 - log_theta2, -8, 8) + log_theta2
-        close(clipped, expected, dtype)
+        def along(x, position=position):
+            return reference(*exact[:position], x, *exact[position + 1 :])
 
-    def test_kl_divergence_and_its_gradient(self, dtype):
-        log_alpha = np.linspace(-10, 10, 101)
-        x = log_alpha.astype(dtype)
-        close(variational_dropout.kl_divergence(x), reference_kl(log_alpha), dtype)
-        (slope,) = gradient(variational_dropout.kl_divergence, x)
-        np.testing.assert_allclose(
-            slope, numeric_gradient(reference_kl, log_alpha), rtol=1e-5, atol=1e-8
-        )
+        expected = numeric_gradient(along, exact[position])
+        np.testing.assert_allclose(slope, expected, rtol=tolerance, atol=tolerance)
 
-    def test_noisy_output(self, rng, dtype):
-        mean, noise = rng.normal(size=(2, 50)).astype(dtype)
-        variance = rng.uniform(0, 4, 50).astype(dtype)
-        expected = mean + np.sqrt(variance.astype("float64") + 1e-8) * noise
-        actual = variational_dropout.noisy_output(mean, variance, noise)
-        # The deviation is float32 whatever the rest is.
-        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
-    def test_gates_and_their_gradients(self, rng, dtype):
-        log_alpha = rng.normal(0, 2, 200)
-        u = rng.uniform(0.01, 0.99, 200)
-        x, uniform = log_alpha.astype(dtype), u.astype(dtype)
-        expected = reference_gate(log_alpha, u, **GATE)
-        actual = l0.sampled_gate(x, uniform, **GATE)
-        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
-        (slope,) = gradient(lambda a: l0.sampled_gate(a, uniform, **GATE), x)
-        numeric = numeric_gradient(lambda a: reference_gate(a, u, **GATE), log_alpha)
-        np.testing.assert_allclose(slope, numeric, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_half_precision_inputs_are_computed_in_float32(name, dtype):
+    function, reference, arguments = FUNCTIONS[name]
+    given = [tf.cast(argument, dtype) for argument in arguments]
+    exact = [tf.cast(argument, tf.float64).numpy() for argument in given]
+    values = tf.cast(function(*given), tf.float64)
+    tolerance = 2e-2 if name == "noisy_output" else 1e-5
+    np.testing.assert_allclose(
+        values, reference(*exact), rtol=tolerance, atol=tolerance
+    )
 
-    def test_deployed_gate_and_expected_l0(self, dtype):
-        log_alpha = np.linspace(-8, 8, 101)
-        x = log_alpha.astype(dtype)
-        sigmoid = scipy.special.expit
-        close(
-            l0.deployed_gate(x, -0.1, 1.1),
-            np.clip(sigmoid(log_alpha) * 1.2 - 0.1, 0, 1),
-            dtype,
-        )
-        close(
-            l0.expected_l0(x, **GATE),
-            sigmoid(log_alpha - 2 / 3 * np.log(0.1 / 1.1)),
-            dtype,
-        )
+
+def test_outputs_of_large_half_precision_inputs_stay_finite():
+    layer = layers.VariationalDense(3, kl_weight=0.0, dtype="mixed_float16")
+    inputs = tf.fill([2, 5], 3000.0)
+    with tf.GradientTape() as tape:
+        outputs = layer(inputs, training=True)
+        loss = tf.reduce_mean(tf.cast(outputs, tf.float32))
+    assert np.isfinite(outputs).all()
+    for slope in tape.gradient(loss, layer.trainable_weights):
+        assert np.isfinite(slope).all()
+    variance = variational_dropout.output_variance(
+        lambda x, w: tf.matmul(x, tf.cast(w, x.dtype)),
+        tf.cast(inputs, tf.float16),
+        tf.fill([5, 3], 0.5),
+    )
+    np.testing.assert_allclose(variance, np.full((2, 3), 5 * 3000.0**2 / 2), rtol=1e-2)
 
 
 def test_kl_divergence_is_not_negative_and_tends_to_zero():

@@ -5,7 +5,7 @@ from state_of_sparsity.layers.reparameterized import (
     Reparameterized,
     replaced_attributes,
 )
-from state_of_sparsity.layers.tied_embedding import transposed_map
+from state_of_sparsity.layers.tied_embedding import check_ids, transposed_map
 
 
 class Linear(Reparameterized):
@@ -79,6 +79,7 @@ class TiedLookup(Lookup):
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None, transposed=False):
         if not transposed:
+            check_ids(self, inputs)
             return super().call(inputs, training)
         self.check_inputs(inputs)
         inputs = tf.cast(inputs, self.compute_dtype)

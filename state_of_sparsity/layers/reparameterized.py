@@ -162,6 +162,9 @@ def _(layer: Reparameterized) -> list[tf.Variable]:
 
 @plain_layer.register
 def _(layer: Reparameterized, copy):
+    if not layer.built:
+        # A Bidirectional layer keeps the one that its two were made from.
+        return copy(layer, layer.keras_class, ("technique",))
     extras = map(layer.extra_name, layer.sparse_weights)
     without = ("technique", "training_step", "weighted_penalty", *extras)
     plain = copy(layer, layer.keras_class, without)

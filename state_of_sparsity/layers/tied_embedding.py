@@ -12,10 +12,14 @@ class TiedEmbedding(keras.layers.Embedding):
     `[..., output_dim]` to `[..., input_dim]`, in the layer's compute dtype. It takes
     the arguments of `Embedding`; with `mask_zero`, only a lookup makes a mask. Press &
     Wolf 2017 (arXiv 1608.05859).
+
+    Raises:
+      TypeError: for a lookup of ids that are not integers.
     """
 
     def call(self, inputs, transposed=False):
         if not transposed:
+            check_ids(self, inputs)
             return super().call(inputs)
         return transposed_map(tf.cast(inputs, self.compute_dtype), self.embeddings)
 
@@ -23,6 +27,15 @@ class TiedEmbedding(keras.layers.Embedding):
         if inputs.dtype.is_floating:
             return mask
         return super().compute_mask(inputs, mask)
+
+
+def check_ids(layer, inputs):
+    """Raises for a lookup of anything but integers: vectors are mapped to logits."""
+    if inputs.dtype.is_floating:
+        raise TypeError(
+            f"Layer {layer.name!r} looks up integers: give keras.Input a dtype such as "
+            f"'int32', or call it with transposed=True. Received: {inputs.dtype.name}"
+        )
 
 
 def transposed_map(inputs, matrix):

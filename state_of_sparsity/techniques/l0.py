@@ -6,9 +6,11 @@ and exactly 1 with positive probability, and which has a gradient in between.
 """
 
 import dataclasses
+import math
 
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.checks import check_number
+from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.ramps import check_ramp
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
@@ -36,14 +38,15 @@ def sampled_gate(
       zeta: upper end of the stretched interval, above 1.
     """
     tiny = 1e-7
-    uniform = tf.clip_by_value(uniform, tiny, 1.0 - tiny)
+    log_alpha = at_least_float32(log_alpha)
+    uniform = tf.clip_by_value(at_least_float32(uniform), tiny, 1.0 - tiny)
     logistic = tf.math.log(uniform) - tf.math.log1p(-uniform)
     return stretch(tf.sigmoid((logistic + log_alpha) / beta), gamma, zeta)
 
 
 def deployed_gate(log_alpha: tf.Tensor, gamma: float, zeta: float) -> tf.Tensor:
     """`stretch(sigmoid(log alpha))`: the gate without noise (equation 13)."""
-    return stretch(tf.sigmoid(log_alpha), gamma, zeta)
+    return stretch(tf.sigmoid(at_least_float32(log_alpha)), gamma, zeta)
 
 
 def expected_l0(
@@ -53,7 +56,7 @@ def expected_l0(
 
     Its sum over all gates is the expected number of non-zero weights.
     """
-    return tf.sigmoid(log_alpha - beta * tf.math.log(-gamma / zeta))
+    return tf.sigmoid(at_least_float32(log_alpha) - beta * math.log(-gamma / zeta))
 
 
 @keras.utils.register_keras_serializable("state_of_sparsity")

@@ -25,6 +25,7 @@ from state_of_sparsity.counting import is_first_call_in_graph
 from state_of_sparsity.schedules import CubicSchedule
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.weights import (
+    scope_of,
     sparsifiable_weights,
     technique_name,
     weight_variable,
@@ -104,7 +105,8 @@ class PruningTechnique(Technique):
                 f"{layer.name}/{name}", weight_variable(layer, name).shape
             )
         wrapper = PrunedLayer(copy(layer), self, index)
-        with tf.name_scope(wrapper.name):
+        # HDF5 files go by the names of weights, which have to differ.
+        with tf.name_scope(f"{scope_of(layer)}/{wrapper.name}"):
             wrapper.build(layer.get_build_config()["input_shape"])
         return wrapper
 

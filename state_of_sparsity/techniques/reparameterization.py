@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.ramps import ramp
 from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.weights import scope_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +85,11 @@ class ReparameterizationTechnique(Technique):
                 f"{type(self).__name__} has no linear map for layer {layer.name!r} of "
                 f"kind {type(layer).__name__}; it has some for "
                 f"{', '.join(kind.__name__ for kind in kinds)}. Leave the layer dense "
-                "with an override of None, or add its kind to "
-                "state_of_sparsity/layers."
+                "with an override of None, or add a class for its kind to "
+                "state_of_sparsity.layers.LAYERS."
             )
         sparse = copy(layer, kinds[type(layer)])
         sparse.technique = self
-        with tf.name_scope(sparse.name):
+        with tf.name_scope(scope_of(layer)):
             sparse.add_technique()
         return sparse

@@ -10,6 +10,7 @@ import dataclasses
 
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.checks import check_number
+from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.ramps import check_ramp
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
@@ -20,12 +21,16 @@ K1, K2, K3 = 0.63576, 1.8732, 1.48695
 
 def log_alpha(theta: tf.Tensor, log_sigma2: tf.Tensor) -> tf.Tensor:
     """`log sigma^2 - log(theta^2 + eps)`, of the shape of its arguments."""
-    return log_sigma2 - tf.math.log(tf.square(theta) + EPSILON)
+    return at_least_float32(log_sigma2) - _log_square(theta)
 
 
 def log_sigma2(theta: tf.Tensor, log_alpha: tf.Tensor) -> tf.Tensor:
     """The inverse of `log_alpha`: `log alpha + log(theta^2 + eps)`."""
-    return log_alpha + tf.math.log(tf.square(theta) + EPSILON)
+    return at_least_float32(log_alpha) + _log_square(theta)
+
+
+def _log_square(theta):
+    return tf.math.log(tf.square(at_least_float32(theta)) + EPSILON)
 
 
 def clipped_log_sigma2(
@@ -42,6 +47,7 @@ def kl_divergence(log_alpha_: tf.Tensor) -> tf.Tensor:
     `-(k1 sigmoid(k2 + k3 log alpha) - 1/2 log(1 + 1 / alpha) - k1)`, which is not
     negative and tends to 0 as alpha grows (Molchanov et al. 2017, equation 14).
     """
+    log_alpha_ = at_least_float32(log_alpha_)
     # 1 - sigmoid(t) = sigmoid(-t) and log(1 + 1/alpha) = softplus(-log alpha) neither
     # overflow nor cancel.
     gap = K1 * tf.sigmoid(-(K2 + K3 * log_alpha_))
@@ -56,9 +62,27 @@ def noisy_output(mean: tf.Tensor, variance: tf.Tensor, noise: tf.Tensor) -> tf.T
       variance: of the same shape, such as `x^2 sigma^2`; not negative.
       noise: standard normal, of the same shape.
     """
-    # In float32, since eps is 0 in float16 and sqrt has no finite slope there.
-    deviation = tf.sqrt(tf.cast(variance, tf.float32) + EPSILON)
-    return mean + tf.cast(deviation * tf.cast(noise, tf.float32), mean.dtype)
+    mean = tf.convert_to_tensor(mean)
+    # In float16 eps is 0, where sqrt has no finite slope.
+    deviation = tf.sqrt(at_least_float32(variance) + EPSILON)
+    return mean + tf.cast(deviation * tf.cast(noise, deviation.dtype), mean.dtype)
+
+
+def output_variance(linear, inputs: tf.Tensor, sigma2: tf.Tensor) -> tf.Tensor:
+    """`x^2 sigma^2`: the variance of what a linear map gives.
+
+    Args:
+      linear: `linear(inputs, weight)` is the map.
+      inputs: of the map.
+      sigma2: variance of each weight.
+    """
+    if inputs.dtype != tf.float16:
+        return linear(tf.square(inputs), sigma2)
+    # The squares of what float16 can hold are more than it can hold.
+    largest = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(inputs)), 1e-3))
+    highest = tf.stop_gradient(tf.maximum(tf.reduce_max(sigma2), EPSILON))
+    scaled = linear(tf.square(inputs / largest), sigma2 / highest)
+    return tf.cast(scaled, tf.float32) * tf.cast(largest, tf.float32) ** 2 * highest
 
 
 @keras.utils.register_keras_serializable("state_of_sparsity")
@@ -117,7 +141,7 @@ class VariationalDropout(ReparameterizationTechnique):
 
     def training_output(self, linear, inputs, theta, extra):
         mean = linear(inputs, theta)
-        variance = linear(tf.square(inputs), self.sigma2(theta, extra))
+        variance = output_variance(linear, inputs, self.sigma2(theta, extra))
         return noisy_output(mean, variance, tf.random.normal(tf.shape(mean)))
 
     def keeps(self, theta, extra):

@@ -81,8 +81,8 @@ def test_a_model_is_exported_at_another_threshold(variational, command, tmp_path
     ("thresholds", "message"),
     [
         ("0,low", "--log_alpha_thresholds must be numbers with commas between them"),
-        ("0,nan", "log_alpha_threshold must be finite"),
-        ("", "must hold at least one number"),
+        ("0,nan", "must be finite numbers, at least one. Received: 0,nan"),
+        ("", "must be finite numbers, at least one"),
     ],
 )
 def test_bad_thresholds_are_refused(variational, refused, thresholds, message):
@@ -119,3 +119,14 @@ def test_learned_techniques_need_no_flags_on_digits(command, tiny, tmp_path):
     assert result["technique"] == "l0_regularization"
     assert result["target_sparsity"] is None
     assert "penalty_weight" in outcome.out
+
+
+def test_a_ramp_that_never_begins_is_refused(refused, tiny, tmp_path):
+    message = refused(
+        "train_resnet50",
+        *tiny,
+        "--technique=variational_dropout",
+        "--ramp_begin=8",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert "--ramp_begin=8 is not before the last of --train_steps=8" in message

@@ -160,6 +160,26 @@ def test_bad_input_is_refused(folder, finished, refused, tmp_path):
     assert "holds a run of train_transformer, and not of train_resnet50" in other
 
 
+def test_a_folder_is_no_place_to_write_translations_to(folder, refused, tmp_path):
+    source = tmp_path / "english.txt"
+    source.write_text(LINES, encoding="utf-8")
+    message = refused(
+        "translate", f"--model={folder}", f"--input={source}", f"--output={tmp_path}"
+    )
+    assert message.startswith(f"translate: --output={tmp_path}: ")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_run_without_its_vocabulary_is_refused(folder, refused):
+    hidden = folder / "vocabulary.hidden"
+    (folder / "vocabulary.model").rename(hidden)
+    try:
+        message = refused("evaluate_transformer", f"--run_dir={folder}")
+    finally:
+        hidden.rename(folder / "vocabulary.model")
+    assert "has checkpoints and no vocabulary.model" in message
+
+
 def test_a_vocabulary_of_another_run_is_refused(folder, refused, tmp_path):
     from state_of_sparsity.models.translation_dataset import training_text
     from state_of_sparsity.models.vocabulary import Vocabulary
@@ -205,6 +225,7 @@ def test_the_run_is_exported_from_strings_to_strings(folder, command, tmp_path):
         ("--dataset=wmt14_translate/de-en", "--data_dir"),
         ("--dataset=digits", "dataset must be one of numbers"),
         ("--alpha=-1", "alpha must not be negative"),
+        ("--packed_length=1", "no pair of sentences has at most"),
     ],
 )
 def test_bad_options_are_refused(refused, tmp_path, flag, message):
