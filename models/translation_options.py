@@ -25,7 +25,7 @@ PRESETS = {
             "begin_step": 0.3,
             "end_step": 0.8,
             "frequency": 1 / 50,
-            "kl_weight": 1e-5,
+            "kl_weight": 1e-6,
             "l0_weight": 1e-5,
             "ramp_length": 1 / 2,
         },

@@ -166,7 +166,7 @@ def test_a_folder_is_no_place_to_write_translations_to(folder, refused, tmp_path
     message = refused(
         "translate", f"--model={folder}", f"--input={source}", f"--output={tmp_path}"
     )
-    assert message.startswith(f"translate: --output={tmp_path}: ")
+    assert f"translate: --output={tmp_path}: " in message
     assert list(tmp_path.iterdir()) == [source]
 
 
