@@ -710,7 +710,7 @@ def test_a_bidirectional_layer_of_learned_layers_is_stripped(technique, rng):
     [sos.MagnitudePruning(0.5, 0, 2, 1), *TECHNIQUES],
     ids=lambda t: t.technique_name(),
 )
-# Keras's own ".weights.h5" passes over layers in a dictionary in a list, dense ones too.
+# Keras's ".weights.h5" passes over layers in a dictionary in a list, dense ones too.
 @pytest.mark.parametrize("file", ["model.h5", "model"])
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
 def test_weights_of_any_model_load_into_one_that_is_sparsified_again(
