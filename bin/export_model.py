@@ -37,7 +37,10 @@ def main():
         )
     export = _exporter(flags.FLAGS.model)
     with app.usage_errors():
-        export(path, flags.FLAGS.overwrite, flags.FLAGS.log_alpha_threshold)
+        try:
+            export(path, flags.FLAGS.overwrite, flags.FLAGS.log_alpha_threshold)
+        except OSError as error:
+            raise UsageError(f"--export_dir={path}: {error}") from error
     plain, gzipped = app.folder_sizes(path)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
 

@@ -25,6 +25,7 @@ def linear_teacher(rng):
     return inputs.astype("float32"), outputs.astype("float32")[:, None], support
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "technique",

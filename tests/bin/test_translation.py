@@ -10,6 +10,8 @@ from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import runs
 from state_of_sparsity.models.numbers_dataset import Numbers
 
+pytestmark = pytest.mark.slow
+
 LINES = "one\n\nthree hundred and twelve\n  \n日本語\ntwo"
 TINY = (
     "--layers=1",

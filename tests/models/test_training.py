@@ -320,3 +320,25 @@ def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, monkeypatch, pre
     resumed = tiny_run(pruning, precision=precision)
     assert resumed.train()["sparsity"] == 0.75
     check_same(whole, resumed)
+
+
+def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run, monkeypatch):
+    technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
+    undo = interrupt_at(monkeypatch, 5, raise_keyboard_interrupt)
+    with pytest.raises(TrainingInterrupted):
+        tiny_run(technique).train()
+    undo()
+    resumed = tiny_run(technique)
+    resumed.train()
+    learned = [x for x in resumed.model.layers if hasattr(x, "penalty_weight")]
+    assert len(learned) == 2
+    for layer in learned:
+        assert int(layer.training_step) == 12
+        # The step that was the last is number 11, counted from zero.
+        np.testing.assert_allclose(layer.penalty_weight(), 1e-3 * 9 / 20, rtol=1e-6)
+    assert {"epoch_penalty", "epoch_penalty_weight", "epoch_sparsity"} <= {
+        value.tag
+        for path in resumed.folder.tensorboard.rglob("events*")
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    }
