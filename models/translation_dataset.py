@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from state_of_sparsity.models.transformer import INPUT_NAMES
 from state_of_sparsity.models.vocabulary import PADDING
 
 SPLITS = ("train", "validation", "test")
@@ -23,11 +24,6 @@ CHUNK = 4096
 PREFETCHED_BATCHES = 4
 # Ways of filling a row, of which the best is taken.
 ATTEMPTS = 32
-INPUTS = tuple(
-    f"{side}{kind}"
-    for side in ("source", "target")
-    for kind in ("", "_segments", "_positions")
-)
 
 
 class TranslationDataset(abc.ABC):
@@ -71,16 +67,6 @@ def training_text(
     for sources, targets in sentences.batch(CHUNK).as_numpy_iterator():
         for pair in zip(sources, targets, strict=True):
             yield from pair
-
-
-def packed_training(
-    dataset, vocabulary, rows, length, seed, start_step=0
-) -> tf.data.Dataset:
-    """Endless batches of packed sentences, see `PackedPairs.training`.
-
-    Keep a `PackedPairs` instead where its properties are of use.
-    """
-    return PackedPairs(dataset, vocabulary, length).training(rows, seed, start_step)
 
 
 class PackedPairs:
@@ -159,18 +145,18 @@ class PackedPairs:
             arrays = tf.numpy_function(
                 lambda step: self._batch(step, rows, seed),
                 [step],
-                [tf.int32] * len(INPUTS),
+                [tf.int32] * len(INPUT_NAMES),
                 stateful=False,
             )
             for array in arrays:
                 array.set_shape((rows, self.length))
-            return _with_labels(dict(zip(INPUTS, arrays, strict=True)))
+            return _with_labels(dict(zip(INPUT_NAMES, arrays, strict=True)))
 
         batches = tf.data.Dataset.counter(start_step).map(load)
         return _shared_out_by_examples(batches.prefetch(PREFETCHED_BATCHES))
 
     def _batch(self, step, rows, seed):
-        """The arrays of `INPUTS` at a step."""
+        """The arrays of `INPUT_NAMES` at a step."""
         pairs, row = self._pairs(step * rows, rows, seed)
         first = np.flatnonzero(np.diff(row, prepend=-1))
         number = np.arange(len(row)) - np.repeat(first, np.bincount(row)) + 1
@@ -397,21 +383,6 @@ def evaluation_sentences(
     sides = _by_length(dataset, vocabulary, split)
     sources, references = ([text.decode() for text in side] for side in sides)
     return sources, references
-
-
-def padding_share(batches) -> float:
-    """The share of source and target tokens in `(inputs, ...)` that are padding.
-
-    Args:
-      batches: a finite number of batches.
-    """
-    padding = tokens = 0
-    for inputs, *_ in batches:
-        for side in ("source", "target"):
-            segments = np.asarray(inputs[f"{side}_segments"])
-            padding += np.count_nonzero(segments == 0)
-            tokens += segments.size
-    return padding / tokens
 
 
 def _by_length(dataset, vocabulary, split):

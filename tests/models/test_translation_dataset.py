@@ -14,8 +14,6 @@ from state_of_sparsity.models.translation_dataset import (
     TranslationDataset,
     evaluation_batches,
     evaluation_sentences,
-    packed_training,
-    padding_share,
     training_text,
 )
 from state_of_sparsity.models.vocabulary import Vocabulary
@@ -23,6 +21,21 @@ from state_of_sparsity.models.vocabulary import Vocabulary
 LENGTH = 24
 WORDS = ("the", "fox", "sees", "a", "cost", "and", "fuchs", "nutzen", "für", "süße")
 TOO_LONG = 3
+
+
+def padding_share(batches) -> float:
+    """The share of source and target tokens in `(inputs, ...)` that are padding.
+
+    Args:
+      batches: a finite number of batches.
+    """
+    padding = tokens = 0
+    for inputs, *_ in batches:
+        for side in ("source", "target"):
+            segments = np.asarray(inputs[f"{side}_segments"])
+            padding += np.count_nonzero(segments == 0)
+            tokens += segments.size
+    return padding / tokens
 
 
 class Sample(TranslationDataset):
@@ -188,7 +201,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(dataset, vocabulary, packed)
     steps = 3 * packed.rows_per_epoch // 16
     whole = list(packed.training(16, seed=11).take(steps))
     for start in (1, steps // 2, steps - 2):
-        resumed = packed_training(dataset, vocabulary, 16, LENGTH, 11, start)
+        resumed = PackedPairs(dataset, vocabulary, LENGTH).training(16, 11, start)
         for expected, received in zip(
             whole[start:], resumed.take(steps - start), strict=True
         ):
@@ -203,7 +216,7 @@ def test_a_batch_may_be_larger_than_an_epoch(dataset, vocabulary, packed):
 
 
 def test_training_has_no_end_and_outlives_its_maker(dataset, vocabulary):
-    batches = packed_training(dataset, vocabulary, 4, LENGTH, seed=0)
+    batches = PackedPairs(dataset, vocabulary, LENGTH).training(4, seed=0)
     gc.collect()
     assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
     assert len(list(batches.take(3))) == 3
