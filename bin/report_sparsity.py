@@ -14,9 +14,18 @@ flags.DEFINE_string(
 flags.DEFINE_string("csv", None, "Where to write the table as well.")
 flags.DEFINE_string("plot", None, "Where to draw it as well (.png, .pdf, .svg).")
 
+flags.DEFINE_float(
+    "log_alpha_threshold",
+    None,
+    "For variational dropout: from which log alpha on a weight is zero, if not from "
+    "the threshold of the run.",
+)
+
 
 def main():
-    report = sos.sparsity_report(stored_models.load(flags.FLAGS.model))
+    model = stored_models.load(flags.FLAGS.model)
+    with app.usage_errors():
+        report = sos.sparsity_report(model, flags.FLAGS.log_alpha_threshold)
     print(report)
     csv, plot = flags.FLAGS.csv, flags.FLAGS.plot
     if csv:

@@ -77,6 +77,21 @@ def test_a_model_is_exported_at_another_threshold(variational, command, tmp_path
     )
 
 
+def test_zeros_are_reported_at_another_threshold(
+    variational, command, refused, finished
+):
+    outcome = command(
+        "report_sparsity", f"--model={variational}", "--log_alpha_threshold=-1"
+    )
+    assert outcome.code == 0, outcome
+    model = runs.load_model(*runs.read_run(variational))[1]
+    assert outcome.out.strip() == str(sos.sparsity_report(model, -1.0))
+    message = refused(
+        "report_sparsity", f"--model={finished}", "--log_alpha_threshold=1"
+    )
+    assert "log_alpha_threshold is for variational dropout" in message
+
+
 @pytest.mark.parametrize(
     ("thresholds", "message"),
     [
