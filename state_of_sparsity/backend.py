@@ -30,6 +30,8 @@ __all__ = [
     "PruningPolicy",
     "PruningSchedule",
     "UpdatePruningStep",
+    "attention_shapes",
+    "build_attention",
     "child_layers",
     "copy_variable",
     "fresh_layer",
@@ -40,6 +42,7 @@ __all__ = [
     "pruning_schedule",
     "pruning_utils",
     "raw_variable",
+    "register_layer",
     "smart_cond",
     "tf",
 ]
@@ -115,6 +118,28 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     else:
         keras.layers.Layer.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
+
+
+def register_layer(cls: type) -> type:
+    """Registers a class of layers, so that Keras loads what it saves of them."""
+    keras.utils.register_keras_serializable("state_of_sparsity")(cls)
+    # Keras's wrappers, such as TimeDistributed, look for the bare name.
+    keras.utils.get_custom_objects()[cls.__name__] = cls
+    return cls
+
+
+def attention_shapes(layer: keras.layers.MultiHeadAttention) -> dict:
+    """The shapes that a layer of attention was built from, or nothing."""
+    shapes = {n: getattr(layer, f"_{n}_shape") for n in ("query", "value", "key")}
+    if None in shapes.values():
+        return {}
+    return {name: list(tf.TensorShape(shape)) for name, shape in shapes.items()}
+
+
+def build_attention(layer: keras.layers.MultiHeadAttention, shapes: dict) -> None:
+    """Has a layer of attention make the layers inside of it."""
+    if not layer._built_from_signature:
+        layer._build_from_signature(**shapes)
 
 
 def is_operator(layer: keras.layers.Layer) -> bool:

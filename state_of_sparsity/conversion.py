@@ -12,7 +12,12 @@ from state_of_sparsity.backend import (
     tf,
 )
 from state_of_sparsity.checks import check_model
-from state_of_sparsity.copying import copy_model
+from state_of_sparsity.containers import (
+    SparseContainer,
+    container_class,
+    is_container_of,
+)
+from state_of_sparsity.copying import converted
 from state_of_sparsity.techniques import TECHNIQUES, Technique
 from state_of_sparsity.thresholds import deployed_at
 from state_of_sparsity.weights import (
@@ -90,14 +95,16 @@ def sparsify(
 
     def replace(layer, path, copy):
         del path
-        if id(layer) not in plan:
-            return None
-        index, chosen = plan[id(layer)]
-        replaced.add(id(layer))
-        return chosen.sparse_layer(layer, copy, index)
+        if id(layer) in plan:
+            index, chosen = plan[id(layer)]
+            replaced.add(id(layer))
+            return chosen.sparse_layer(layer, copy, index)
+        if is_container_of(layer, lambda inner: id(inner) in plan):
+            return copy(layer, container_class(type(layer)))
+        return None
 
     with _scope_of(model):
-        sparse = copy_model(model, replace)
+        sparse = converted(model, replace)
     missed = [s.path for s in candidates if id(s.layer) in plan.keys() - replaced]
     if missed:
         raise ValueError(
@@ -129,10 +136,14 @@ def strip(model: keras.Model, log_alpha_threshold: float | None = None) -> keras
 
     def replace(layer, path, copy):
         del path
-        return plain_layer(layer, copy) if is_sparse(layer) else None
+        if is_sparse(layer):
+            return plain_layer(layer, copy)
+        if isinstance(layer, SparseContainer):
+            return copy(layer, layer.plain_class)
+        return None
 
     with deployed_at(model, log_alpha_threshold), _scope_of(model):
-        return copy_model(model, replace)
+        return converted(model, replace)
 
 
 @functools.singledispatch

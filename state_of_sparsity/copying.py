@@ -9,7 +9,7 @@ it are new; everything else is shared, and so are metrics and preprocessing laye
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from state_of_sparsity.backend import (
@@ -40,23 +40,49 @@ _WEIGHT_LISTS = ("_trainable_weights", "_non_trainable_weights")
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
 
-def copy_model(model: keras.Model, replace: Replace) -> keras.Model:
-    """A copy of a model with variables of its own.
+def converted(value: Any, replace: Replace, path: str = "") -> Any:
+    """A copy of a model or a layer with variables of its own.
 
     Args:
-      model: a built Sequential, functional or subclassed model. Models and layers
-        inside of it are copied the same way.
-      replace: called as `replace(layer, path, copy)` for every layer inside of the
-        model before it is copied. It returns the layer to stand in its place, or
-        None for a plain copy. `path` holds the names of the enclosing layers and of
-        the layer, joined by slashes; `copy(layer, cls=None, without=())` makes a copy
-        of a layer, of another class if given, without the attributes named: not their
-        values, nor, if one is a method, the loss that it computes.
+      value: Sequential, functional or subclassed models and layers, which may hold
+        others, or lists, tuples and dictionaries of them. Models are built.
+      replace: called as `replace(layer, path, copy)` for every layer before it is
+        copied, the outermost first. It returns the layer to stand in its place, or
+        None for a plain copy. `path` says where the layer is held: attributes, keys of
+        dictionaries, positions in lists and in functional models, joined by slashes.
+        `copy(layer, cls=None, without=())` makes a copy of a layer, of another class
+        if given, without the attributes named: not their values, nor, if one is a
+        method, the loss that it computes.
+      path: of the value itself.
 
     Returns:
-      A model that is not compiled.
+      The same with copies in place of layers; models are not compiled.
     """
-    return _Copier(replace).copy(model, path="")
+    return _Copier(replace).value(value, path)
+
+
+def held_layers(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The layers that one holds itself, by path, whether Keras tracks them or not."""
+    if is_functional(layer):
+        for position, inner in enumerate(layer.layers):
+            yield str(position), inner
+        return
+    for name, value in vars(layer).items():
+        if name not in _keras_attributes():
+            yield from _layers_in(value, name)
+
+
+def _layers_in(value, path):
+    if isinstance(value, keras.metrics.Metric):
+        return
+    if isinstance(value, keras.layers.Layer):
+        yield path, value
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _layers_in(item, join(path, str(position)))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _layers_in(item, join(path, str(key)))
 
 
 class _Copier:
@@ -78,9 +104,12 @@ class _Copier:
 
     def copy(self, layer, cls=None, without=(), *, path):
         if cls is None and is_functional(layer):
+            positions = {id(inner): str(i) for i, inner in enumerate(layer.layers)}
             return keras.models.clone_model(
                 layer,
-                clone_function=lambda child: self.layer(child, join(path, child.name)),
+                clone_function=lambda inner: self.layer(
+                    inner, join(path, positions[id(inner)])
+                ),
             )
         if is_operator(layer):
             return type(layer).from_config(layer.get_config())
@@ -91,7 +120,7 @@ class _Copier:
 
     def _copy_attributes(self, layer, cls, without, path):
         new = fresh_layer(layer, cls)
-        keras_attributes = set(vars(new)) | _compile_attributes()
+        keras_attributes = set(vars(new)) | _keras_attributes()
         left_out = [getattr(layer, name) for name in without]
         # Before its parts, which may refer back to it.
         self._remember(layer, new)
@@ -110,12 +139,12 @@ class _Copier:
             # TF-MOT hangs this on a layer; it refers to the layer's own variables.
             if name in keras_attributes or name in (*without, "get_prunable_weights"):
                 continue
-            copied = self.value(value, path)
-            if copied is value and name not in tracked:
-                # Keras must not track in the copy what it does not in the original.
-                vars(new)[name] = value
-            else:
+            copied = self.value(value, join(path, name))
+            if name in tracked:
                 setattr(new, name, copied)
+            else:
+                # Keras must not track in the copy what it does not in the original.
+                vars(new)[name] = copied
         return new
 
     def value(self, value, path):
@@ -123,23 +152,28 @@ class _Copier:
         if isinstance(value, keras.metrics.Metric):
             return value
         if isinstance(value, keras.layers.Layer):
-            return self.layer(value, join(path, value.name))
+            return self.layer(value, path)
         if isinstance(value, tf.Variable):
             return self._variable(value)
-        convert = functools.partial(self.value, path=path)
         if isinstance(value, list):
-            return [convert(item) for item in value]
+            return self._items(value, path)
         if isinstance(value, dict):
-            return {key: convert(item) for key, item in value.items()}
+            return {
+                key: self.value(v, join(path, str(key))) for key, v in value.items()
+            }
         if isinstance(value, tuple):
-            items = [convert(item) for item in value]
+            items = self._items(value, path)
             return value._make(items) if hasattr(value, "_make") else tuple(items)
         if isinstance(value, functools.partial):
-            keywords = {name: convert(item) for name, item in value.keywords.items()}
-            return functools.partial(value.func, *map(convert, value.args), **keywords)
+            arguments = self._items(value.args, path)
+            keywords = {name: self.value(v, path) for name, v in value.keywords.items()}
+            return functools.partial(value.func, *arguments, **keywords)
         if isinstance(value, types.MethodType) and id(value.__self__) in self._copies:
             return types.MethodType(value.__func__, self._copies[id(value.__self__)])
         return value
+
+    def _items(self, items, path):
+        return [self.value(item, join(path, str(i))) for i, item in enumerate(items)]
 
     def _variable(self, variable):
         if id(variable) not in self._copies:
@@ -171,8 +205,9 @@ def join(path: str, name: str) -> str:
 
 
 @functools.cache
-def _compile_attributes():
-    """Names of the attributes that `compile` and `fit` leave on a model."""
+def _keras_attributes():
+    """Names of the attributes that layers and models have from Keras."""
     model = keras.Sequential()
+    # Some come with `compile` and `fit`.
     model.compile()
-    return frozenset(vars(model)) | {"history"}
+    return frozenset(vars(model)) | frozenset(vars(keras.layers.Layer())) | {"history"}

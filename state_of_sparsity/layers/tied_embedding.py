@@ -1,9 +1,9 @@
 """One matrix as embedding and, transposed, as the map from vectors to logits."""
 
-from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.backend import keras, register_layer, tf
 
 
-@keras.utils.register_keras_serializable("state_of_sparsity")
+@register_layer
 class TiedEmbedding(keras.layers.Embedding):
     """An `Embedding` that also multiplies with its transposed matrix.
 

@@ -50,15 +50,43 @@ class Technique(abc.ABC):
     def sparse_layer(
         self, layer: keras.layers.Layer, copy, index: int
     ) -> keras.layers.Layer:
-        """The built layer that stands in the sparse model for a built dense layer.
+        """The layer that stands in the sparse model for a dense layer.
 
         Args:
-          layer: the dense layer.
+          layer: the dense layer. The sparse one is built if it is.
           copy: `copy(layer, cls=None, without=())` makes a copy of a layer with
             variables of its own, of another class if given, without the attributes
             named.
           index: of the layer among those of the model that could be made sparse.
         """
+
+
+def saved_technique(layer: keras.layers.Layer) -> dict:
+    """What the configuration of a layer or a container says of a layer's technique.
+
+    Written out, since Keras serializes an object in another way for each of its file
+    formats.
+    """
+    return {
+        "registered_name": keras.utils.get_registered_name(type(layer.technique)),
+        "config": layer.technique.get_config(),
+        "index": getattr(layer, "index", 0),
+    }
+
+
+def restored_technique(saved: dict) -> Technique:
+    """The technique from what `saved_technique` has noted.
+
+    Raises:
+      ValueError: if nothing has registered the technique, naming it.
+    """
+    cls = keras.utils.get_registered_object(saved["registered_name"])
+    if cls is None:
+        raise ValueError(
+            f"Unknown technique {saved['registered_name']!r}: import the module "
+            "that registers it with keras.utils.register_keras_serializable."
+        )
+    return cls.from_config(saved["config"])
 
 
 def field_help(cls: type) -> dict[str, str]:

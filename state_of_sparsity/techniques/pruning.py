@@ -8,6 +8,7 @@ checks work with it.
 """
 
 import abc
+import collections
 import dataclasses
 import inspect
 from typing import Self
@@ -17,13 +18,18 @@ from state_of_sparsity.backend import (
     PruneLowMagnitude,
     keras,
     raw_variable,
+    register_layer,
     smart_cond,
     tf,
 )
 from state_of_sparsity.checks import check_fraction, check_integer
 from state_of_sparsity.counting import is_first_call_in_graph
 from state_of_sparsity.schedules import CubicSchedule
-from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.base import (
+    Technique,
+    restored_technique,
+    saved_technique,
+)
 from state_of_sparsity.weights import (
     scope_of,
     sparsifiable_weights,
@@ -100,6 +106,8 @@ class PruningTechnique(Technique):
         return dataclasses.replace(self, sparsity=sparsity)
 
     def sparse_layer(self, layer, copy, index):
+        if not layer.built:
+            return PrunedLayer(copy(layer), self, index)
         for name in sparsifiable_weights(layer):
             self.check_weight(
                 f"{layer.name}/{name}", weight_variable(layer, name).shape
@@ -111,7 +119,7 @@ class PruningTechnique(Technique):
         return wrapper
 
 
-@keras.utils.register_keras_serializable("state_of_sparsity")
+@register_layer
 class PrunedLayer(PruneLowMagnitude):
     """A layer whose weights are multiplied with masks that a technique renews.
 
@@ -137,10 +145,19 @@ class PrunedLayer(PruneLowMagnitude):
         super().__init__(layer, pruning_schedule=technique.schedule(), **kwargs)
         self.technique = technique
         self.index = index
+        # Not an attribute to Keras, which would save it.
+        vars(self)["_names_given"] = collections.Counter()
 
     def build(self, input_shape):
         super().build(input_shape)
         self.pruning_obj = _MaskUpdate(self)
+
+    def add_weight(self, name, *args, **kwargs):
+        # HDF5 files go by the names of variables, and TF-MOT names all masks alike.
+        earlier = self._names_given[name]
+        self._names_given[name] += 1
+        unique = f"{name}_{earlier}" if earlier else name
+        return super().add_weight(unique, *args, **kwargs)
 
     def call(self, inputs, *args, **kwargs):
         training = kwargs.get("training")
@@ -176,13 +193,7 @@ class PrunedLayer(PruneLowMagnitude):
 
     def get_config(self):
         config = keras.layers.Wrapper.get_config(self)
-        # Written out, since Keras serializes an object in another way for each of its
-        # file formats.
-        config["technique"] = {
-            "registered_name": keras.utils.get_registered_name(type(self.technique)),
-            "config": self.technique.get_config(),
-        }
-        config["index"] = self.index
+        config["technique"] = saved_technique(self)
         return config
 
     @classmethod
@@ -190,13 +201,7 @@ class PrunedLayer(PruneLowMagnitude):
         config = dict(config)
         layer = keras.layers.deserialize(config.pop("layer"))
         saved = config.pop("technique")
-        technique = keras.utils.get_registered_object(saved["registered_name"])
-        if technique is None:
-            raise ValueError(
-                f"Unknown technique {saved['registered_name']!r}: import the module "
-                "that registers it with keras.utils.register_keras_serializable."
-            )
-        return cls(layer, technique.from_config(saved["config"]), **config)
+        return cls(layer, restored_technique(saved), saved["index"], **config)
 
 
 @technique_name.register

@@ -90,6 +90,7 @@ class ReparameterizationTechnique(Technique):
             )
         sparse = copy(layer, kinds[type(layer)])
         sparse.technique = self
-        with tf.name_scope(scope_of(layer)):
-            sparse.add_technique()
+        if layer.built:
+            with tf.name_scope(scope_of(layer)):
+                sparse.add_technique()
         return sparse
