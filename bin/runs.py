@@ -167,6 +167,6 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
         task = run.task(folder)
         model = build_model(task, run.sparsification)
         task.prepare()
-    if Checkpoint(model).restore(folder.checkpoints) == 0:
+    if Checkpoint(model, task.companions()).restore(folder.checkpoints) == 0:
         raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
     return task, model

@@ -1,5 +1,6 @@
 """Checkpoints of a run, refused if they are not whole or not of this run's model."""
 
+import json
 import os
 
 from state_of_sparsity.backend import keras, tf
@@ -17,11 +18,15 @@ class Checkpoint:
 
     Args:
       model: a compiled model.
+      companions: digests of what the model is of no use without, by name.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
         self._model = model
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        self._companions = _Companions(companions or {})
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, companions=self._companions
+        )
         # The step of the newest checkpoint that is complete.
         self.step_on_disk = 0
 
@@ -35,8 +40,8 @@ class Checkpoint:
           The number of training steps done.
 
         Raises:
-          CheckpointError: if it is truncated, or of another model. Nothing in the
-            folder is changed.
+          CheckpointError: if it is truncated, of another model, or was written with
+            other companions. Nothing in the folder is changed.
         """
         newest = tf.train.latest_checkpoint(folder)
         if newest is None:
@@ -58,6 +63,12 @@ class Checkpoint:
                 f"{newest} cannot be read, it may be truncated: {_first_line(error)} "
                 f"Move {folder} away to start again."
             ) from error
+        for name, digest in self._companions.restored.items():
+            if digest != self._companions.digests.get(name):
+                raise CheckpointError(
+                    f"{newest} was trained with another {name} than the one that is "
+                    f"there now: put that back, or move {folder} away to start again."
+                )
         self.step_on_disk = int(self._model.optimizer.iterations.numpy())
         return self.step_on_disk
 
@@ -77,6 +88,20 @@ class Checkpoint:
             manager.save(checkpoint_number=step)
             self.step_on_disk = step
         return step
+
+
+class _Companions(tf.train.experimental.PythonState):
+    """Digests in a checkpoint, and those that were in the one that is restored."""
+
+    def __init__(self, digests):
+        self.digests = digests
+        self.restored = {}
+
+    def serialize(self):
+        return json.dumps(self.digests)
+
+    def deserialize(self, string_value):
+        self.restored = json.loads(string_value)
 
 
 def _check_empty(folder):

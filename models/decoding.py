@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from state_of_sparsity.backend import tf
-from state_of_sparsity.models.transformer import END_ID, PADDING_ID, Transformer
+from state_of_sparsity.models.special_ids import END_ID, PADDING_ID
+from state_of_sparsity.models.transformer import Transformer
 
 # `step_logits(ids, step, cache)`: from the last token of each row (rows,), the number
 # of tokens before the next and the cache to the logits of the next tokens (rows,

@@ -91,6 +91,10 @@ class Task(abc.ABC):
           ValueError: if that fails for the options, naming them.
         """
 
+    def companions(self) -> dict[str, str]:
+        """Digests of what a trained model is of no use without, by name."""
+        return {}
+
     def write_assets(self, folder: RunFolder) -> None:
         """Writes into the run's folder what the model is of no use without."""
         del folder
@@ -159,7 +163,7 @@ def train(
       RunFolderError: if the folder cannot be written.
       TrainingInterrupted: by Ctrl-C or SIGTERM; what was trained has been saved.
     """
-    checkpoint = Checkpoint(model)
+    checkpoint = Checkpoint(model, task.companions())
     step = checkpoint.restore(folder.checkpoints)
     with contextlib.ExitStack() as stack:
         if not is_chief(model.distribute_strategy):

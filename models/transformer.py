@@ -13,10 +13,7 @@ from typing import NamedTuple
 
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.layers.tied_embedding import TiedEmbedding
-
-PADDING_ID = 0
-END_ID = 1
-UNKNOWN_ID = 2
+from state_of_sparsity.models.special_ids import PADDING_ID
 
 INPUT_NAMES = (
     "source",

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from state_of_sparsity.models.special_ids import PADDING_ID
 from state_of_sparsity.models.transformer import INPUT_NAMES
-from state_of_sparsity.models.vocabulary import PADDING
 
 SPLITS = ("train", "validation", "test")
 # Sentences that are encoded at a time.
@@ -74,33 +74,36 @@ class PackedPairs:
 
     A row holds whole sentences, and the translation of each at the same place among
     the target sentences. Every pair is in one row of every epoch, other than those with
-    a side of more than `length` tokens, which are left out.
+    a side of more than `packed_length` tokens, which are left out.
 
     Args:
       dataset: a `TranslationDataset`.
       vocabulary: a `Vocabulary`.
-      length: of a row, in tokens, for source and target alike.
+      packed_length: of a row, in tokens, for source and target alike.
 
     Attributes:
       examples: number of pairs that are packed.
       left_out: number of pairs that are too long.
+      length: of a row.
       rows_per_epoch: number of rows that all pairs fill.
       padding_share: share of an epoch's tokens, source and target, that are padding.
 
     Raises:
-      ValueError: if `length` is less than 1, or no pair is that short.
+      ValueError: if `packed_length` is less than 1, or no pair is that short.
     """
 
-    def __init__(self, dataset: TranslationDataset, vocabulary, length: int):
-        if length < 1:
-            raise ValueError(f"`length` must be at least 1. Received: {length}")
-        self.length = length
+    def __init__(self, dataset: TranslationDataset, vocabulary, packed_length: int):
+        if packed_length < 1:
+            raise ValueError(
+                f"`packed_length` must be at least 1. Received: {packed_length}"
+            )
+        self.length = length = packed_length
         self._source, self._target, self.left_out = _read(dataset, vocabulary, length)
         self.examples = len(self._source.lengths)
         if not self.examples:
             raise ValueError(
-                f"{dataset.name}: no pair of sentences has at most `length` tokens on "
-                f"either side. Received: {length}"
+                f"{dataset.name}: no pair of sentences has at most `packed_length` "
+                f"tokens on either side. Received: {length}"
             )
         kinds = self._source.lengths.astype(np.int64) * (length + 1)
         kinds += self._target.lengths
@@ -172,7 +175,7 @@ class PackedPairs:
                 np.repeat(number, lengths),
                 _ranges(np.zeros_like(lengths), lengths),
             ):
-                array = np.full(rows * self.length, PADDING, np.int32)
+                array = np.full(rows * self.length, PADDING_ID, np.int32)
                 array[places] = values
                 arrays.append(array.reshape(rows, self.length))
         return arrays
@@ -361,8 +364,8 @@ def evaluation_batches(
     def load(source, target):
         inputs = {}
         for name, side in (("source", source), ("target", target)):
-            ids = side.to_tensor(PADDING)
-            is_token = tf.cast(ids != PADDING, tf.int32)
+            ids = side.to_tensor(PADDING_ID)
+            is_token = tf.cast(ids != PADDING_ID, tf.int32)
             inputs[name] = ids
             inputs[f"{name}_segments"] = is_token
             inputs[f"{name}_positions"] = tf.range(tf.shape(ids)[1]) * is_token

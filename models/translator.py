@@ -6,7 +6,8 @@ import pathlib
 from state_of_sparsity.backend import tf
 from state_of_sparsity.export import check_free, write_saved_model
 from state_of_sparsity.models.decoding import beam_search
-from state_of_sparsity.models.transformer import END_ID, Transformer
+from state_of_sparsity.models.special_ids import END_ID, PADDING_ID
+from state_of_sparsity.models.transformer import Transformer
 from state_of_sparsity.models.vocabulary import Vocabulary
 
 
@@ -53,7 +54,7 @@ class Translator:
         # Ends the sentences that were cut, and makes one of the others' padding.
         source = tf.pad(cut, [[0, 0], [0, 1]], constant_values=END_ID)
         ends = tf.cumsum(tf.cast(source == END_ID, tf.int32), axis=1, exclusive=True)
-        source = tf.where(ends == 0, source, 0)
+        source = tf.where(ends == 0, source, PADDING_ID)
         found = beam_search(self.model, source, self.max_length, **self._search)
         blank = tf.strings.length(tf.strings.strip(strings)) == 0
         return tf.where(blank, "", self.vocabulary.decode(found.ids))

@@ -4,6 +4,7 @@ SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959) over the characters 
 are: nothing is normalized, so that decoding what was encoded gives the text back.
 """
 
+import hashlib
 import io
 import os
 import pathlib
@@ -18,8 +19,9 @@ import tensorflow as tf
 import tensorflow_text
 from sentencepiece import sentencepiece_model_pb2
 
-PADDING, END, UNKNOWN = 0, 1, 2
-PIECES = {PADDING: "<pad>", END: "</s>", UNKNOWN: "<unk>"}
+from state_of_sparsity.models.special_ids import END_ID, PADDING_ID, UNKNOWN_ID
+
+PIECES = {PADDING_ID: "<pad>", END_ID: "</s>", UNKNOWN_ID: "<unk>"}
 # SentencePiece writes spaces as U+2581 in any case, so that this rule changes nothing.
 # Without any rule, each tokenizer prints to the log that it has none.
 SPACE_RULE = "2581\t20\n"
@@ -77,13 +79,13 @@ class Vocabulary(tf.Module):
                     model_writer=model,
                     vocab_size=size,
                     model_type="unigram",
-                    pad_id=PADDING,
-                    eos_id=END,
-                    unk_id=UNKNOWN,
+                    pad_id=PADDING_ID,
+                    eos_id=END_ID,
+                    unk_id=UNKNOWN_ID,
                     bos_id=-1,
-                    pad_piece=PIECES[PADDING],
-                    eos_piece=PIECES[END],
-                    unk_piece=PIECES[UNKNOWN],
+                    pad_piece=PIECES[PADDING_ID],
+                    eos_piece=PIECES[END_ID],
+                    unk_piece=PIECES[UNKNOWN_ID],
                     normalization_rule_tsv=rule.name,
                     remove_extra_whitespaces=False,
                     add_dummy_prefix=False,
@@ -116,6 +118,11 @@ class Vocabulary(tf.Module):
         temporary.write_bytes(self._model)
         temporary.replace(path)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the SentencePiece model, in hexadecimal digits."""
+        return hashlib.sha256(self._model).hexdigest()
+
     def encode(self, strings) -> tf.RaggedTensor:
         """Ids of each string, with id 1 at the end.
 
@@ -138,10 +145,10 @@ class Vocabulary(tf.Module):
           UTF-8 strings `(batch,)`.
         """
         if isinstance(ids, tf.RaggedTensor):
-            ids = ids.to_tensor(PADDING)
+            ids = ids.to_tensor(PADDING_ID)
         ids = tf.convert_to_tensor(ids, tf.int32)
-        ends = tf.cumsum(tf.cast(ids == END, tf.int32), axis=-1)
-        pieces = tf.ragged.boolean_mask(ids, (ends == 0) & (ids != PADDING))
+        ends = tf.cumsum(tf.cast(ids == END_ID, tf.int32), axis=-1)
+        pieces = tf.ragged.boolean_mask(ids, (ends == 0) & (ids != PADDING_ID))
         text = self._live_tokenizer().detokenize(pieces)
         return tf.strings.regex_replace(text, "^ ", "")
 

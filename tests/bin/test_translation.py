@@ -192,6 +192,10 @@ def test_a_vocabulary_of_another_run_is_refused(folder, refused, tmp_path):
         other.save(folder / "vocabulary.model")
         message = refused("evaluate_transformer", f"--run_dir={folder}")
         assert "has 390 subwords and not vocabulary_size=384" in message
+        other = Vocabulary.learn(training_text(Numbers(), 500), 384)
+        other.save(folder / "vocabulary.model")
+        message = refused("evaluate_transformer", f"--run_dir={folder}")
+        assert "was trained with another vocabulary than the one that is" in message
         (folder / "vocabulary.model").write_bytes(b"nonsense")
         message = refused("evaluate_transformer", f"--run_dir={folder}")
         assert "no SentencePiece vocabulary" in message
@@ -227,7 +231,7 @@ def test_the_run_is_exported_from_strings_to_strings(folder, command, tmp_path):
         ("--dataset=wmt14_translate/de-en", "--data_dir"),
         ("--dataset=digits", "dataset must be one of numbers"),
         ("--alpha=-1", "alpha must not be negative"),
-        ("--packed_length=1", "no pair of sentences has at most"),
+        ("--packed_length=1", "no pair of sentences has at most `packed_length`"),
     ],
 )
 def test_bad_options_are_refused(refused, tmp_path, flag, message):

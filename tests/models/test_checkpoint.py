@@ -50,6 +50,16 @@ def check_refused(folder, message, model=None):
     assert contents(folder) == before
 
 
+def test_a_checkpoint_of_other_companions_is_refused(folder):
+    Checkpoint(trained(), {"vocabulary": "1"}).save(folder)
+    before = contents(folder)
+    for others in ({"vocabulary": "2"}, {}):
+        with pytest.raises(CheckpointError, match="trained with another vocabulary"):
+            Checkpoint(trained(steps=0), others).restore(folder)
+    assert contents(folder) == before
+    assert Checkpoint(trained(steps=0), {"vocabulary": "1"}).restore(folder) == 3
+
+
 def test_weights_momenta_and_steps_come_back(folder, saved):
     restored = trained(steps=0)
     assert Checkpoint(restored).restore(folder) == 3

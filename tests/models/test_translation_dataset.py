@@ -247,12 +247,16 @@ def test_less_than_a_tenth_is_padding_on_numbers(numbers_vocabulary):
 
 
 def test_no_pair_that_fits_is_an_error(dataset, vocabulary):
-    with pytest.raises(ValueError, match=r"sample: no pair.*`length`.*Received: 1$"):
+    with pytest.raises(
+        ValueError, match=r"sample: no pair.*`packed_length`.*Received: 1$"
+    ):
         PackedPairs(dataset, vocabulary, 1)
 
 
 def test_a_length_below_one_is_an_error(dataset, vocabulary):
-    with pytest.raises(ValueError, match=r"`length` must be at least 1.*Received: 0"):
+    with pytest.raises(
+        ValueError, match=r"`packed_length` must be at least 1.*Received: 0"
+    ):
         PackedPairs(dataset, vocabulary, 0)
 
 
