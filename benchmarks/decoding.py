@@ -15,7 +15,8 @@ from absl import app, flags
 
 from state_of_sparsity.backend import tf
 from state_of_sparsity.models.decoding import search_greedily
-from state_of_sparsity.models.transformer import END_ID, UNKNOWN_ID, Transformer
+from state_of_sparsity.models.special_ids import END_ID, UNKNOWN_ID
+from state_of_sparsity.models.transformer import Transformer
 
 _LAYERS = flags.DEFINE_integer("layers", 3, "Of the encoder and of the decoder.")
 _WIDTH = flags.DEFINE_integer("width", 256, "Of the Transformer.")

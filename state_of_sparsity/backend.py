@@ -4,6 +4,8 @@ Every other file takes `keras` from here. Today it is `tf_keras` (Keras 2),
 because TensorFlow Model Optimization needs it; when that changes, this file does.
 """
 
+import contextlib
+
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond
@@ -43,6 +45,7 @@ __all__ = [
     "pruning_utils",
     "raw_variable",
     "register_layer",
+    "replaced_attributes",
     "smart_cond",
     "tf",
 ]
@@ -118,6 +121,20 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     else:
         keras.layers.Layer.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
+
+
+@contextlib.contextmanager
+def replaced_attributes(layer, values):
+    """Gives a layer other attributes for a while, unseen by Keras's tracking."""
+    attributes = vars(layer)
+    kept = {name: attributes[name] for name in values if name in attributes}
+    attributes.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del attributes[name]
+        attributes.update(kept)
 
 
 def register_layer(cls: type) -> type:

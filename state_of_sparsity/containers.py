@@ -7,6 +7,7 @@ the plain one, notes in its configuration which technique each layer has, and ma
 the layers sparse again, be it at once or when the plain class comes to make them.
 """
 
+import contextlib
 import functools
 import importlib
 
@@ -16,12 +17,17 @@ from state_of_sparsity.backend import (
     is_functional,
     keras,
     register_layer,
+    replaced_attributes,
 )
-from state_of_sparsity.copying import converted, held_layers, join
+from state_of_sparsity.copying import (
+    Copier,
+    held_layers,
+    join,
+    layers_in,
+    own_attributes,
+)
 from state_of_sparsity.techniques.base import restored_technique, saved_technique
 from state_of_sparsity.weights import is_sparse
-
-_SEPARATOR = "/"
 
 
 @register_layer
@@ -30,51 +36,64 @@ class SparseContainer:
 
     Attributes:
       plain_class: the class of the container in a dense model.
+      restoration: of its sparse layers; None but from loading to the first call.
     """
 
-    plain_class: type[keras.layers.Layer]
+    plain_class: type[keras.layers.Layer] | None = None
+    restoration: "_Restoration | None" = None
 
     def get_config(self):
-        cls = self.plain_class
+        cls, plain_config = self.plain_class, super().get_config
+        # Keras looks whether `get_config` is its own, and then knows another way.
+        with replaced_attributes(self, {"get_config": plain_config}):
+            config = plain_config()
         return {
             "name": self.name,
             "plain": {
                 "registered_name": keras.utils.get_registered_name(cls),
                 "module": cls.__module__,
                 "name": cls.__name__,
-                "config": super().get_config(),
+                "config": config,
             },
             "layers": {
                 path: saved
-                for path, layer in _each_once(_layers_within(self))
+                for path, layer in _layers_within(self)
                 if (saved := _saved(layer))
             },
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        plain = config["plain"]
         with keras.utils.custom_object_scope(custom_objects or {}):
-            container = _class_of(plain).from_config(dict(plain["config"]))
-        return _sparse_again(container, "", dict(config["layers"]))
+            plain_class = cls.plain_class or _class_of(config["plain"])
+            container = plain_class.from_config(dict(config["plain"]["config"]))
+        return _Restoration(config["layers"]).restored(container, "")
 
     def __setattr__(self, name, value):
-        awaited = vars(self).get("_awaited_layers")
-        if awaited:
-            value = _sparse_again(value, name, awaited)
+        if self.restoration is not None:
+            value = self.restoration.restored(value, name)
         super().__setattr__(name, value)
 
     def __call__(self, *args, **kwargs):
         outputs = super().__call__(*args, **kwargs)
-        awaited = vars(self).get("_awaited_layers")
-        if awaited:
-            raise ValueError(
-                f"The sparse layers {sorted(awaited)} of {self.plain_class.__name__} "
-                f"{self.name!r} cannot be restored, since it does not make them in its "
-                "__init__, nor sets them as attributes in build or call. Build the "
-                "model, call sos.sparsify, and load its weights instead."
-            )
+        if self.restoration is not None:
+            self._end_restoration()
         return outputs
+
+    def _end_restoration(self):
+        """Raises if the container still has plain layers where it had sparse ones."""
+        inner = [x for _, x in _layers_within(self) if isinstance(x, SparseContainer)]
+        for container in (self, *inner):
+            if container.restoration is None:
+                continue
+            if container.restoration.awaited:
+                raise ValueError(
+                    f"{container.plain_class.__name__} {container.name!r} was saved "
+                    f"with sparse layers at {sorted(container.restoration.awaited)}, "
+                    "and has not made them there in its __init__ or build. Make them "
+                    "so, or build the model, call sos.sparsify, and load its weights."
+                )
+            del vars(container)["restoration"]
 
 
 @functools.cache
@@ -82,13 +101,34 @@ def container_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     """The class of containers of sparse layers that derives from a plain class."""
     if issubclass(cls, SparseContainer):
         return cls
+    members = {"plain_class": cls}
+    # Keras asks whether a class has a `build` of its own.
+    if not hasattr(cls.build, "_is_default"):
+        members["build"] = _build
     # All go by the name of this one, which is registered: a process that loads a model
     # has not made the class yet.
-    name = SparseContainer.__name__
-    return type(name, (SparseContainer, cls), {"plain_class": cls})
+    return type(SparseContainer.__name__, (SparseContainer, cls), members)
 
 
-def is_container_of(layer, wanted) -> bool:
+def _build(self, input_shape):
+    """Builds a container, and makes sparse what it has put into lists."""
+    self.plain_class.build(self, input_shape)
+    if self.restoration is None:
+        return
+    attributes = [(n, v) for n, v in own_attributes(self) if any(layers_in(v, n))]
+    values = {
+        name: self.restoration.restored(value, name) for name, value in attributes
+    }
+    if all(values[name] is value for name, value in attributes):
+        return
+    # All of them anew, since Keras orders weights by when an attribute was set.
+    for name in values:
+        delattr(self, name)
+    for name, value in values.items():
+        setattr(self, name, value)
+
+
+def is_container_of(layer: keras.layers.Layer, wanted) -> bool:
     """Whether Keras makes a layer by itself that holds layers that are `wanted`.
 
     Sequential and functional models tell of the layers in them.
@@ -102,42 +142,35 @@ def is_container_of(layer, wanted) -> bool:
     )
 
 
-def _layers_within(layer, path="", around=()):
-    """Pairs of a path and a layer, for all layers at any depth."""
-    if is_sparse(layer) or any(layer is outer for outer in around):
+def _layers_within(layer, path="", seen=None):
+    """Pairs of a path and a layer, for all layers at any depth, each layer once."""
+    seen = {id(layer)} if seen is None else seen
+    if is_sparse(layer):
         return
     for key, inner in held_layers(layer):
-        inner_path = join(path, key)
-        yield inner_path, inner
-        yield from _layers_within(inner, inner_path, (*around, layer))
-
-
-def _each_once(places):
-    """A layer that is held in several places counts where it comes first."""
-    seen = set()
-    for path, layer in places:
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield path, layer
+        if id(inner) not in seen:
+            seen.add(id(inner))
+            inner_path = join(path, key)
+            yield inner_path, inner
+            yield from _layers_within(inner, inner_path, seen)
 
 
 def _saved(layer):
-    """What a layer inside of a container needs, to be what it was."""
+    """What a layer inside of a container needs to be what it was, if anything."""
     if is_sparse(layer):
         return saved_technique(layer)
-    # Made by a custom layer, it makes its own layers in its first call, when values
-    # from a SavedModel have been assigned: Keras loses those of dense models so.
+    # Attention makes its projections at its first call. If a custom layer has made the
+    # attention, that is too late for the values of a SavedModel.
     if isinstance(layer, keras.layers.MultiHeadAttention):
         return attention_shapes(layer)
     return None
 
 
 def _class_of(plain):
-    registered = keras.utils.get_registered_object(plain["registered_name"])
-    if registered is not None:
-        return registered
-    module = importlib.import_module(plain["module"])
-    cls = getattr(module, plain["name"], None)
+    cls = keras.utils.get_registered_object(plain["registered_name"])
+    if cls is None:
+        with contextlib.suppress(ModuleNotFoundError):
+            cls = getattr(importlib.import_module(plain["module"]), plain["name"], None)
     if cls is None:
         raise ValueError(
             f"Unknown class {plain['registered_name']!r}: import the module that "
@@ -147,37 +180,59 @@ def _class_of(plain):
     return cls
 
 
-def _sparse_again(value, path, awaited):
-    """A value in which the layers awaited are sparse.
+class _Restoration:
+    """Makes layers of a container sparse again as they come up.
 
     Args:
-      value: a container, or what one of its attributes is set to.
-      path: of the value within the container whose attribute it is.
-      awaited: `{path: what was saved}` for layers of the container. Those that are
-        found, or left to a container within, are taken out.
+      saved: `{path: what _saved said of the layer there}`.
+
+    Attributes:
+      awaited: what is left of that, for layers that have not come up yet.
     """
 
-    def is_within(outer):
-        return any(not outer or p.startswith(outer + _SEPARATOR) for p in awaited)
+    def __init__(self, saved):
+        self.awaited = dict(saved)
+        self._copier = Copier(self._replace)
 
-    def replace(layer, path, copy):
-        if path in awaited and isinstance(layer, keras.layers.MultiHeadAttention):
-            build_attention(layer, awaited.pop(path))
-        elif path in awaited:
-            saved = awaited.pop(path)
-            # A wrapper such as TimeDistributed tells of its layer in its configuration.
+    def restored(self, value, path):
+        """What to set an attribute of the container to, or the container at path ""."""
+        if any(
+            place in self.awaited
+            or self._below(place)
+            or self._copier.has_replaced(layer)
+            for place, layer in layers_in(value, path)
+        ):
+            return self._copier.value(value, path)
+        return value
+
+    def _below(self, path):
+        """The paths awaited within a layer."""
+        return [p for p in self.awaited if not path or p.startswith(join(path, ""))]
+
+    def _replace(self, layer, path, copy):
+        saved = self.awaited.pop(path, None)
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            if saved:
+                build_attention(layer, saved)
+        elif saved:
+            # What a wrapper such as TimeDistributed holds is in its configuration.
             if is_sparse(layer):
                 return layer
             return restored_technique(saved).sparse_layer(layer, copy, saved["index"])
-        if is_functional(layer) or not is_within(path):
-            return None
-        container = copy(layer, container_class(type(layer)))
-        left = [p for p in awaited if not path or p.startswith(path + _SEPARATOR)]
-        vars(container)["_awaited_layers"] = {
-            p.removeprefix(path + _SEPARATOR): awaited.pop(p) for p in left
-        }
-        return container
+        if isinstance(layer, SparseContainer):
+            # Was itself in a configuration, and looks after its layers.
+            for inner_path in self._below(path):
+                del self.awaited[inner_path]
+        if not self._below(path):
+            return layer
+        return None if is_functional(layer) else self._container(layer, path, copy)
 
-    if path and path not in awaited and not is_within(path):
-        return value
-    return converted(value, replace, path)
+    def _container(self, layer, path, copy):
+        container = copy(layer, container_class(type(layer)))
+        left = {
+            inner_path.removeprefix(join(path, "")): self.awaited.pop(inner_path)
+            for inner_path in self._below(path)
+        }
+        # Not an attribute to Keras, which would save it.
+        vars(container)["restoration"] = _Restoration(left)
+        return container

@@ -139,7 +139,7 @@ def strip(model: keras.Model, log_alpha_threshold: float | None = None) -> keras
         if is_sparse(layer):
             return plain_layer(layer, copy)
         if isinstance(layer, SparseContainer):
-            return copy(layer, layer.plain_class)
+            return copy(layer, layer.plain_class, ("restoration",))
         return None
 
     with deployed_at(model, log_alpha_threshold), _scope_of(model):

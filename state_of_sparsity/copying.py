@@ -24,6 +24,8 @@ from state_of_sparsity.backend import (
 # What Keras's own `__init__` makes anew, and yet belongs to the copy.
 _CARRIED = (
     "_activity_regularizer",
+    "_auto_config",
+    "_auto_get_config",
     "_autocast",
     "_build_input_shape",
     "_dynamic",
@@ -40,12 +42,12 @@ _WEIGHT_LISTS = ("_trainable_weights", "_non_trainable_weights")
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
 
-def converted(value: Any, replace: Replace, path: str = "") -> Any:
+def converted(value: keras.layers.Layer, replace: Replace) -> keras.layers.Layer:
     """A copy of a model or a layer with variables of its own.
 
     Args:
-      value: Sequential, functional or subclassed models and layers, which may hold
-        others, or lists, tuples and dictionaries of them. Models are built.
+      value: a built Sequential, functional or subclassed model, or a layer; models and
+        layers inside of it are copied the same way.
       replace: called as `replace(layer, path, copy)` for every layer before it is
         copied, the outermost first. It returns the layer to stand in its place, or
         None for a plain copy. `path` says where the layer is held: attributes, keys of
@@ -53,12 +55,11 @@ def converted(value: Any, replace: Replace, path: str = "") -> Any:
         `copy(layer, cls=None, without=())` makes a copy of a layer, of another class
         if given, without the attributes named: not their values, nor, if one is a
         method, the loss that it computes.
-      path: of the value itself.
 
     Returns:
-      The same with copies in place of layers; models are not compiled.
+      A model that is not compiled, or a layer.
     """
-    return _Copier(replace).value(value, path)
+    return Copier(replace).value(value, "")
 
 
 def held_layers(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -67,26 +68,41 @@ def held_layers(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.L
         for position, inner in enumerate(layer.layers):
             yield str(position), inner
         return
-    for name, value in vars(layer).items():
-        if name not in _keras_attributes():
-            yield from _layers_in(value, name)
+    for name, value in own_attributes(layer):
+        yield from layers_in(value, name)
 
 
-def _layers_in(value, path):
+def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
+    """Names and values of the attributes that a layer does not have from Keras."""
+    from_keras = _keras_attributes(isinstance(layer, keras.Model))
+    return [
+        (name, value)
+        for name, value in vars(layer).items()
+        # Saving a SavedModel leaves methods of a layer among its attributes.
+        if name not in from_keras and not _is_method_of(layer, name, value)
+    ]
+
+
+def layers_in(value: Any, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The layers in the value of an attribute of that name, by path."""
     if isinstance(value, keras.metrics.Metric):
         return
     if isinstance(value, keras.layers.Layer):
         yield path, value
     elif isinstance(value, list | tuple):
         for position, item in enumerate(value):
-            yield from _layers_in(item, join(path, str(position)))
+            yield from layers_in(item, join(path, str(position)))
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _layers_in(item, join(path, str(key)))
+            yield from layers_in(item, join(path, _escaped(key)))
 
 
-class _Copier:
-    """Copies everything once, however often it is used."""
+class Copier:
+    """Copies everything once, however often it is used.
+
+    Args:
+      replace: as of `converted`.
+    """
 
     def __init__(self, replace: Replace):
         self._replace = replace
@@ -120,7 +136,6 @@ class _Copier:
 
     def _copy_attributes(self, layer, cls, without, path):
         new = fresh_layer(layer, cls)
-        keras_attributes = set(vars(new)) | _keras_attributes()
         left_out = [getattr(layer, name) for name in without]
         # Before its parts, which may refer back to it.
         self._remember(layer, new)
@@ -135,9 +150,9 @@ class _Copier:
                 new._callable_losses.append(self.value(loss, path))
         # Keras makes this attribute with the first thing that it tracks.
         tracked = vars(layer).get("_self_unconditional_dependency_names", {})
-        for name, value in vars(layer).items():
+        for name, value in own_attributes(layer):
             # TF-MOT hangs this on a layer; it refers to the layer's own variables.
-            if name in keras_attributes or name in (*without, "get_prunable_weights"):
+            if name in (*without, "get_prunable_weights"):
                 continue
             copied = self.value(value, join(path, name))
             if name in tracked:
@@ -147,8 +162,15 @@ class _Copier:
                 vars(new)[name] = copied
         return new
 
+    def has_replaced(self, layer: keras.layers.Layer) -> bool:
+        """Whether another layer stands for this one already."""
+        return self._copies.get(id(layer), layer) is not layer
+
     def value(self, value, path):
-        """What stands in the copy for the value of an attribute."""
+        """What stands in the copy for the value of the attribute at a path.
+
+        Lists, tuples and dictionaries come back with copies in place of layers.
+        """
         if isinstance(value, keras.metrics.Metric):
             return value
         if isinstance(value, keras.layers.Layer):
@@ -159,7 +181,8 @@ class _Copier:
             return self._items(value, path)
         if isinstance(value, dict):
             return {
-                key: self.value(v, join(path, str(key))) for key, v in value.items()
+                key: self.value(v, join(path, _escaped(key)))
+                for key, v in value.items()
             }
         if isinstance(value, tuple):
             items = self._items(value, path)
@@ -204,10 +227,28 @@ def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
+def _escaped(key):
+    """The key of a dictionary as part of a path."""
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def _is_method_of(layer, name, value):
+    return (
+        isinstance(value, types.MethodType)
+        and value.__self__ is layer
+        and hasattr(type(layer), name)
+    )
+
+
 @functools.cache
-def _keras_attributes():
-    """Names of the attributes that layers and models have from Keras."""
+def _keras_attributes(of_model):
+    """Names of the attributes that layers or models have from Keras."""
+    if not of_model:
+        layer = keras.layers.Layer()
+        # Some come with the first thing that is tracked.
+        layer.inner = keras.layers.Layer()
+        return frozenset(vars(layer)) - {"inner"}
     model = keras.Sequential()
     # Some come with `compile` and `fit`.
     model.compile()
-    return frozenset(vars(model)) | frozenset(vars(keras.layers.Layer())) | {"history"}
+    return frozenset(vars(model)) | {"history"}

@@ -72,6 +72,55 @@ class Subclassed(keras.Model):
         return self.logits(self.nested(inputs))
 
 
+@keras.utils.register_keras_serializable("tests")
+class Appends(keras.layers.Layer):
+    """Appends to lists in `build`, holds a layer twice, and has no `get_config`."""
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+        self.parts = []
+        # A name that models have for something else.
+        self.outputs = keras.layers.Dense(3)
+
+    def build(self, input_shape):
+        units = input_shape[-1]
+        # HDF5 files need names that differ.
+        for name in ("first", "second"):
+            self.parts.append(keras.layers.Dense(units, name=name))
+        twice = keras.layers.Dense(units, name="twice")
+        self.one = twice
+        self.more = {"a/b": twice, "a": keras.layers.Dense(units, name="last")}
+        super().build(input_shape)
+
+    def call(self, inputs):
+        for part in [*self.parts, self.one, *self.more.values(), self.outputs]:
+            inputs = self.scale * part(inputs)
+        return inputs
+
+
+@keras.utils.register_keras_serializable("tests")
+class Around(keras.layers.Layer):
+    """Holds a layer that it is given."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+        self.own = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.own(self.inner(inputs))
+
+    def get_config(self):
+        inner = keras.layers.serialize(self.inner)
+        return {**super().get_config(), "inner": inner}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(keras.layers.deserialize(config.pop("inner")), **config)
+
+
 class Late(keras.layers.Layer):
     """Puts a layer into a list that it has already."""
 
@@ -114,12 +163,13 @@ CONTAINERS = {
         keras.layers.TimeDistributed(Lists(3))
     ),
     "lists": lambda: functional(Lists(3)),
+    "appends": lambda: functional(Appends(0.5)),
     "nested": lambda: functional(Nested()),
     "subclassed": subclassed,
 }
 
 
-FAST = ("attention", "lists")
+FAST = (("attention", 0), ("attention", 2), ("appends", 1))
 
 
 @pytest.fixture
@@ -141,12 +191,17 @@ def trained(model, technique, inputs):
     return sparse
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "technique"),
     [
-        kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow)
+        pytest.param(
+            kind,
+            technique,
+            marks=() if (kind, index) in FAST else pytest.mark.slow,
+            id=f"{kind}-{technique.technique_name()}",
+        )
         for kind in CONTAINERS
+        for index, technique in enumerate(TECHNIQUES)
     ],
 )
 def test_a_model_with_a_container_is_saved_and_loaded(
@@ -236,7 +291,10 @@ def test_a_layer_that_cannot_be_restored_is_an_error_and_never_dense(tmp_path):
     sparse.save(tmp_path / "model.keras")
     with (
         keras.utils.custom_object_scope({"Late": Late}),
-        pytest.raises(ValueError, match=r"\['parts/0'\] of Late 'late' cannot be"),
+        pytest.raises(
+            ValueError,
+            match=r"Late 'late' was saved with sparse layers at \['parts/0'\]",
+        ),
     ):
         keras.models.load_model(tmp_path / "model.keras")
 
@@ -254,6 +312,32 @@ def test_classes_come_from_custom_objects_too(inputs, tmp_path):
         np.testing.assert_allclose(loaded(inputs), sparse(inputs), atol=1e-6)
         with pytest.raises(ValueError, match="Unknown class 'Own'"):
             keras.models.load_model(path)
+
+
+def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
+    inputs, tmp_path
+):
+    shared = Lists(3)
+    x = keras.Input((STEPS, FEATURES))
+    model = keras.Model(x, Around(shared)(x) + Around(shared)(x))
+    for technique in TECHNIQUES[:2]:
+        sparse = trained(model, technique, inputs)
+        sparse.save(tmp_path / "model")
+        loaded = keras.models.load_model(tmp_path / "model")
+        np.testing.assert_allclose(loaded(inputs), sparse(inputs), atol=1e-6)
+        assert len(list(sites(loaded))) == len(list(sites(sparse))) == 4
+
+
+def test_a_model_that_was_saved_is_sparsified_and_stripped(inputs, tmp_path):
+    model = functional(keras.layers.Bidirectional(keras.layers.GRU(3)))
+    # Keras leaves the methods of a layer that is written to a SavedModel among the
+    # layer's attributes.
+    model.save(tmp_path / "dense")
+    sparse = trained(model, TECHNIQUES[1], inputs)
+    noisy = [sparse(inputs, training=True).numpy() for _ in range(2)]
+    assert np.abs(noisy[0] - noisy[1]).max() > 1e-3
+    sparse.save(tmp_path / "sparse")
+    np.testing.assert_allclose(sos.strip(sparse)(inputs), sparse(inputs), atol=1e-6)
 
 
 def test_clones_stay_sparse(inputs):

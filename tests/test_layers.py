@@ -720,7 +720,9 @@ def test_a_bidirectional_layer_of_learned_layers_is_stripped(technique, rng):
     ids=lambda t: t.technique_name(),
 )
 # Keras's ".weights.h5" passes over layers in a dictionary in a list, dense ones too.
-@pytest.mark.parametrize("file", ["model.h5", "model"])
+@pytest.mark.parametrize(
+    "file", ["model.h5", pytest.param("model", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
 def test_weights_of_any_model_load_into_one_that_is_sparsified_again(
     kind, technique, file, rng, tmp_path

@@ -115,6 +115,9 @@ def test_replicas_have_the_same_masks_as_one_device(kind, technique, mirrored, r
         assert site.layer.pruning_step.numpy() == 8
     for layer in sos.sparsity_report(distributed).layers:
         assert layer.zeros == round(0.7 * layer.size)
+    # Outside of the scope, too.
+    stripped = sos.strip(distributed)
+    np.testing.assert_allclose(distributed(inputs), stripped(inputs), atol=1e-6)
     if isinstance(technique, sos.RandomPruning):
         alone = sos.weight_masks(train())
         for name, mask in sos.weight_masks(distributed).items():

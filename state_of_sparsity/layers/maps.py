@@ -1,10 +1,7 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.backend import tf
-from state_of_sparsity.layers.reparameterized import (
-    Reparameterized,
-    replaced_attributes,
-)
+from state_of_sparsity.backend import replaced_attributes, tf
+from state_of_sparsity.layers.reparameterized import Reparameterized
 from state_of_sparsity.layers.tied_embedding import check_ids, transposed_map
 
 

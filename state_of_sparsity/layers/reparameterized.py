@@ -1,6 +1,5 @@
 """What all layers of the reparameterization family have in common."""
 
-import contextlib
 import dataclasses
 from typing import ClassVar
 
@@ -120,20 +119,6 @@ class Reparameterized:
 
     def get_config(self):
         return {**super().get_config(), **self.technique.get_config()}
-
-
-@contextlib.contextmanager
-def replaced_attributes(layer, values):
-    """Gives a layer other attributes for a while, unseen by Keras's tracking."""
-    attributes = vars(layer)
-    kept = {name: attributes[name] for name in values if name in attributes}
-    attributes.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del attributes[name]
-        attributes.update(kept)
 
 
 @technique_name.register

@@ -62,11 +62,9 @@ class Technique(abc.ABC):
 
 
 def saved_technique(layer: keras.layers.Layer) -> dict:
-    """What the configuration of a layer or a container says of a layer's technique.
-
-    Written out, since Keras serializes an object in another way for each of its file
-    formats.
-    """
+    """What the configuration of a layer or a container says of a layer's technique."""
+    # Written out, since Keras serializes an object in another way for each of its file
+    # formats.
     return {
         "registered_name": keras.utils.get_registered_name(type(layer.technique)),
         "config": layer.technique.get_config(),

@@ -252,7 +252,7 @@ class _MaskUpdate:
         lowest_kept = tf.reduce_min(tf.where(keep, score, score.dtype.max))
         for variable, value in ((mask, keep), (threshold, lowest_kept)):
             value = tf.cast(value, variable.dtype)
-            strategy.extended.update(variable, _assign, args=(value,))
+            _update(strategy, _assign, variable, value)
 
     @tf.autograph.experimental.do_not_convert
     def weight_mask_op(self):
@@ -261,7 +261,7 @@ class _MaskUpdate:
         def apply(strategy):
             for variables in self._wrapper.pruning_vars:
                 weight, mask, _ = map(raw_variable, variables)
-                strategy.extended.update(weight, _multiply, args=(mask,))
+                _update(strategy, _multiply, weight, mask)
 
         _across_replicas(apply)
 
@@ -273,6 +273,15 @@ def _across_replicas(update):
         update(tf.distribute.get_strategy())
     else:
         context.merge_call(update)
+
+
+def _update(strategy, function, variable, value):
+    """Calls `function(variable, value)` for the copy of each replica."""
+    if tf.distribute.has_strategy():
+        strategy.extended.update(variable, function, args=(value,))
+    else:
+        # Outside of its strategy's scope, a variable takes care of its copies.
+        function(variable, value)
 
 
 def _assign(variable, value):

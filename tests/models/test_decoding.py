@@ -14,7 +14,8 @@ from state_of_sparsity.models.decoding import (
     search_beams,
     search_greedily,
 )
-from state_of_sparsity.models.transformer import END_ID, INPUT_NAMES, Transformer
+from state_of_sparsity.models.special_ids import END_ID
+from state_of_sparsity.models.transformer import INPUT_NAMES, Transformer
 
 VOCABULARY = 12
 MAX_LENGTH = 9

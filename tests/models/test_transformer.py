@@ -8,8 +8,8 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.models.decoding import beam_search
+from state_of_sparsity.models.special_ids import END_ID
 from state_of_sparsity.models.transformer import (
-    END_ID,
     INPUT_NAMES,
     Transformer,
     shifted_right,
