@@ -53,8 +53,8 @@ def _log_warnings_only():
 
 def _show_in_help(doc):
     # absl shows the docstring and the flags of the script, and a console script has
-    # neither.
-    sys.modules["__main__"].__doc__ = doc
+    # neither. It puts the name of the script where a docstring has "%s", or "% s".
+    sys.modules["__main__"].__doc__ = doc.replace("%", "%%")
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         if module.startswith(_PACKAGE):
             for flag in defined:

@@ -44,6 +44,7 @@ def test_help_shows_all_flags(as_module):
     else:
         _, help_, _ = finish(start("train_resnet50", "--help"))
     assert "Trains a ResNet on images" in help_
+    assert "90 % sparse by magnitude" in help_
     names = {"output_dir", "technique", "override", "sparsity", "block_size"}
     names |= {field.name for field in dataclasses.fields(ImageOptions)}
     for name in names:
