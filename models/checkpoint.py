@@ -24,9 +24,10 @@ class Checkpoint:
     def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
         self._model = model
         self._companions = _Companions(companions or {})
-        self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, companions=self._companions
-        )
+        parts = {"model": model, "optimizer": model.optimizer}
+        if companions:
+            parts["companions"] = self._companions
+        self._checkpoint = tf.train.Checkpoint(**parts)
         # The step of the newest checkpoint that is complete.
         self.step_on_disk = 0
 
