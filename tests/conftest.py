@@ -1,6 +1,7 @@
 """Shared by all tests. TensorFlow is imported once, with two CPU devices."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -8,6 +9,11 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.backend import keras, tf
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them
+# the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Has to be said before TensorFlow makes its first tensor.
 tf.config.set_logical_device_configuration(

@@ -232,15 +232,25 @@ class _MaskUpdate:
         # since a branch that is not taken still passes its nodes by.
         @tf.function(autograph=False, experimental_attributes={"_noinline": True})
         def renew():
-            step = tf.convert_to_tensor(counter)
-            tf.debugging.Assert(step > 0, [MISSING_CALLBACK])
-            _, sparsity = schedule(step)
+            _, sparsity = schedule(tf.convert_to_tensor(counter))
             for position, variables in enumerate(self._wrapper.pruning_vars):
                 self._renew(strategy, position, *map(raw_variable, variables), sparsity)
 
         step = tf.convert_to_tensor(counter)
         due, _ = schedule(step)
-        tf.cond(due | (step < 1), lambda: renew() or tf.no_op(), tf.no_op)
+        not_counted = step < 1
+
+        def check_and_renew():
+            # The check is outside of the node. As soon as one fails, what other nodes
+            # do is cancelled, and that might be the error that shows.
+            check = tf.raw_ops.Assert(
+                condition=tf.logical_not(not_counted), data=[MISSING_CALLBACK]
+            )
+            with tf.control_dependencies([check] if check is not None else []):
+                renew()
+                return tf.no_op()
+
+        tf.cond(due | not_counted, check_and_renew, tf.no_op)
 
     def _renew(self, strategy, position, weight, mask, threshold, sparsity):
         technique = self._wrapper.technique
