@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import pathlib
 import sys
 import tarfile
@@ -37,8 +38,12 @@ def run(main, doc: str) -> None:
             sys.exit(2)
         except KeyboardInterrupt as interruption:
             # The progress bar leaves its line unfinished.
-            print(f"\n{name}: {interruption or 'interrupted.'}", file=sys.stderr)
+            print(f"\n{name}: {str(interruption) or 'interrupted.'}", file=sys.stderr)
             sys.exit(130)
+        except BrokenPipeError:
+            # As by `head`. Python would try once more to write what is left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
     app.run(main_with_messages)
 

@@ -14,6 +14,7 @@ run's folder.
 from absl import flags
 
 from state_of_sparsity.bin import app, evaluation
+from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.models import bleu
 
 flags.DEFINE_string("run_dir", "runs/transformer", "A folder of train_transformer.")
@@ -32,11 +33,17 @@ def main():
 
 
 def _score(task, deployed, split):
+    by_words = flags.FLAGS.bleu == "tokenized_compound_split"
+    if by_words and task.dataset.bleu_tokenizer == "char":
+        raise UsageError(
+            f"--bleu={flags.FLAGS.bleu} counts sequences of four words, and a sentence "
+            f"of {task.dataset.name} is one word: use --bleu=sacrebleu."
+        )
     translated = task.translate(deployed, split)
-    if flags.FLAGS.bleu == "sacrebleu":
-        quality, signature = task.bleu(*translated)
-    else:
+    if by_words:
         quality, signature = bleu.tokenized_compound_split_bleu(*translated)
+    else:
+        quality, signature = task.bleu(*translated)
     return {"quality": quality, "signature": signature}
 
 

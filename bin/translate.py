@@ -78,7 +78,12 @@ def _writer(path):
     with app.usage_errors(f"--output={path}"):
         file = temporary.open("wb")
     with file:
-        yield file.write
+        try:
+            yield file.write
+        except KeyboardInterrupt as interruption:
+            raise KeyboardInterrupt(
+                f"interrupted; what was translated is in {temporary}."
+            ) from interruption
     if not special:
         with app.usage_errors(f"--output={path}"):
             temporary.replace(target)

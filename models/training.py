@@ -173,6 +173,8 @@ def train(
         folder.start()
         task.write_assets(folder)
         folder.keep_metrics_until(step)
+        if step:
+            print(f"Going on from step {step:,} of {task.options.train_steps:,}.")
         stack.enter_context(_interrupted_by_sigterm())
         try:
             _fit(task, model, folder, checkpoint, step)

@@ -78,7 +78,10 @@ def _positions(layer):
     plain = plain_layer_of(layer)
     counted = isinstance(plain, (keras.layers.Dense, *_CONVOLUTIONS))
     if not counted or isinstance(plain, _NOT_CONVOLUTIONS):
-        raise ValueError(f"No rule to count the operations of layer {layer!r}.")
+        raise ValueError(
+            f"No rule to count the operations of layer {layer.name!r} of kind "
+            f"{type(plain).__name__}: there are some for Dense and convolutions."
+        )
     channels_first = getattr(plain, "data_format", None) == "channels_first"
     count = 0
     for node in range(len(layer.inbound_nodes)):

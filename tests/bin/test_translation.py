@@ -85,16 +85,20 @@ def test_result_counts_the_operations_of_a_token_pair(folder):
     assert len(names) == 1 + 6 + 10
 
 
-def test_evaluation_says_the_score_of_the_result_and_its_signature(folder, command):
+def test_evaluation_says_the_score_of_the_result_and_its_signature(
+    folder, command, refused, monkeypatch
+):
     outcome = command("evaluate_transformer", f"--run_dir={folder}")
     assert outcome.code == 0, outcome
     scores = json.loads(outcome.out)
     result = json.loads((folder / "result.json").read_text())
     assert scores["quality"] == pytest.approx(result["quality"])
     assert "tok:char" in scores["signature"]
-    outcome = command(
-        "evaluate_transformer", f"--run_dir={folder}", "--bleu=tokenized_compound_split"
-    )
+    by_words = f"--run_dir={folder}", "--bleu=tokenized_compound_split"
+    message = refused("evaluate_transformer", *by_words)
+    assert "a sentence of numbers is one word: use --bleu=sacrebleu" in message
+    monkeypatch.setattr(Numbers, "bleu_tokenizer", "13a")
+    outcome = command("evaluate_transformer", *by_words)
     assert "tok:none" in json.loads(outcome.out)["signature"]
 
 
@@ -132,6 +136,30 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_
         "english.txt",
         "german.txt",
     ]
+
+
+def test_what_was_translated_before_an_interruption_is_kept(
+    folder, command, tmp_path, monkeypatch
+):
+    source = tmp_path / "english.txt"
+    source.write_text("one\n" * 5, encoding="utf-8")
+
+    def interrupted(bar, count):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tqdm.tqdm.update", interrupted)
+    outcome = command(
+        "translate",
+        f"--model={folder}",
+        f"--input={source}",
+        f"--output={tmp_path / 'german.txt'}",
+        "--batch_size=2",
+    )
+    assert outcome.code == 130
+    partial = tmp_path / ".german.txt.new"
+    assert f"interrupted; what was translated is in {partial}." in outcome.err
+    assert partial.read_bytes().count(b"\n") == 2
+    assert not (tmp_path / "german.txt").exists()
 
 
 def test_an_empty_file_is_said_to_be_empty(folder, command, tmp_path):
