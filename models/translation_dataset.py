@@ -97,20 +97,22 @@ class PackedPairs:
             raise ValueError(
                 f"`packed_length` must be at least 1. Received: {packed_length}"
             )
-        self.length = length = packed_length
-        self._source, self._target, self.left_out = _read(dataset, vocabulary, length)
+        self.length = packed_length
+        self._source, self._target, self.left_out = _read(
+            dataset, vocabulary, packed_length
+        )
         self.examples = len(self._source.lengths)
         if not self.examples:
             raise ValueError(
                 f"{dataset.name}: no pair of sentences has at most `packed_length` "
-                f"tokens on either side. Received: {length}"
+                f"tokens on either side. Received: {packed_length}"
             )
-        kinds = self._source.lengths.astype(np.int64) * (length + 1)
+        kinds = self._source.lengths.astype(np.int64) * (packed_length + 1)
         kinds += self._target.lengths
-        self._rows = _Rows(kinds, length)
+        self._rows = _Rows(kinds, packed_length)
         self.rows_per_epoch = len(self._rows.starts) - 1
         tokens = len(self._source.values) + len(self._target.values)
-        self.padding_share = 1 - tokens / (2 * self.rows_per_epoch * length)
+        self.padding_share = 1 - tokens / (2 * self.rows_per_epoch * packed_length)
         # A batch may run across the border of two epochs.
         self._epoch = functools.lru_cache(maxsize=2)(self._rows.epoch)
 
