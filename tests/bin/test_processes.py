@@ -52,6 +52,24 @@ def test_help_shows_all_flags(as_module):
 
 
 @pytest.mark.slow
+def test_a_pipe_that_is_closed_is_no_traceback():
+    program = """
+import sys
+from state_of_sparsity.bin import app
+sys.argv = ["translate"]
+app.run(lambda: print("x" * 2**20, flush=True), "Writes a line.")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.read(1)
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(timeout=300) == 1
+    assert "BrokenPipeError" not in err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BINARIES[1:])
 def test_each_console_script_says_what_it_does(name):
     _, help_, err = finish(start(name, "--help"))

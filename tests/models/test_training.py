@@ -118,14 +118,16 @@ def kill(*args):
 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
-    tiny_run, pruning, finished, monkeypatch
+    tiny_run, pruning, finished, monkeypatch, capsys
 ):
     undo = interrupt_at(monkeypatch, 7, kill)
     with pytest.raises(Killed):
         tiny_run(pruning).train()
     undo()
+    assert "Going on" not in capsys.readouterr().out
     resumed = tiny_run(pruning)
     resumed.train()
+    assert "Going on from step 4 of 12." in capsys.readouterr().out
     check_same(finished, resumed)
     # All of them, the loss too.
     assert rows(finished) == rows(resumed)
