@@ -28,7 +28,7 @@ def run(main, doc: str) -> None:
     name = pathlib.Path(sys.argv[0]).stem
 
     def main_with_messages(argv):
-        _log_warnings_only()
+        log_what_concerns_users()
         if argv[1:]:
             sys.exit(f"{name}: this is not a flag: {argv[1]} (see {name} --help)")
         try:
@@ -48,12 +48,19 @@ def run(main, doc: str) -> None:
     app.run(main_with_messages)
 
 
-def _log_warnings_only():
-    """Unless --verbosity says otherwise: the progress bar says the rest."""
+def log_what_concerns_users():
+    """Warnings, unless --verbosity says otherwise: the progress bar says the rest."""
     # absl has set it to INFO by now, whatever its default.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
         tf.get_logger().setLevel("WARNING")
+        tf.get_logger().addFilter(_concerns_users)
+
+
+def _concerns_users(record):
+    # Keras warns of callbacks that take longer than the first steps, as they may on a
+    # fast or a busy machine. They are ours: whoever runs a binary cannot change them.
+    return "Check your callbacks." not in str(record.msg)
 
 
 def _show_in_help(doc):

@@ -94,7 +94,7 @@ def test_a_signal_saves_the_run_and_the_same_command_finishes_it(
     process.send_signal(signum)
     code, _, err = finish(process)
     assert code == 130
-    message = err.strip()
+    message = err.strip().rpartition("\n")[2]
     assert message.startswith("train_resnet50: interrupted, and saved at step ")
     assert message.endswith("run the same command again to go on.")
     step = int(message.partition("at step ")[2].partition(":")[0])
