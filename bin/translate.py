@@ -32,6 +32,7 @@ def main():
     task, model = runs.load_model(run, folder)
     translator = task.translator(sos.strip(model))
     _warn_of_long_lines(translator, lines)
+    _warn_of_unknown_characters(translator.vocabulary.characters, lines)
     size = flags.FLAGS.batch_size
     with (
         _writer(flags.FLAGS.output) as write,
@@ -98,6 +99,28 @@ def _warn_of_long_lines(translator, lines):
                 f"first {translator.max_length - 1:,} are translated.",
                 file=sys.stderr,
             )
+
+
+def _warn_of_unknown_characters(known, lines):
+    unknown = {}
+    for number, line in enumerate(lines, start=1):
+        if characters := set(line.decode()) - known:
+            unknown[number] = characters
+    if unknown:
+        characters = sorted(set().union(*unknown.values()))
+        where = "line" if len(unknown) == 1 else "lines"
+        print(
+            f"translate: {where} {_listed(unknown)}: the text that the model was "
+            "trained on lacks some of the characters, and the translation is not to "
+            f"be trusted: {_listed(map(repr, characters))}.",
+            file=sys.stderr,
+        )
+
+
+def _listed(items, most=10):
+    items = [str(item) for item in items]
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def run():

@@ -21,6 +21,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from state_of_sparsity.models.special_ids import END_ID, PADDING_ID, UNKNOWN_ID
 
+SPACE = "\u2581"  # As SentencePiece writes it.
 PIECES = {PADDING_ID: "<pad>", END_ID: "</s>", UNKNOWN_ID: "<unk>"}
 # SentencePiece writes spaces as U+2581 in any case, so that this rule changes nothing.
 # Without any rule, each tokenizer prints to the log that it has none.
@@ -43,6 +44,8 @@ class Vocabulary(tf.Module):
 
     Attributes:
       size: number of ids.
+      characters: those with a subword of their own. `learn` gives one to each that the
+        text has; others are encoded byte by byte.
 
     Raises:
       ValueError: if `model` is no SentencePiece model, or one with other ids.
@@ -51,7 +54,10 @@ class Vocabulary(tf.Module):
     def __init__(self, model: bytes):
         super().__init__(name="vocabulary")
         self._model = model
-        self.size = _checked_size(model)
+        pieces = _checked_pieces(model)
+        self.size = len(pieces)
+        characters = {piece for piece in pieces if len(piece) == 1}
+        self.characters = frozenset({c.replace(SPACE, " ") for c in characters})
         self._tokenizer = _tokenizer(model)
 
     @classmethod
@@ -178,7 +184,7 @@ def _without_file_names(model):
     return proto.SerializeToString(deterministic=True)
 
 
-def _checked_size(model):
+def _checked_pieces(model):
     processor = sentencepiece.SentencePieceProcessor()
     try:
         # An empty model would be accepted, and fail later.
@@ -187,13 +193,13 @@ def _checked_size(model):
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
         raise ValueError("this is no SentencePiece vocabulary.") from error
-    size = processor.GetPieceSize()
-    first = [processor.IdToPiece(index) for index in range(min(size, len(PIECES)))]
+    pieces = [processor.IdToPiece(i) for i in range(processor.GetPieceSize())]
+    first = pieces[: len(PIECES)]
     if first != list(PIECES.values()):
         raise ValueError(
             f"a vocabulary must begin with {list(PIECES.values())}. Received: {first}"
         )
-    return size
+    return pieces
 
 
 def _explained(error, size):

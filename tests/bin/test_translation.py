@@ -132,6 +132,8 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_
     # The bar, and a line that is longer than the model's maximum.
     assert "6/6" in outcome.err
     assert "line 5 has" in outcome.err
+    assert "translate: line 5: the text that the model was trained on" in outcome.err
+    assert "not to be trusted: '日', '本', '語'." in outcome.err
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "english.txt",
         "german.txt",

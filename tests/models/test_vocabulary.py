@@ -53,6 +53,14 @@ def test_text_in_another_script_survives(vocabulary):
     assert not np.any(ids.flat_values == 2)
 
 
+def test_other_characters_than_those_of_the_text_are_encoded_in_bytes(vocabulary):
+    assert vocabulary.characters == set(itertools.chain(*SENTENCES))
+    for character in [*vocabulary.characters, *"日Жß🙂é\t"]:
+        (ids,) = vocabulary.encode([character]).to_list()
+        in_bytes = any(3 <= index < 3 + 256 for index in ids)
+        assert in_bytes == (character not in vocabulary.characters)
+
+
 def test_sentences_end_in_one_and_hold_no_other_special_id(vocabulary):
     ids = vocabulary.encode(SENTENCES + UNSEEN)
     assert isinstance(ids, tf.RaggedTensor)
