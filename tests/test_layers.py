@@ -426,6 +426,60 @@ def test_integer_inputs_are_refused_when_the_model_is_made(layer):
         layer(keras.Input((5, 2), dtype="int32"))
 
 
+RAGGED = {
+    "dense": (
+        keras.layers.Dense(3, activation="relu"),
+        tf.ragged.constant([[[1.0, -2.0]], [[0.5, 3.0], [2.0, 1.0]]], ragged_rank=1),
+    ),
+    "embedding": (
+        keras.layers.Embedding(9, 4),
+        tf.ragged.constant([[1, 2, 1], [8]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", RAGGED)
+def test_ragged_inputs_give_what_their_values_give(technique, kind):
+    plain, inputs = RAGGED[kind]
+    model = keras.Sequential([plain])
+    model(inputs)
+    sparse = sos.sparsify(model, technique)
+    (layer,) = sparse.layers
+    for training in (False, True):
+        keras.utils.set_random_seed(3)
+        ragged = layer(inputs, training=training)
+        assert (
+            ragged.row_lengths().numpy().tolist()
+            == inputs.row_lengths().numpy().tolist()
+        )
+        keras.utils.set_random_seed(3)
+        flat = layer(inputs.flat_values, training=training)
+        np.testing.assert_allclose(ragged.flat_values, flat, rtol=1e-6)
+    spec = tf.RaggedTensorSpec(inputs.shape, inputs.dtype, inputs.ragged_rank)
+    outputs = tf.function(layer, input_signature=[spec])(inputs)
+    expected = sos.strip(sparse)(inputs)
+    np.testing.assert_allclose(outputs.flat_values, expected.flat_values, rtol=1e-6)
+
+
+def test_embeddings_that_give_sparse_tensors_still_do():
+    layer = layers.L0Embedding(9, 4, sparse=True, l0_weight=1e-3)
+    outputs = layer(tf.constant([[1, 2]]))
+    assert isinstance(outputs, tf.SparseTensor)
+    expected = layers.L0Embedding.from_config({**layer.get_config(), "sparse": False})
+    expected.build(None)
+    expected.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(
+        tf.sparse.to_dense(outputs), expected(tf.constant([[1, 2]]))
+    )
+
+
+def test_sparse_ids_are_refused_with_a_way_out():
+    layer = layers.L0Embedding(9, 4, l0_weight=1e-3, name="words")
+    with pytest.raises(TypeError, match=r"'words'.*tf\.sparse\.to_dense"):
+        layer(tf.sparse.from_dense([[1, 2]]))
+
+
 def test_logits_of_a_tied_embedding_take_vectors_only():
     layer = layers.L0TiedEmbedding(9, 4, l0_weight=1.0)
     with pytest.raises(TypeError, match="takes floating-point inputs"):

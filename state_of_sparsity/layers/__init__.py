@@ -11,7 +11,7 @@ They hold the trainable weight under its Keras name, and the technique's paramet
 `log_sigma2` or `log_alpha` (and `recurrent_log_sigma2`, `recurrent_log_alpha`). The
 weights of recurrent layers are drawn once for all steps and the whole batch, those of
 embeddings for each row that is looked up. Inputs that are multiplied must be
-floating-point, or a TypeError names the layer.
+floating-point, and ids dense or ragged, or a TypeError names the layer.
 
 `TiedEmbedding` is a plain layer: an embedding that is also used transposed.
 

@@ -12,6 +12,9 @@ class Linear(Reparameterized):
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
         self.check_inputs(inputs)
+        return tf.ragged.map_flat_values(self._outputs, inputs, training)
+
+    def _outputs(self, inputs, training):
         (weight,) = self.sparse_weights
         outputs = self.in_phase(
             training,
@@ -57,6 +60,15 @@ class Lookup(Reparameterized):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
+        if isinstance(inputs, tf.SparseTensor):
+            raise TypeError(
+                f"Layer {self.name!r} ({type(self).__name__}) looks up dense or ragged "
+                "ids: pass tf.sparse.to_dense(ids). Received: a SparseTensor"
+            )
+        outputs = tf.ragged.map_flat_values(self._outputs, inputs, training)
+        return tf.sparse.from_dense(outputs) if self.sparse else outputs
+
+    def _outputs(self, inputs, training):
         ids = tf.cast(inputs, tf.int32)
         rows = [
             tf.nn.embedding_lookup(table, ids)
