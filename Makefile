@@ -32,11 +32,13 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Two processes, since each of them imports TensorFlow. The slow tests start processes
+# of their own, and send signals to them: one after the other.
 test: lint
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2
 
-test-all: lint
-	$(VENV)/bin/python -m pytest
+test-all: test
+	$(VENV)/bin/python -m pytest -m slow
 
 clean:
 	rm -rf $(VENV) runs

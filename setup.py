@@ -73,7 +73,12 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "test": ["pytest>=8,<10", "ruff>=0.12,<0.18", "scipy>=1.13,<2"],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.12,<0.18",
+            "scipy>=1.13,<2",
+        ],
     },
     entry_points={
         "console_scripts": [
