@@ -371,11 +371,12 @@ def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
     assert not np.allclose(first, other)
 
 
-# What is left of the noise of variational dropout is its variance of 1e-8.
+# What is left of the noise of variational dropout is its variance of 1e-8, which moves
+# a weight by less than a thousandth of what training does.
 @pytest.mark.parametrize(
     ("technique", "quiet", "tolerance"),
     [
-        (sos.VariationalDropout(0.0, clip_log_alpha=60.0), -60.0, 2e-3),
+        (sos.VariationalDropout(0.0, clip_log_alpha=60.0), -60.0, 1e-2),
         (sos.L0Regularization(0.0), 60.0, 1e-6),
     ],
     ids=["variational_dropout", "l0_regularization"],
@@ -390,27 +391,26 @@ def test_without_noise_a_layer_trains_as_its_namesake(
         extra.assign(tf.fill(extra.shape, quiet))
         assign(plain, weight, weight_variable(layer, weight))
     batches = [make_inputs(kind, rng) for _ in range(5)]
-    call = EVERY_KIND[kind].call
-    for each, arguments in ((layer, {"training": True}), (plain, {})):
-        optimizer = keras.optimizers.SGD(1e-3)
-        variables = [weight_variable(each, name) for name in layer.sparse_weights]
-        before = [variable.numpy() for variable in variables]
-        for inputs in batches:
-            with tf.GradientTape() as tape:
-                outputs = each(inputs, **arguments, **call)
-                loss = tf.reduce_sum(tf.square(outputs))
-            slopes = tape.gradient(loss, variables)
-            optimizer.apply_gradients(zip(slopes, variables, strict=True))
-        assert any(
-            (v.numpy() != b).any() for v, b in zip(variables, before, strict=True)
-        )
-    for weight in layer.sparse_weights:
-        np.testing.assert_allclose(
-            weight_variable(layer, weight),
-            weight_variable(plain, weight),
-            rtol=tolerance,
-            atol=tolerance,
-        )
+    names, call = layer.sparse_weights, EVERY_KIND[kind].call
+    before = [weight_variable(plain, name).numpy() for name in names]
+    trained = train(layer, names, batches, training=True, **call)
+    expected = train(plain, names, batches, **call)
+    for actual, dense, initial in zip(trained, expected, before, strict=True):
+        moved = np.abs(dense - initial).max()
+        assert moved > 1e-4
+        assert np.abs(actual - dense).max() <= tolerance * moved
+
+
+def train(layer, names, batches, **arguments):
+    """The weights of a layer after steps towards an output of zero."""
+    optimizer = keras.optimizers.SGD(1e-2)
+    variables = [weight_variable(layer, name) for name in names]
+    for inputs in batches:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(layer(inputs, **arguments)))
+        slopes = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(slopes, variables, strict=True))
+    return [variable.numpy() for variable in variables]
 
 
 @pytest.mark.parametrize(
