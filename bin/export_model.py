@@ -15,16 +15,8 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import app, runs, stored_models
 from state_of_sparsity.bin.flags import UsageError
 
-flags.DEFINE_string(
-    "model", None, "A run's folder, or a model saved by Keras (.keras).", required=True
-)
+stored_models.define_flags()
 flags.DEFINE_string("export_dir", None, "The SavedModel to write.", required=True)
-flags.DEFINE_float(
-    "log_alpha_threshold",
-    None,
-    "For variational dropout: from which log alpha on a weight is zero, if not from "
-    "the threshold of the run.",
-)
 flags.DEFINE_bool("overwrite", False, "Whether to replace a SavedModel there.")
 
 

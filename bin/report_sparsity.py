@@ -8,18 +8,9 @@ from absl import flags
 import state_of_sparsity as sos
 from state_of_sparsity.bin import app, stored_models
 
-flags.DEFINE_string(
-    "model", None, "A run's folder, or a model saved by Keras (.keras).", required=True
-)
+stored_models.define_flags()
 flags.DEFINE_string("csv", None, "Where to write the table as well.")
 flags.DEFINE_string("plot", None, "Where to draw it as well (.png, .pdf, .svg).")
-
-flags.DEFINE_float(
-    "log_alpha_threshold",
-    None,
-    "For variational dropout: from which log alpha on a weight is zero, if not from "
-    "the threshold of the run.",
-)
 
 
 def main():

@@ -1,6 +1,10 @@
 """Models from disk: the folder of a run, or a file or folder that Keras saved."""
 
+import importlib
 import pathlib
+import sys
+
+from absl import flags
 
 # Keras finds the layers of the library by their registered names.
 from state_of_sparsity import layers  # noqa: F401
@@ -9,19 +13,42 @@ from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
 
 
+def define_flags() -> None:
+    """Defines --model, and what it takes to load and to deploy it."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "A run's folder, or a model saved by Keras (.keras).",
+        required=True,
+    )
+    flags.DEFINE_multi_string(
+        "import_module",
+        [],
+        "A module that registers layers of your own, on which a model saved by Keras "
+        "depends (keras.utils.register_keras_serializable). It is looked for in the "
+        "current folder, too. May be repeated.",
+    )
+    flags.DEFINE_float(
+        "log_alpha_threshold",
+        None,
+        "For variational dropout: from which log alpha on a weight is zero, if not "
+        "from the threshold of the run.",
+    )
+
+
 def is_run(path: str) -> bool:
     """Whether there is a run's folder."""
     return (pathlib.Path(path) / "flags.txt").is_file()
 
 
 def load(path: str) -> keras.Model:
-    """A sparse, stripped or plain model.
+    """A sparse, stripped or plain model; imports what --import_module names first.
 
     Args:
       path: a run's folder, a .keras or .h5 file, or a folder that `model.save` wrote.
 
     Raises:
-      UsageError: if there is no model that Keras can load.
+      UsageError: if there is no model that Keras can load, or no such module.
       CheckpointError: if the checkpoint of a run cannot be used.
     """
     place = pathlib.Path(path)
@@ -35,7 +62,21 @@ def load(path: str) -> keras.Model:
             "(keras_metadata.pb). An exported SavedModel holds no layers any more: "
             "give the run's folder or the .keras file that it was made from."
         )
+    _import_modules()
     try:
         return keras.models.load_model(place, compile=False)
     except (OSError, TypeError, ValueError) as error:
-        raise UsageError(f"Keras cannot load {path}: {error}") from error
+        raise UsageError(
+            f"Keras cannot load {path}: {error}\n(--import_module=… imports layers of "
+            "your own.)"
+        ) from error
+
+
+def _import_modules():
+    # The current folder, where console scripts do not look.
+    sys.path.append("")
+    for name in flags.FLAGS.import_module:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--import_module={name}: {error}") from error

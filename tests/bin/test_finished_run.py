@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-import state_of_sparsity as sos
-from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import runs
 
 RESULT = (
@@ -288,30 +287,3 @@ def test_the_report_of_a_run_is_its_layers_file(finished, command, tmp_path):
         if name != "conv1":
             (line,) = [x for x in outcome.out.splitlines() if x.startswith(f"{name}/")]
             assert f" {zeros:,} " in line
-
-
-@pytest.mark.parametrize("kind", ["sparse", "stripped"])
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
-def test_models_that_keras_saved_are_reported_and_exported(
-    kind, suffix, command, tmp_path
-):
-    dense = keras.Sequential([keras.layers.Dense(4, input_shape=(3,), name="only")])
-    technique = sos.MagnitudePruning(0.5, begin_step=0, end_step=1, frequency=1)
-    model = sos.sparsify(dense, technique)
-    model.compile("sgd", "mse")
-    model.fit(
-        np.ones((2, 3)), np.ones((2, 4)), verbose=0, callbacks=sos.callbacks(model)
-    )
-    path = tmp_path / f"model{suffix}"
-    (model if kind == "sparse" else sos.strip(model)).save(path)
-    outcome = command("report_sparsity", f"--model={path}")
-    assert re.search(r"only/kernel +3x4 +12 +6 +50.00%", outcome.out), outcome
-    exported = tmp_path / "exported"
-    assert (
-        command("export_model", f"--model={path}", f"--export_dir={exported}").code == 0
-    )
-    served = tf.saved_model.load(str(exported))
-    points = np.ones((2, 3), "float32")
-    np.testing.assert_allclose(
-        served.serve(points), model(points, training=False), atol=1e-6
-    )

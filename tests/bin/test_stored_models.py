@@ -1,0 +1,70 @@
+"""Models that Keras saved, reported and exported by the binaries."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.backend import keras, tf
+
+
+@pytest.mark.parametrize("kind", ["sparse", "stripped"])
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+def test_models_that_keras_saved_are_reported_and_exported(
+    kind, suffix, command, tmp_path
+):
+    dense = keras.Sequential([keras.layers.Dense(4, input_shape=(3,), name="only")])
+    technique = sos.MagnitudePruning(0.5, begin_step=0, end_step=1, frequency=1)
+    model = sos.sparsify(dense, technique)
+    model.compile("sgd", "mse")
+    model.fit(
+        np.ones((2, 3)), np.ones((2, 4)), verbose=0, callbacks=sos.callbacks(model)
+    )
+    path = tmp_path / f"model{suffix}"
+    (model if kind == "sparse" else sos.strip(model)).save(path)
+    outcome = command("report_sparsity", f"--model={path}")
+    assert re.search(r"only/kernel +3x4 +12 +6 +50.00%", outcome.out), outcome
+    exported = tmp_path / "exported"
+    assert (
+        command("export_model", f"--model={path}", f"--export_dir={exported}").code == 0
+    )
+    served = tf.saved_model.load(str(exported))
+    points = np.ones((2, 3), "float32")
+    np.testing.assert_allclose(
+        served.serve(points), model(points, training=False), atol=1e-6
+    )
+
+
+LAYER = """
+import tf_keras as keras
+
+@keras.utils.register_keras_serializable("mine")
+class Gain(keras.layers.Dense):
+    def call(self, inputs):
+        return 2.0 * super().call(inputs)
+"""
+
+
+@pytest.mark.slow
+def test_layers_of_ones_own_can_be_imported(command, refused, tmp_path, monkeypatch):
+    (tmp_path / "my_layers.py").write_text(LAYER)
+    monkeypatch.chdir(tmp_path)
+    program = """
+import my_layers, tf_keras as keras
+keras.Sequential([my_layers.Gain(4, input_shape=(3,))]).save("model.keras")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    message = refused("report_sparsity", "--model=model.keras")
+    assert "Gain" in message
+    assert "--import_module" in message
+    missing = ("--model=model.keras", "--import_module=your_layers")
+    message = refused("report_sparsity", *missing)
+    assert "--import_module=your_layers: No module named 'your_layers'" in message
+    arguments = ("--model=model.keras", "--import_module=my_layers")
+    assert "gain/kernel" in command("report_sparsity", *arguments).out
+    arguments += ("--export_dir=out",)
+    assert command("export_model", *arguments).code == 0
+    assert (tmp_path / "out" / "saved_model.pb").is_file()
