@@ -1,5 +1,6 @@
 """Training that can be interrupted at any step, and what it leaves in its folder."""
 
+import contextlib
 import csv
 import json
 import os
@@ -42,8 +43,15 @@ def test_a_run_without_interruption_is_one_call_of_fit():
     assert (segment.start, segment.steps, segment.count) == (0, 100, 6)
 
 
-def interrupt_at(monkeypatch, step, interrupt):
-    """Interrupts the training of the next run after a step has been done."""
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupted_at(
+    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=""
+):
+    """The training within is interrupted after a step, and has to end in the error."""
 
     class Interrupting(training._Record):
         def on_train_batch_end(self, batch, logs=None):
@@ -51,13 +59,10 @@ def interrupt_at(monkeypatch, step, interrupt):
             if int(self.model.optimizer.iterations.numpy()) == step:
                 interrupt()
 
-    before = training._Record
-    monkeypatch.setattr(training, "_Record", Interrupting)
-    return lambda: monkeypatch.setattr(training, "_Record", before)
-
-
-def raise_keyboard_interrupt():
-    raise KeyboardInterrupt
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_Record", Interrupting)
+        with pytest.raises(error, match=match):
+            yield
 
 
 def state(run):
@@ -79,12 +84,11 @@ def check_same(run, other):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
-    tiny_run, pruning, finished, monkeypatch, signum
+    tiny_run, pruning, finished, signum
 ):
-    undo = interrupt_at(monkeypatch, 6, lambda: os.kill(os.getpid(), signum))
-    with pytest.raises(TrainingInterrupted, match="saved at step 6: run the same"):
+    message = "saved at step 6: run the same"
+    with interrupted_at(6, lambda: os.kill(os.getpid(), signum), match=message):
         tiny_run(pruning).train()
-    undo()
     resumed = tiny_run(pruning)
     result = resumed.train()
     check_same(finished, resumed)
@@ -97,13 +101,11 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
 
 
 def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
-    tiny_run, pruning, finished, monkeypatch
+    tiny_run, pruning, finished
 ):
     for step in (3, 9):
-        undo = interrupt_at(monkeypatch, step, raise_keyboard_interrupt)
-        with pytest.raises(TrainingInterrupted, match=f"step {step}:"):
+        with interrupted_at(step, match=f"step {step}:"):
             tiny_run(pruning).train()
-        undo()
     resumed = tiny_run(pruning)
     resumed.train()
     check_same(finished, resumed)
@@ -118,12 +120,10 @@ def kill(*args):
 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
-    tiny_run, pruning, finished, monkeypatch, capsys
+    tiny_run, pruning, finished, capsys
 ):
-    undo = interrupt_at(monkeypatch, 7, kill)
-    with pytest.raises(Killed):
+    with interrupted_at(7, kill, Killed):
         tiny_run(pruning).train()
-    undo()
     assert "Going on" not in capsys.readouterr().out
     resumed = tiny_run(pruning)
     resumed.train()
@@ -288,18 +288,14 @@ def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
 
 
 @pytest.mark.slow
-def test_a_run_under_a_mirrored_strategy_is_resumed(
-    tiny_run, pruning, monkeypatch, mirrored
-):
+def test_a_run_under_a_mirrored_strategy_is_resumed(tiny_run, pruning, mirrored):
     with mirrored.scope():
         whole = tiny_run(pruning, "whole")
     whole.train()
     with mirrored.scope():
         run = tiny_run(pruning)
-    undo = interrupt_at(monkeypatch, 6, raise_keyboard_interrupt)
-    with pytest.raises(TrainingInterrupted):
+    with interrupted_at(6):
         run.train()
-    undo()
     with mirrored.scope():
         resumed = tiny_run(pruning)
     resumed.train()
@@ -312,24 +308,20 @@ def test_a_run_under_a_mirrored_strategy_is_resumed(
     "precision",
     ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)],
 )
-def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, monkeypatch, precision):
+def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
     whole = tiny_run(pruning, "whole", precision=precision)
     whole.train()
-    undo = interrupt_at(monkeypatch, 6, raise_keyboard_interrupt)
-    with pytest.raises(TrainingInterrupted):
+    with interrupted_at(6):
         tiny_run(pruning, precision=precision).train()
-    undo()
     resumed = tiny_run(pruning, precision=precision)
     assert resumed.train()["sparsity"] == 0.75
     check_same(whole, resumed)
 
 
-def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run, monkeypatch):
+def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
     technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
-    undo = interrupt_at(monkeypatch, 5, raise_keyboard_interrupt)
-    with pytest.raises(TrainingInterrupted):
+    with interrupted_at(5):
         tiny_run(technique).train()
-    undo()
     resumed = tiny_run(technique)
     resumed.train()
     learned = [x for x in resumed.model.layers if hasattr(x, "penalty_weight")]
