@@ -5,6 +5,7 @@ because TensorFlow Model Optimization needs it; when that changes, this file doe
 """
 
 import contextlib
+import inspect
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,6 +20,8 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
     PruneRegistry,
 )
+from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
+from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
@@ -27,6 +30,8 @@ PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
 
 __all__ = [
+    "ConvLSTMCell",
+    "DepthwiseConv",
     "PruneLowMagnitude",
     "PruneRegistry",
     "PruningPolicy",
@@ -48,6 +53,8 @@ __all__ = [
     "replaced_attributes",
     "smart_cond",
     "tf",
+    "view_of",
+    "without_autograph",
 ]
 
 
@@ -74,6 +81,7 @@ def copy_variable(variable: tf.Variable) -> tf.Variable:
         name=raw.name.split(":")[0],
         dtype=raw.dtype,
         shape=raw.shape,
+        constraint=raw.constraint,
         synchronization=raw.synchronization,
         aggregation=raw.aggregation,
     )
@@ -116,10 +124,8 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     It has the name and dtype policy of `layer`, and nothing else of it yet.
     """
     new = cls.__new__(cls)
-    if isinstance(layer, keras.Model):
-        keras.Model.__init__(new, name=layer.name)
-    else:
-        keras.layers.Layer.__init__(new, name=layer.name, dtype=layer.dtype_policy)
+    base = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
+    base.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
 
 
@@ -135,6 +141,25 @@ def replaced_attributes(layer, values):
         for name in values:
             del attributes[name]
         attributes.update(kept)
+
+
+def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
+    """A layer that shares all attributes with another one, but for some of its own.
+
+    For one call: other threads that call the layer see nothing of it.
+    """
+    view = object.__new__(type(layer))
+    # Past Keras's tracking.
+    vars(view).update(vars(layer) | values)
+    return view
+
+
+def without_autograph(method):
+    """Marks a method that AutoGraph need not convert, which takes its time."""
+    marked = tf.autograph.experimental.do_not_convert(method)
+    # Keras goes by the names of the arguments of a `call`.
+    marked.__signature__ = inspect.signature(method)
+    return marked
 
 
 def register_layer(cls: type) -> type:

@@ -31,7 +31,7 @@ def ramp(kind: str, begin: int, length: int, step: tf.Tensor) -> tf.Tensor:
 
 def check_ramp(kind: str, begin: int, length: int) -> None:
     """Raises for hyperparameters that make no ramp, naming them."""
-    if kind not in RAMPS:
+    if kind not in list(RAMPS):
         raise ValueError(f"ramp must be one of {', '.join(RAMPS)}. Received: {kind!r}")
     check_integer("ramp_begin", begin, minimum=0)
     check_integer("ramp_length", length, minimum=1)

@@ -22,11 +22,13 @@ def callbacks(
     Args:
       model: a model of `sos.sparsify`.
       log_dir: if given, a TensorBoard folder into which the sparsity is written after
-        each epoch: overall, and of each weight tensor.
+        each epoch: overall, and of each weight tensor; and the penalty.
 
     Returns:
-      A list for `fit(..., callbacks=...)`. Custom training loops call
-      `on_train_begin` and `on_epoch_end` themselves, after `set_model(model)`.
+      A list for `fit(..., callbacks=...)`, to be followed by those that read the logs:
+      `callbacks=[*sos.callbacks(sparse), keras.callbacks.TensorBoard(...)]`. Custom
+      training loops call `on_train_begin` and `on_epoch_end` themselves, after
+      `set_model(model)`.
 
     Raises:
       ValueError: if the model has no sparse layer.
@@ -63,30 +65,43 @@ class PruningStep(UpdatePruningStep):
 
 
 class PenaltyLogs(keras.callbacks.Callback):
-    """Adds what learned techniques do to the logs of an epoch.
+    """Adds what learned techniques do to the logs of an epoch: see `penalty_logs`.
 
-    `penalty` is the sum over the layers without its weight, `penalty_weight` that
-    weight (the highest, if layers differ), `sparsity` that of the deployed model. The
-    progress bar and TensorBoard show them. Without such layers, it adds nothing.
+    The progress bar shows them, and so do callbacks that come after this one, such as
+    TensorBoard. Without such layers, it adds nothing.
     """
 
     def on_epoch_end(self, epoch, logs=None):
-        penalized = [
-            site.layer
-            for site in sites(self.model)
-            if isinstance(
-                getattr(site.layer, "technique", None), ReparameterizationTechnique
-            )
-        ]
-        if not penalized or logs is None:
-            return
-        logs["penalty"] = sum(float(layer.penalty()) for layer in penalized)
-        logs["penalty_weight"] = max(float(p.penalty_weight()) for p in penalized)
-        logs["sparsity"] = sparsity_report(self.model).sparsity
+        if logs is not None:
+            logs.update(penalty_logs(self.model))
+
+
+def penalty_logs(model: keras.Model) -> dict[str, float]:
+    """What learned techniques do to a model; of a model without any, nothing.
+
+    `penalty` is the sum over the layers without its weight, `penalty_weight` that
+    weight (the highest, if layers differ), `sparsity` that of the deployed model.
+    """
+    penalized = [
+        site.layer
+        for site in sites(model)
+        if isinstance(
+            getattr(site.layer, "technique", None), ReparameterizationTechnique
+        )
+    ]
+    if not penalized:
+        return {}
+    return {
+        "penalty": sum(float(layer.penalty()) for layer in penalized),
+        "penalty_weight": max(float(p.penalty_weight()) for p in penalized),
+        "sparsity": sparsity_report(model).sparsity,
+    }
 
 
 class SparsitySummaries(keras.callbacks.Callback):
     """Writes `sparsity` and `sparsity/<weight name>` for TensorBoard every epoch.
+
+    Of learned techniques `penalty` and `penalty_weight`, too.
 
     Args:
       log_dir: the TensorBoard folder.
@@ -102,10 +117,12 @@ class SparsitySummaries(keras.callbacks.Callback):
             self._writer = tf.summary.create_file_writer(self._log_dir)
         report = sparsity_report(self.model)
         step = self.model.optimizer.iterations
+        scalars = {**penalty_logs(self.model), "sparsity": report.sparsity}
+        for layer in report.layers:
+            scalars[f"sparsity/{layer.name}"] = layer.sparsity
         with self._writer.as_default():
-            tf.summary.scalar("sparsity", report.sparsity, step)
-            for layer in report.layers:
-                tf.summary.scalar(f"sparsity/{layer.name}", layer.sparsity, step)
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step)
         self._writer.flush()
 
     def on_train_end(self, logs=None):

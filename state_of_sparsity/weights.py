@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from state_of_sparsity.backend import (
+    ConvLSTMCell,
+    DepthwiseConv,
     PruneLowMagnitude,
     PruneRegistry,
     child_layers,
@@ -16,12 +18,17 @@ from state_of_sparsity.backend import (
 )
 from state_of_sparsity.copying import join
 
-# Weights of linear maps that TF-MOT's registry does not name.
+# Weights of linear maps that TF-MOT's registry does not name; see `add_kind`.
 _FURTHER_WEIGHTS = {
     keras.layers.EinsumDense: ["kernel"],
-    keras.layers.DepthwiseConv2D: ["depthwise_kernel"],
+    DepthwiseConv: ["depthwise_kernel"],
 }
-_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
+_CELLS = (
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+    ConvLSTMCell,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +101,34 @@ def _walk(layer, path):
             yield from _walk(child, child_path)
 
 
+def add_kind(cls: type[keras.layers.Layer], weights: list[str]) -> None:
+    """Makes a kind of layer one with weights to make sparse, if it is not yet.
+
+    Args:
+      cls: of the layers.
+      weights: names of the attributes that hold them.
+    """
+    if not _weights_of_kind(cls):
+        _FURTHER_WEIGHTS[cls] = weights
+
+
+def _weights_of_kind(cls):
+    for base in cls.__mro__:
+        known = PruneRegistry._LAYERS_WEIGHTS_MAP.get(base) or _FURTHER_WEIGHTS.get(
+            base
+        )
+        if known:
+            return list(known)
+    return []
+
+
 def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
     """Dotted names of the attributes that hold a layer's weights to make sparse.
 
     They are those that TF-MOT prunes: kernels of Dense, convolutions and recurrent
     cells, embeddings; those of EinsumDense, which `MultiHeadAttention` is made of; and
-    those of DepthwiseConv2D, which the pruning family, as TF-MOT, leaves dense. A
-    subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
+    those of depthwise convolutions, which the pruning family, as TF-MOT, leaves dense.
+    A subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
     `get_prunable_weights()`.
     """
     if isinstance(layer, keras.layers.RNN):
@@ -109,11 +137,7 @@ def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
         return []  # The EinsumDense layers inside of it are layers of their own.
     if hasattr(type(layer), "get_prunable_weights"):
         return [_attribute_of(layer, w) for w in layer.get_prunable_weights()]
-    for cls in type(layer).__mro__:
-        known = PruneRegistry._LAYERS_WEIGHTS_MAP.get(cls) or _FURTHER_WEIGHTS.get(cls)
-        if known:
-            return list(known)
-    return []
+    return _weights_of_kind(type(layer))
 
 
 def _cell_weights(cell):

@@ -69,6 +69,9 @@ KINDS = {
         {"kernel_size": 2, "depth_multiplier": 2},
         (3, 3, 2),
     ),
+    "depthwise 1d": Kind(
+        keras.layers.DepthwiseConv1D, {"kernel_size": 2, "padding": "same"}, (4, 2)
+    ),
     "einsum": Kind(
         keras.layers.EinsumDense,
         {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"},

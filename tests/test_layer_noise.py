@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.special
 
 import state_of_sparsity as sos
 from state_of_sparsity import layers
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.weights import weight_variable
 from tests.layer_kinds import (
+    CHANNELS_FIRST,
     EVERY_KIND,
     KINDS,
     RECURRENT,
@@ -22,7 +24,7 @@ from tests.layer_kinds import (
 DRAWS = 6000
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | CHANNELS_FIRST)
 def test_outputs_of_variational_layers_have_the_analytic_moments(kind, rng):
     layer, plain = make_layer(kind, sos.VariationalDropout(0.0), rng)
     (weight,) = layer.sparse_weights
@@ -150,3 +152,32 @@ def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
     other = draw(twice).numpy()[0]
     assert not np.allclose(first, other)
+
+
+def test_the_gates_that_a_layer_draws_have_the_frequencies_of_the_closed_forms():
+    layer = layers.L0Dense(4, l0_weight=0.0, use_bias=False, kernel_initializer="ones")
+    # What comes out for the unit vectors are the gates.
+    vectors = tf.eye(5)
+    layer(vectors)
+    log_alpha = np.linspace(-3, 3, 20).reshape(5, 4).astype("float32")
+    layer.log_alpha.assign(log_alpha)
+
+    @tf.function
+    def draw():
+        return tf.map_fn(
+            lambda _: layer(vectors, training=True),
+            tf.range(DRAWS),
+            fn_output_signature=tf.float32,
+        )
+
+    gates = draw().numpy()
+    # The sigmoid of the noise is stretched from (0, 1) to (-0.1, 1.1).
+    edge = 2 / 3 * np.log(11)
+    closed, opened = (scipy.special.expit(-edge + x) for x in (-log_alpha, log_alpha))
+    for frequency, probability in (
+        ((gates == 0).mean(axis=0), closed),
+        ((gates == 1).mean(axis=0), opened),
+    ):
+        # Of 40 frequencies, six standard deviations keep false alarms below 1e-6.
+        bound = 6 * np.sqrt(probability * (1 - probability) / DRAWS)
+        assert (np.abs(frequency - probability) < bound).all()

@@ -1,5 +1,7 @@
 """Layers of the reparameterization family: every kind, with both techniques."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -133,6 +135,100 @@ def train(layer, names, batches, **arguments):
 def test_integer_inputs_are_refused_when_the_model_is_made(layer):
     with pytest.raises(TypeError, match=r"takes floating-point inputs.*int32"):
         layer(keras.Input((5, 2), dtype="int32"))
+
+
+@pytest.mark.parametrize("name", ["gelu", "softmax", "softplus", "tanh"])
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", ["dense", "conv2d", "einsum", "lstm"])
+def test_every_activation_is_that_of_the_namesake(technique, kind, name, rng):
+    layer, plain = make_layer(kind, technique, rng, activation=name)
+    for weight in layer.sparse_weights:
+        assign(plain, weight, layer.deployed_weight(weight))
+    inputs = make_inputs(kind, rng)
+    np.testing.assert_allclose(
+        run(kind, layer, inputs), run(kind, plain, inputs), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_a_bias_finds_its_channels_after_further_dimensions(technique, rng):
+    arguments = {"filters": 3, "kernel_size": 2, "data_format": "channels_first"}
+    cls = layers.LAYERS[type(technique), keras.layers.Conv2D]
+    layer = cls(bias_initializer="normal", **arguments, **technique.get_config())
+    # As many of each dimension as there are channels.
+    inputs = tf.constant(rng.normal(size=(2, 3, 3, 4, 4)), tf.float32)
+    compute = tf.function(layer, jit_compile=True)
+    compute(inputs)
+    plain = keras.layers.Conv2D(**arguments)
+    tf.function(plain, jit_compile=True)(inputs)
+    plain.set_weights([layer.deployed_weight("kernel"), layer.bias])
+    expected = tf.function(plain, jit_compile=True)(inputs)
+    np.testing.assert_allclose(compute(inputs), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("functional", [True, False])
+def test_masks_pass_learned_layers(technique, functional, rng, tmp_path):
+    path = [
+        keras.layers.Embedding(9, 4, mask_zero=True),
+        keras.layers.Dense(4, activation="relu"),
+        keras.layers.TimeDistributed(keras.layers.Dense(4)),
+        keras.layers.LSTM(3),
+    ]
+    ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]])
+    model = keras.Sequential(path)
+    model(ids)
+    if functional:
+        inputs = keras.Input((4,), dtype="int32")
+        model = keras.Model(inputs, model(inputs))
+    sparse = sos.sparsify(model, technique)
+    assert np.isfinite(sparse(ids, training=True)).all()
+    np.testing.assert_allclose(sparse(ids), sos.strip(sparse)(ids), atol=1e-6)
+    # What is masked plays no part.
+    longer = np.concatenate([ids, np.zeros((3, 2), int)], axis=1)
+    if not functional:
+        np.testing.assert_allclose(sparse(longer), sparse(ids), atol=1e-6)
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(ids), sparse(ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize(
+    "cls", [keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM]
+)
+def test_a_decoder_begins_with_the_states_of_an_encoder(technique, cls, rng):
+    source, target = keras.Input((4, 2)), keras.Input((5, 2))
+    _, *states = cls(3, return_state=True)(source)
+    outputs = cls(3)(target, initial_state=states)
+    model = keras.Model([source, target], outputs)
+    inputs = [rng.normal(size=(2, n, 2)).astype("float32") for n in (4, 5)]
+    sparse = sos.sparsify(model, technique)
+    assert np.isfinite(sparse(inputs, training=True)).all()
+    np.testing.assert_allclose(sparse(inputs), sos.strip(sparse)(inputs), atol=1e-6)
+    other = [inputs[0] + 1, inputs[1]]
+    assert not np.allclose(sparse(inputs), sparse(other))
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_threads_that_share_a_layer_do_not_disturb_each_other(technique, rng):
+    layer, _ = make_layer("dense", technique, rng, activation="relu")
+    batches = [tf.constant(make_inputs("dense", rng)) for _ in range(4)]
+    expected = [layer(batch).numpy() for batch in batches]
+
+    def call(index):
+        return all(
+            np.array_equal(layer(batches[index]), expected[index]) for _ in range(50)
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(call, range(4))) == [True] * 4
+    assert (layer.use_bias, layer.activation) == (True, keras.activations.relu)
+
+
+def test_inputs_that_keras_does_not_cast_are_cast():
+    layer = layers.VariationalDense(3, kl_weight=0.0, autocast=False)
+    assert layer(tf.ones((2, 5), tf.float64), training=True).dtype == tf.float32
 
 
 RAGGED = {

@@ -6,6 +6,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity import layers, weights
 from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.layers.maps import Linear
 from tests import zoo
 from tests.layer_kinds import TECHNIQUES, reference_deployed
 
@@ -104,6 +105,8 @@ def test_unknown_layer_kind_is_named_with_a_way_out():
         (sos.VariationalDropout, {"log_alpha_threshold": "3"}, "log_alpha_threshold"),
         (sos.VariationalDropout, {"log_alpha_threshold": float("nan")}, "finite"),
         (sos.VariationalDropout, {"ramp": "square"}, "ramp must be one of"),
+        (sos.VariationalDropout, {"ramp": ["linear"]}, "ramp must be one of"),
+        (sos.VariationalDropout, {"clip_log_alpha": 0.0}, "clip_log_alpha must be abo"),
         (sos.VariationalDropout, {"ramp_length": 0}, "ramp_length must be at least 1"),
         (sos.L0Regularization, {"l0_weight": -1.0}, "l0_weight must be at least 0"),
         (sos.L0Regularization, {"gamma": 0.0}, "gamma must be below 0"),
@@ -133,6 +136,101 @@ def test_penalty_is_logged_with_its_weight_and_the_sparsity(rng):
     expected = sum(float(layer.penalty()) for layer in sparse.layers if layer.weights)
     np.testing.assert_allclose(logs["penalty"], [expected], rtol=1e-6)
     assert logs["sparsity"] == [sos.sparsity_report(sparse).sparsity]
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_callbacks_after_ours_and_our_own_summaries_have_the_penalty(
+    technique, rng, tmp_path
+):
+    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), technique))
+    board = keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)
+    ours = sos.callbacks(sparse, log_dir=tmp_path / "ours")
+    sparse.fit(*zoo.data(rng), epochs=2, verbose=0, callbacks=[*ours, board])
+    after = logged(tmp_path / "board")
+    own = logged(tmp_path / "ours")
+    penalty = sum(float(layer.penalty()) for layer in sparse.layers if layer.weights)
+    assert after["epoch_penalty"] == own["penalty"] == pytest.approx(penalty, rel=1e-6)
+    assert after["epoch_penalty_weight"] == own["penalty_weight"] == pytest.approx(1e-3)
+    # Summaries are in float32.
+    assert own["sparsity"] == np.float32(sos.sparsity_report(sparse).sparsity)
+
+
+def logged(folder):
+    """The last value of each scalar for TensorBoard."""
+    return {
+        value.tag: float(tf.make_ndarray(value.tensor))
+        for path in sorted(folder.rglob("events*"))
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tensor.dtype == tf.float32.as_datatype_enum
+    }
+
+
+def test_a_kind_of_ones_own_is_converted(rng):
+    class UpSampling(keras.layers.Conv2DTranspose):
+        pass
+
+    model = keras.Sequential([UpSampling(2, 3, activation="relu")])
+    images = rng.normal(size=(2, 4, 4, 3)).astype("float32")
+    model(images)
+
+    class L0UpSampling(Linear, UpSampling):
+        technique_class = sos.L0Regularization
+
+    sparse = sos.sparsify(model, sos.L0Regularization(1e-3))
+    assert type(sparse.layers[0]) is L0UpSampling
+    assert np.isfinite(sparse(images, training=True)).all()
+    np.testing.assert_allclose(sparse(images), sos.strip(sparse)(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_kinds_without_a_linear_map_are_not_passed_over(technique):
+    model = keras.Sequential(
+        [
+            keras.layers.ConvLSTM1D(2, 2, input_shape=(4, 5, 3), name="film"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match="no linear map for layer 'film'"):
+        sos.sparsify(model, technique)
+    sparse = sos.sparsify(model, technique, {"film": None})
+    (report,) = sos.sparsity_report(sparse).layers
+    assert report.name == "dense/kernel"
+
+
+def test_constraints_hold_after_sparsify_and_strip(rng):
+    inputs = rng.normal(size=(32, 4)).astype("float32")
+    for technique in (*TECHNIQUES, sos.MagnitudePruning(0.25, 0, 2, 1)):
+        layer = keras.layers.Dense(
+            2, kernel_constraint="non_neg", bias_constraint="non_neg", name="only"
+        )
+        model = keras.Sequential([keras.Input((4,)), layer])
+        sparse = sos.sparsify(model, technique)
+        for each in (sparse, sos.strip(sparse)):
+            each.compile(keras.optimizers.SGD(0.1), "mse")
+            further = sos.callbacks(sparse) if each is sparse else []
+            # Towards negative weights.
+            each.fit(inputs, -inputs[:, :2] - 1, epochs=5, verbose=0, callbacks=further)
+            (report,) = weights.sites(each)
+            for variable in weights.plain_layer_of(report.layer).trainable_weights:
+                if "log_" not in variable.name:
+                    assert (variable.numpy() >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [*TECHNIQUES, sos.MagnitudePruning(0.5, 0, 2, 1)],
+    ids=lambda t: t.technique_name(),
+)
+def test_variables_on_the_host_count_steps_once(technique, rng):
+    with tf.distribute.experimental.CentralStorageStrategy().scope():
+        sparse = zoo.compiled(sos.sparsify(zoo.sequential(), technique))
+    inputs, labels = zoo.data(rng)
+    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    (layer, _) = (site.layer for site in weights.sites(sparse))
+    step = getattr(layer, "training_step", getattr(layer, "pruning_step", None))
+    assert int(step) == 1
 
 
 def test_a_depthwise_kernel_is_learned_and_not_pruned():

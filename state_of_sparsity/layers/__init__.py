@@ -17,7 +17,7 @@ floating-point, and ids dense or ragged, or a TypeError names the layer.
 
 What is new about a layer kind is its linear map, and that is Keras's own: it is called
 with another weight (`maps.py`). To add a kind, derive a class from a kind of map and
-the Keras layer, for each technique.
+the Keras layer, for each technique; `sparsify` finds it in `LAYERS`.
 """
 
 from state_of_sparsity.layers.l0 import (
@@ -27,19 +27,21 @@ from state_of_sparsity.layers.l0 import (
     L0Conv2D,
     L0Conv3D,
     L0Dense,
+    L0DepthwiseConv1D,
     L0DepthwiseConv2D,
     L0EinsumDense,
     L0Embedding,
     L0SimpleRNN,
     L0TiedEmbedding,
 )
-from state_of_sparsity.layers.reparameterized import Reparameterized
+from state_of_sparsity.layers.reparameterized import LAYERS, Reparameterized
 from state_of_sparsity.layers.tied_embedding import TiedEmbedding
 from state_of_sparsity.layers.variational import (
     VariationalConv1D,
     VariationalConv2D,
     VariationalConv3D,
     VariationalDense,
+    VariationalDepthwiseConv1D,
     VariationalDepthwiseConv2D,
     VariationalEinsumDense,
     VariationalEmbedding,
@@ -49,15 +51,6 @@ from state_of_sparsity.layers.variational import (
     VariationalTiedEmbedding,
 )
 
-# The layer class for each technique and Keras layer.
-LAYERS = {
-    (cls.technique_class, cls.keras_class): cls
-    for cls in list(globals().values())
-    if isinstance(cls, type)
-    and issubclass(cls, Reparameterized)
-    and cls is not Reparameterized
-}
-
 __all__ = [
     "L0GRU",
     "L0LSTM",
@@ -66,6 +59,7 @@ __all__ = [
     "L0Conv2D",
     "L0Conv3D",
     "L0Dense",
+    "L0DepthwiseConv1D",
     "L0DepthwiseConv2D",
     "L0EinsumDense",
     "L0Embedding",
@@ -77,6 +71,7 @@ __all__ = [
     "VariationalConv2D",
     "VariationalConv3D",
     "VariationalDense",
+    "VariationalDepthwiseConv1D",
     "VariationalDepthwiseConv2D",
     "VariationalEinsumDense",
     "VariationalEmbedding",

@@ -37,6 +37,11 @@ class L0Conv3D(_L0, Linear, keras.layers.Conv3D):
 
 
 @register_layer
+class L0DepthwiseConv1D(_L0, Depthwise, keras.layers.DepthwiseConv1D):
+    """`DepthwiseConv1D` with L0 gates; see `state_of_sparsity.layers`."""
+
+
+@register_layer
 class L0DepthwiseConv2D(_L0, Depthwise, keras.layers.DepthwiseConv2D):
     """`DepthwiseConv2D` with L0 gates; see `state_of_sparsity.layers`."""
 

@@ -1,6 +1,6 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.backend import replaced_attributes, tf
+from state_of_sparsity.backend import tf, view_of, without_autograph
 from state_of_sparsity.layers.reparameterized import Reparameterized
 from state_of_sparsity.layers.tied_embedding import check_ids, transposed_map
 
@@ -9,9 +9,10 @@ class Linear(Reparameterized):
     """A layer that multiplies its inputs with a kernel, adds a bias and activates."""
 
     # The map is Keras's own, which needs no AutoGraph.
-    @tf.autograph.experimental.do_not_convert
+    @without_autograph
     def call(self, inputs, training=None):
         self.check_inputs(inputs)
+        inputs = tf.cast(inputs, self.compute_dtype)
         return tf.ragged.map_flat_values(self._outputs, inputs, training)
 
     def _outputs(self, inputs, training):
@@ -26,23 +27,29 @@ class Linear(Reparameterized):
         return self._finish(outputs)
 
     def linear_map(self, inputs, kernel):
-        """The Keras layer with another kernel, without bias and activation."""
+        """The Keras layer with another kernel, without bias and activation.
+
+        It computes in the dtype of its inputs.
+        """
         (weight,) = self.sparse_weights
-        replaced = {
-            weight: tf.cast(kernel, inputs.dtype),
-            "use_bias": False,
-            "bias": None,
-            "activation": None,
-        }
-        with replaced_attributes(self, replaced):
-            # Past the family, to the Keras layer.
-            return super(Reparameterized, self).call(inputs)
+        linear = view_of(
+            self,
+            {
+                weight: tf.cast(kernel, inputs.dtype),
+                "use_bias": False,
+                "bias": None,
+                "activation": None,
+                "_compute_dtype_object": inputs.dtype,
+            },
+        )
+        # Past the family, to the Keras layer.
+        return super(Reparameterized, linear).call(inputs)
 
     def _finish(self, outputs):
         if getattr(self, "bias", None) is not None:
             bias = tf.cast(self.bias, outputs.dtype)
             if getattr(self, "data_format", None) == "channels_first":
-                bias = tf.reshape(bias, (-1, *[1] * (len(outputs.shape) - 2)))
+                bias = tf.reshape(bias, (-1, *[1] * self.rank))
             outputs += bias
         return outputs if self.activation is None else self.activation(outputs)
 
@@ -58,7 +65,7 @@ class Lookup(Reparameterized):
 
     sparse_weights = {"embeddings": ""}  # noqa: RUF012
 
-    @tf.autograph.experimental.do_not_convert
+    @without_autograph
     def call(self, inputs, training=None):
         if isinstance(inputs, tf.SparseTensor):
             raise TypeError(
@@ -85,8 +92,8 @@ class Lookup(Reparameterized):
 class TiedLookup(Lookup):
     """A table that is looked up, and whose transpose is a linear map."""
 
-    @tf.autograph.experimental.do_not_convert
-    def call(self, inputs, training=None, transposed=False):
+    @without_autograph
+    def call(self, inputs, transposed=False, training=None):
         if not transposed:
             check_ids(self, inputs)
             return super().call(inputs, training)
@@ -109,9 +116,10 @@ class Recurrent(Reparameterized):
         "cell.recurrent_kernel": "recurrent_",
     }
 
-    @tf.autograph.experimental.do_not_convert
+    @without_autograph
     def call(self, inputs, mask=None, training=None, initial_state=None):
-        self.check_inputs(inputs)
+        # With initial states that are Keras tensors, Keras passes a list of them all.
+        self.check_inputs(tf.nest.flatten(inputs)[0])
 
         def drawn():
             return [
@@ -130,8 +138,8 @@ class Recurrent(Reparameterized):
                 strict=True,
             )
         }
-        with replaced_attributes(self.cell, values):
-            # Past the family, to the Keras layer.
-            return super(Reparameterized, self).call(
-                inputs, mask=mask, training=training, initial_state=initial_state
-            )
+        layer = view_of(self, {"cell": view_of(self.cell, values)})
+        # Past the family, to the Keras layer.
+        return super(Reparameterized, layer).call(
+            inputs, mask=mask, training=training, initial_state=initial_state
+        )

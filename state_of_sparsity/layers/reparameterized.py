@@ -9,15 +9,22 @@ from state_of_sparsity.counting import is_first_call_in_graph
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 from state_of_sparsity.weights import (
     DeployedWeight,
+    add_kind,
     added_variables,
     deployed_weights,
     technique_name,
     weight_variable,
 )
 
+# The layer class for each technique and Keras layer.
+LAYERS: dict[tuple[type, type], type] = {}
+
 
 class Reparameterized:
     """Put before a Keras layer, gives its weights to a technique.
+
+    A class that derives from it and from a Keras layer is the one that `sparsify` takes
+    for that layer, unless there is another one already.
 
     Attributes:
       technique: with the hyperparameters.
@@ -38,6 +45,8 @@ class Reparameterized:
                 base, Reparameterized
             ):
                 cls.keras_class = base
+                LAYERS.setdefault((cls.technique_class, base), cls)
+                add_kind(base, list(cls.sparse_weights))
                 break
 
     def __init__(self, *args, **kwargs):
@@ -63,9 +72,13 @@ class Reparameterized:
             )
             setattr(self, name, extra)
         self.training_step = self.add_weight(
-            "training_step", shape=(), dtype=tf.int64, initializer="zeros",
+            "training_step",
+            shape=(),
+            dtype=tf.int64,
+            initializer="zeros",
             trainable=False,
-        )  # fmt: skip
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self.add_loss(self.weighted_penalty)
 
     def extra_name(self, weight):

@@ -37,6 +37,11 @@ class VariationalConv3D(_Variational, Linear, keras.layers.Conv3D):
 
 
 @register_layer
+class VariationalDepthwiseConv1D(_Variational, Depthwise, keras.layers.DepthwiseConv1D):
+    """`DepthwiseConv1D` with variational dropout; see `state_of_sparsity.layers`."""
+
+
+@register_layer
 class VariationalDepthwiseConv2D(_Variational, Depthwise, keras.layers.DepthwiseConv2D):
     """`DepthwiseConv2D` with variational dropout; see `state_of_sparsity.layers`."""
 

@@ -15,6 +15,7 @@ from typing import Self
 
 from state_of_sparsity import masks
 from state_of_sparsity.backend import (
+    DepthwiseConv,
     PruneLowMagnitude,
     keras,
     raw_variable,
@@ -100,7 +101,7 @@ class PruningTechnique(Technique):
 
     def applies_to(self, layer):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
-        return not isinstance(layer, keras.layers.DepthwiseConv2D)
+        return not isinstance(layer, DepthwiseConv)
 
     def with_sparsity(self, sparsity: float) -> Self:
         return dataclasses.replace(self, sparsity=sparsity)

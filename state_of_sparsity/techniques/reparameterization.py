@@ -85,8 +85,8 @@ class ReparameterizationTechnique(Technique):
                 f"{type(self).__name__} has no linear map for layer {layer.name!r} of "
                 f"kind {type(layer).__name__}; it has some for "
                 f"{', '.join(kind.__name__ for kind in kinds)}. Leave the layer dense "
-                "with an override of None, or add a class for its kind to "
-                "state_of_sparsity.layers.LAYERS."
+                "with an override of None, or define a class that derives from a map "
+                "of state_of_sparsity.layers.maps and from its kind."
             )
         sparse = copy(layer, kinds[type(layer)])
         sparse.technique = self

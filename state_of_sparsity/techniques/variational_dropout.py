@@ -15,6 +15,8 @@ from state_of_sparsity.ramps import check_ramp
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
 EPSILON = 1e-8
+# Leaves as much for the mean.
+LARGEST_FLOAT16_NOISE = tf.float16.max / 2
 # Of the approximation of the KL divergence, Molchanov et al. 2017, equation 14.
 K1, K2, K3 = 0.63576, 1.8732, 1.48695
 
@@ -65,24 +67,24 @@ def noisy_output(mean: tf.Tensor, variance: tf.Tensor, noise: tf.Tensor) -> tf.T
     mean = tf.convert_to_tensor(mean)
     # In float16 eps is 0, where sqrt has no finite slope.
     deviation = tf.sqrt(at_least_float32(variance) + EPSILON)
-    return mean + tf.cast(deviation * tf.cast(noise, deviation.dtype), mean.dtype)
+    noise = deviation * tf.cast(noise, deviation.dtype)
+    if mean.dtype == tf.float16:
+        noise = tf.clip_by_value(noise, -LARGEST_FLOAT16_NOISE, LARGEST_FLOAT16_NOISE)
+    return mean + tf.cast(noise, mean.dtype)
 
 
 def output_variance(linear, inputs: tf.Tensor, sigma2: tf.Tensor) -> tf.Tensor:
     """`x^2 sigma^2`: the variance of what a linear map gives.
 
     Args:
-      linear: `linear(inputs, weight)` is the map.
+      linear: `linear(inputs, weight)` is the map; it computes in the dtype of `inputs`.
       inputs: of the map.
       sigma2: variance of each weight.
     """
-    if inputs.dtype != tf.float16:
-        return linear(tf.square(inputs), sigma2)
-    # The squares of what float16 can hold are more than it can hold.
-    largest = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(inputs)), 1e-3))
-    highest = tf.stop_gradient(tf.maximum(tf.reduce_max(sigma2), EPSILON))
-    scaled = linear(tf.square(inputs / largest), sigma2 / highest)
-    return tf.cast(scaled, tf.float32) * tf.cast(largest, tf.float32) ** 2 * highest
+    if inputs.dtype == tf.float16:
+        # It holds neither their squares nor the slope of the root where they are 0.
+        inputs = tf.cast(inputs, tf.float32)
+    return linear(tf.square(inputs), sigma2)
 
 
 @keras.utils.register_keras_serializable("state_of_sparsity")
@@ -121,7 +123,7 @@ class VariationalDropout(ReparameterizationTechnique):
         check_number("kl_weight", self.kl_weight, minimum=0.0)
         check_ramp(self.ramp, self.ramp_begin, self.ramp_length)
         check_number("log_alpha_threshold", self.log_alpha_threshold)
-        check_number("clip_log_alpha", self.clip_log_alpha, minimum=0.0)
+        check_number("clip_log_alpha", self.clip_log_alpha, above=0.0)
         check_number("initial_log_sigma2", self.initial_log_sigma2)
 
     @property
