@@ -1,10 +1,13 @@
 """Step time of the sparse base Transformer over that of the dense one, and its memory.
 
-The models train in turns in one process, on batches of 2,048 tokens. For the memory
-of one technique, run it alone: --techniques=variational_dropout --rounds=1.
+Each technique has a process, in which its model and the dense one train in turns, on
+batches of 2,048 tokens. For the memory of one technique, run it alone:
+--techniques=variational_dropout --rounds=1.
 """
 
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import turns
@@ -65,6 +68,13 @@ def training_step(name, data):
 
 def main(argv):
     del argv
+    first, *others = _TECHNIQUES.value
+    if len(others) > 1:
+        for name in others:
+            # Of a flag that is there twice, the last one counts.
+            pair = f"--techniques={first},{name}"
+            subprocess.run([sys.executable, *sys.argv, pair], check=True)
+        return
     data = batch()
     steps = {name: training_step(name, data) for name in _TECHNIQUES.value}
     turns.print_ratios(turns.take_turns(steps, _ROUNDS.value))

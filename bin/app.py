@@ -36,16 +36,34 @@ def run(main, doc: str) -> None:
         except (UsageError, RunFolderError, CheckpointError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            print(
+                f"\n{name}: out of memory: {_what_is_too_large(error)}\n"
+                "Make the batch, the model or the lengths smaller.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
         except KeyboardInterrupt as interruption:
             # The progress bar leaves its line unfinished.
             print(f"\n{name}: {str(interruption) or 'interrupted.'}", file=sys.stderr)
             sys.exit(130)
         except BrokenPipeError:
-            # As by `head`. Python would try once more to write what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # As by `head`.
+            give_up_standard_output()
             sys.exit(1)
 
     app.run(main_with_messages)
+
+
+def _what_is_too_large(error):
+    """What says it, of an error of many lines."""
+    text = str(error).strip()
+    return text[max(text.find("OOM"), 0) :].partition("\n")[0][:300]
+
+
+def give_up_standard_output():
+    """Python would try once more to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_what_concerns_users():

@@ -61,9 +61,10 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
         print(json.dumps(printed, indent=2))
         return
     lines = [",".join(COLUMNS)]
-    print(f"{'threshold':>9}  {'sparsity':>8}  {task.quality_metric:>8}")
     for threshold in thresholds:
         scores, sparsity = scores_at(threshold)
+        if len(lines) == 1:
+            print(f"{'threshold':>9}  {'sparsity':>8}  {task.quality_metric:>8}")
         quality = scores["quality"]
         print(f"{threshold:9g}  {sparsity:8.2%}  {quality:8.4f}", flush=True)
         lines.append(f"{threshold:g},{sparsity:.6g},{quality:.6g},{flags.FLAGS.split}")

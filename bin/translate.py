@@ -6,8 +6,10 @@
 Writes a line for each line that it reads, in the same order; blank lines stay.
 """
 
+import codecs
 import contextlib
 import pathlib
+import re
 import sys
 
 import tqdm
@@ -40,18 +42,16 @@ def main():
     ):
         for start in range(0, len(lines), size):
             batch = lines[start : start + size]
-            for text in translator.translate(tf.constant(batch)).numpy():
-                # A translation is one line, whatever the model makes up.
-                write(text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+            texts = translator.translate(tf.constant(batch)).numpy()
+            # A translation is one line, whatever the model makes up.
+            write(b"".join(re.sub(rb"[\r\n]", b" ", text) + b"\n" for text in texts))
             bar.update(len(batch))
 
 
 def _read(path):
     """The lines of a file, as bytes of valid UTF-8, without their ends."""
     with app.usage_errors(f"--input={path}"):
-        text = (
-            sys.stdin.buffer.read() if path == "-" else pathlib.Path(path).read_bytes()
-        )
+        text = _read_bytes(path)
     try:
         text.decode()
     except UnicodeDecodeError as error:
@@ -59,35 +59,56 @@ def _read(path):
         raise UsageError(
             f"--input={path} is not UTF-8: byte {error.start}, in line {number}."
         ) from error
-    lines = text.split(b"\n")
+    lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     if not lines[-1]:
         del lines[-1]
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def _read_bytes(path):
+    if path != "-":
+        return pathlib.Path(path).read_bytes()
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: pass --input=FILE.")
+    return sys.stdin.buffer.read()
 
 
 @contextlib.contextmanager
 def _writer(path):
     """A function that writes bytes; a new file appears when all has been written."""
     if path == "-":
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
+        with _write_errors("standard output"):
+            try:
+                yield sys.stdout.buffer.write
+                sys.stdout.buffer.flush()
+            except OSError:
+                app.give_up_standard_output()
+                raise
         return
     # What a link points to is written, and not the link.
     target = pathlib.Path(path).resolve()
     special = target.exists() and not target.is_file()
     temporary = target if special else target.with_name(f".{target.name}.new")
-    with app.usage_errors(f"--output={path}"):
-        file = temporary.open("wb")
-    with file:
-        try:
-            yield file.write
-        except KeyboardInterrupt as interruption:
-            raise KeyboardInterrupt(
-                f"interrupted; what was translated is in {temporary}."
-            ) from interruption
-    if not special:
-        with app.usage_errors(f"--output={path}"):
+    with _write_errors(f"--output={path}"):
+        with temporary.open("wb") as file:
+            try:
+                yield file.write
+            except KeyboardInterrupt as interruption:
+                raise KeyboardInterrupt(
+                    f"interrupted; what was translated is in {temporary}."
+                ) from interruption
+        if not special:
             temporary.replace(target)
+
+
+@contextlib.contextmanager
+def _write_errors(name):
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{name} cannot be written: {error}") from error
 
 
 def _warn_of_long_lines(translator, lines):
@@ -104,14 +125,15 @@ def _warn_of_long_lines(translator, lines):
 def _warn_of_unknown_characters(known, lines):
     unknown = {}
     for number, line in enumerate(lines, start=1):
-        if characters := set(line.decode()) - known:
+        text = line.decode()
+        if text.strip() and (characters := set(text) - known):
             unknown[number] = characters
     if unknown:
         characters = sorted(set().union(*unknown.values()))
         where = "line" if len(unknown) == 1 else "lines"
         print(
-            f"translate: {where} {_listed(unknown)}: the text that the model was "
-            "trained on lacks some of the characters, and the translation is not to "
+            f"translate: {where} {_listed(unknown)}: the text that the vocabulary was "
+            "learned from lacks some of the characters, and the translation is not to "
             f"be trusted: {_listed(map(repr, characters))}.",
             file=sys.stderr,
         )

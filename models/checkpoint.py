@@ -55,11 +55,13 @@ class Checkpoint:
             status = self._checkpoint.restore(newest)
             status.assert_existing_objects_matched().assert_consumed()
         except (AssertionError, ValueError) as error:
+            _say_no_more()
             raise CheckpointError(
                 f"{newest} is a checkpoint of another model: {_first_line(error)} "
                 f"Move {folder} away to start again."
             ) from error
         except Exception as error:  # TensorFlow raises anything from IndexError on.
+            _say_no_more()
             raise CheckpointError(
                 f"{newest} cannot be read, it may be truncated: {_first_line(error)} "
                 f"Move {folder} away to start again."
@@ -112,6 +114,18 @@ def _check_empty(folder):
             f"{folder} holds files but no checkpoint that could be read. "
             "Move it away to start again."
         )
+
+
+def _say_no_more():
+    """Keeps TensorFlow from listing each value that was not restored, at any time."""
+    tf.get_logger().addFilter(_is_news)
+
+
+def _is_news(record):
+    message = str(record.msg)
+    return "in checkpoint could not be found" not in message and (
+        "Detecting that an object or model or tf.train.Checkpoint" not in message
+    )
 
 
 def _first_line(error):

@@ -73,10 +73,11 @@ class Options:
         for name in self.at_least_one:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
         for name in self.positive:
-            self._require(name, 0 < getattr(self, name) < math.inf, "be positive")
+            value = getattr(self, name)
+            self._require(name, 0 < value < math.inf, "be positive and finite")
         for name in self.not_negative:
             value = getattr(self, name)
-            self._require(name, 0 <= value < math.inf, "not be negative")
+            self._require(name, 0 <= value < math.inf, "be at least 0 and finite")
         for name in self.fractions:
             value = getattr(self, name)
             self._require(name, 0 <= value < 1, "be at least 0 and below 1")

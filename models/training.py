@@ -269,6 +269,13 @@ class _Record(keras.callbacks.Callback):
         self._times.append(time.perf_counter())
 
     def on_epoch_end(self, epoch, logs=None):
+        try:
+            self._add_row(epoch, logs)
+        finally:
+            # Whatever may go wrong in scoring, what was trained is kept.
+            self._checkpoint.save(self._folder.checkpoints)
+
+    def _add_row(self, epoch, logs):
         step = int(self.model.optimizer.iterations.numpy())
         seconds = [after - before for before, after in itertools.pairwise(self._times)]
         self._folder.add_metrics(
@@ -282,7 +289,6 @@ class _Record(keras.callbacks.Callback):
                 "seconds_per_step": statistics.median(seconds),
             }
         )
-        self._checkpoint.save(self._folder.checkpoints)
 
 
 @contextlib.contextmanager

@@ -96,7 +96,6 @@ class TranslationOptions(Options):
         "packed_length",
         "warmup_steps",
         "beams",
-        "max_length",
     )
     not_negative = (*Options.not_negative, "alpha")
     fractions = (*Options.fractions, "dropout")
@@ -135,6 +134,8 @@ class TranslationOptions(Options):
                 "tokens_per_replica must be at least packed_length="
                 f"{self.packed_length}. Received: {self.tokens_per_replica}"
             )
+        # One for the end of a sentence.
+        self._require("max_length", self.max_length >= 2, "be at least 2")
         if self.width % self.heads or self.width % 2:
             raise ValueError(
                 "width must be even and a multiple of heads. "

@@ -34,6 +34,8 @@ DATASETS = {
 TRANSLATED_AT_A_TIME = 100
 # Of the validation split, one in so many is translated after each interval.
 EVERY_IN_TRAINING = 5
+# Share of padding from which on another setting would be worth its while.
+MUCH_PADDING = 0.1
 
 
 class TranslationTask(Task):
@@ -80,8 +82,7 @@ class TranslationTask(Task):
                     f"{folder.path} has checkpoints and no {folder.vocabulary.name}, "
                     "without which they are of no use: put it back."
                 )
-            text = training_text(self.dataset, self.dataset.vocabulary_pairs)
-            return Vocabulary.learn(text, size)
+            return self._learned_vocabulary(size)
         vocabulary = Vocabulary.load(folder.vocabulary)
         if vocabulary.size != size:
             raise ValueError(
@@ -89,6 +90,17 @@ class TranslationTask(Task):
                 f"vocabulary_size={size}: it is another run's."
             )
         return vocabulary
+
+    def _learned_vocabulary(self, size):
+        pairs = self.dataset.vocabulary_pairs
+        print(
+            f"Learning a vocabulary of {size:,} subwords from {pairs:,} pairs of "
+            "sentences at most."
+        )
+        try:
+            return Vocabulary.learn(training_text(self.dataset, pairs), size)
+        except ValueError as error:
+            raise ValueError(f"vocabulary_size={size}: {error}") from error
 
     def prepare(self):
         _ = self.vocabulary
@@ -108,6 +120,12 @@ class TranslationTask(Task):
             f"{packed.rows_per_epoch:,} rows of {packed.length} tokens: "
             f"{packed.padding_share:.1%} padding, {packed.left_out:,} too long"
         )
+        if packed.padding_share > MUCH_PADDING:
+            print(
+                "That is much padding, which costs time: choose another "
+                "--vocabulary_size, so that both languages take as many tokens, or a "
+                "larger --packed_length."
+            )
         return packed
 
     @property

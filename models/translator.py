@@ -11,6 +11,11 @@ from state_of_sparsity.models.transformer import Transformer
 from state_of_sparsity.models.vocabulary import Vocabulary
 
 
+def is_blank(strings) -> tf.Tensor:
+    """Which strings hold nothing but white space, of any kind that Unicode has."""
+    return tf.strings.regex_full_match(strings, r"[\s\p{Z}]*")
+
+
 class Translator:
     """Translates batches of strings with a deployed Transformer.
 
@@ -56,12 +61,15 @@ class Translator:
         ends = tf.cumsum(tf.cast(source == END_ID, tf.int32), axis=1, exclusive=True)
         source = tf.where(ends == 0, source, PADDING_ID)
         found = beam_search(self.model, source, self.max_length, **self._search)
-        blank = tf.strings.length(tf.strings.strip(strings)) == 0
-        return tf.where(blank, "", self.vocabulary.decode(found.ids))
+        return tf.where(is_blank(strings), "", self.vocabulary.decode(found.ids))
 
     def token_counts(self, strings) -> tf.Tensor:
-        """How many tokens each string has, with its end; int64 (batch,)."""
-        return self.vocabulary.encode(strings).row_lengths()
+        """How many tokens each string has, with its end; int64 (batch,).
+
+        A blank one has none, as there is nothing to translate.
+        """
+        counts = self.vocabulary.encode(strings).row_lengths()
+        return tf.where(is_blank(strings), tf.zeros_like(counts), counts)
 
     def export(self, path: str | os.PathLike, overwrite: bool = False) -> None:
         """Writes a SavedModel from strings to strings.

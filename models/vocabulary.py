@@ -23,6 +23,8 @@ from state_of_sparsity.models.special_ids import END_ID, PADDING_ID, UNKNOWN_ID
 
 SPACE = "\u2581"  # As SentencePiece writes it.
 PIECES = {PADDING_ID: "<pad>", END_ID: "</s>", UNKNOWN_ID: "<unk>"}
+# Those, and one for each byte.
+SPECIAL_PIECES = len(PIECES) + 256
 # SentencePiece writes spaces as U+2581 in any case, so that this rule changes nothing.
 # Without any rule, each tokenizer prints to the log that it has none.
 SPACE_RULE = "2581\t20\n"
@@ -73,6 +75,11 @@ class Vocabulary(tf.Module):
           ValueError: if there is no text, or if it does not allow for this size; the
             message says the smallest or the largest possible.
         """
+        if size <= SPECIAL_PIECES:
+            raise ValueError(
+                f"`size` must be above {SPECIAL_PIECES}, which are special ids and "
+                f"bytes. Received: {size}"
+            )
         model = io.BytesIO()
         with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rule:
             rule.write(SPACE_RULE)

@@ -1,5 +1,6 @@
 """Shared by all tests. TensorFlow is imported once, with two CPU devices."""
 
+import logging
 import os
 import signal
 
@@ -44,3 +45,19 @@ def mirrored():
     return tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
     )
+
+
+@pytest.fixture
+def logged():
+    """What TensorFlow logs, while nothing that was installed before filters it."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = tf.get_logger()
+    level, filters = logger.level, list(logger.filters)
+    logger.filters.clear()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    logger.filters[:] = filters

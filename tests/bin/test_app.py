@@ -1,27 +1,12 @@
 """What the binaries leave on the terminal."""
 
-import logging
 import time
 
 import pytest
+from absl.testing import flagsaver
 
 from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.bin import app
-
-
-@pytest.fixture
-def logged():
-    """What TensorFlow logs."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = tf.get_logger()
-    before = logger.level, list(logger.filters)
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
-    logger.setLevel(before[0])
-    logger.filters[:] = before[1]
 
 
 class Slow(keras.callbacks.Callback):
@@ -36,8 +21,30 @@ def train_with_slow_callbacks():
         callbacks.on_train_batch_end(batch)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("80 GB"),
+        tf.errors.ResourceExhaustedError(None, None, "In a graph\n\nOOM: 80 GB\n"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_one_message(error, monkeypatch, capsys):
+    def main():
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["train_transformer"])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
+        app.run(main, "Trains.")
+    assert exit_.value.code == 1
+    message = capsys.readouterr().err
+    assert "train_transformer: out of memory: " in message
+    assert "80 GB" in message
+    assert "graph" not in message
+    assert "Make the batch, the model or the lengths smaller." in message
+
+
 def test_advice_about_our_callbacks_is_not_for_users(logged):
-    tf.get_logger().filters.clear()
     train_with_slow_callbacks()
     assert "slow compared to the batch time" in "".join(logged)
     logged.clear()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 
 import pytest
 
@@ -9,6 +10,9 @@ import state_of_sparsity as sos
 from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import runs
 from state_of_sparsity.models.numbers_dataset import Numbers
+from state_of_sparsity.models.run_folder import RunFolder
+from state_of_sparsity.models.translation_options import TranslationOptions
+from state_of_sparsity.models.translation_task import TranslationTask
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +70,15 @@ def test_the_command_tells_the_share_of_padding_and_the_score(run):
     assert 0 < share < 10
     assert "test bleu" in outcome.out
     assert outcome.err == ""
+
+
+@pytest.mark.parametrize(("size", "warned"), [(384, False), (300, True)])
+def test_much_padding_is_said_with_a_way_out(size, warned, tmp_path, capsys):
+    options = TranslationOptions(vocabulary_size=size).resolved()
+    assert TranslationTask(options, RunFolder(tmp_path)).steps_per_epoch > 0
+    output = capsys.readouterr().out
+    assert f"Learning a vocabulary of {size} subwords" in output
+    assert ("choose another --vocabulary_size" in output) == warned
 
 
 def test_result_counts_the_operations_of_a_token_pair(folder):
@@ -132,7 +145,7 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_
     # The bar, and a line that is longer than the model's maximum.
     assert "6/6" in outcome.err
     assert "line 5 has" in outcome.err
-    assert "translate: line 5: the text that the model was trained on" in outcome.err
+    assert "translate: line 5: the text that the vocabulary was" in outcome.err
     assert "not to be trusted: '日', '本', '語'." in outcome.err
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "english.txt",
@@ -162,6 +175,70 @@ def test_what_was_translated_before_an_interruption_is_kept(
     assert f"interrupted; what was translated is in {partial}." in outcome.err
     assert partial.read_bytes().count(b"\n") == 2
     assert not (tmp_path / "german.txt").exists()
+
+
+def test_blank_lines_of_any_kind_and_a_byte_order_mark_are_left_out(
+    folder, command, tmp_path
+):
+    source = tmp_path / "english.txt"
+    source.write_text("\ufeffone\n\u00a0\n\u3000 \t\n" + " " * 40, encoding="utf-8")
+    arguments = [f"--model={folder}", f"--input={source}"]
+    outcome = command("translate", *arguments, f"--output={tmp_path / 'german.txt'}")
+    assert outcome.code == 0, outcome
+    first, *others = (tmp_path / "german.txt").read_text(encoding="utf-8").split("\n")
+    source.write_text("one", encoding="utf-8")
+    command("translate", *arguments, f"--output={tmp_path / 'one.txt'}")
+    assert first == (tmp_path / "one.txt").read_text(encoding="utf-8").rstrip("\n")
+    assert others == ["", "", "", ""]
+    assert "line" not in outcome.err.replace("line/s", "")
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no such device")
+def test_a_full_disk_is_one_message(folder, command, tmp_path):
+    source = tmp_path / "english.txt"
+    source.write_text("one\n", encoding="utf-8")
+    outcome = command(
+        "translate", f"--model={folder}", f"--input={source}", "--output=/dev/full"
+    )
+    assert outcome.code == 2
+    assert "translate: --output=/dev/full cannot be written: " in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_closed_standard_input_is_one_message(folder, refused, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    message = refused("translate", f"--model={folder}")
+    assert "standard input is closed: pass --input=FILE." in message
+
+
+@pytest.mark.parametrize(
+    ("precision", "technique"),
+    [
+        ("mixed_bfloat16", "magnitude_pruning"),
+        ("mixed_float16", "variational_dropout"),
+        ("mixed_float16", "l0_regularization"),
+    ],
+)
+def test_a_run_in_mixed_precision_trains_and_translates(
+    command, tmp_path, precision, technique
+):
+    folder = tmp_path / "run"
+    outcome = command(
+        "train_transformer",
+        *TINY,
+        f"--technique={technique}",
+        f"--precision={precision}",
+        f"--output_dir={folder}",
+    )
+    assert outcome.code == 0, outcome
+    result = json.loads((folder / "result.json").read_text())
+    assert result["steps"] == 4
+    loaded = tf.saved_model.load(str(folder / "export"))
+    assert loaded.serve(["one", ""]).numpy()[1] == b""
+    task, model = runs.load_model(*runs.read_run(folder))
+    stripped = sos.strip(model)
+    assert stripped.compute_dtype == model.compute_dtype == precision[6:]
+    assert task.translator(stripped).translate(["one", ""]).shape == (2,)
 
 
 def test_an_empty_file_is_said_to_be_empty(folder, command, tmp_path):
@@ -198,7 +275,7 @@ def test_a_folder_is_no_place_to_write_translations_to(folder, refused, tmp_path
     message = refused(
         "translate", f"--model={folder}", f"--input={source}", f"--output={tmp_path}"
     )
-    assert f"translate: --output={tmp_path}: " in message
+    assert f"translate: --output={tmp_path} cannot be written: " in message
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -257,10 +334,13 @@ def test_the_run_is_exported_from_strings_to_strings(folder, command, tmp_path):
         ("--width=9", "width must be even and a multiple of heads"),
         ("--dropout=1", "dropout must be at least 0 and below 1"),
         ("--packed_length=300", "tokens_per_replica must be at least packed_length"),
-        ("--vocabulary_size=5000", "at most"),
+        ("--vocabulary_size=5000", "vocabulary_size=5000: `size` is more than the tex"),
+        ("--vocabulary_size=100", "vocabulary_size=100: `size` must be above 259"),
+        ("--max_length=1", "max_length must be at least 2. Received: 1"),
+        ("--alpha=nan", "alpha must be at least 0 and finite. Received: nan"),
         ("--dataset=wmt14_translate/de-en", "--data_dir"),
         ("--dataset=digits", "dataset must be one of numbers"),
-        ("--alpha=-1", "alpha must not be negative"),
+        ("--alpha=-1", "alpha must be at least 0 and finite"),
         ("--packed_length=1", "no pair of sentences has at most `packed_length`"),
     ],
 )

@@ -133,6 +133,21 @@ def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
     assert rows(finished) == rows(resumed)
 
 
+def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, finished):
+    run = tiny_run(pruning)
+
+    def fail(model, logs):
+        raise RuntimeError("no BLEU today")
+
+    run.task.quality_in_training = fail
+    with pytest.raises(RuntimeError, match="no BLEU today"):
+        run.train()
+    resumed = tiny_run(pruning)
+    resumed.train()
+    check_same(finished, resumed)
+    assert [row["step"] for row in rows(resumed)] == ["8", "12"]
+
+
 def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(
     tiny_run, monkeypatch
 ):

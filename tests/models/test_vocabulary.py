@@ -149,8 +149,10 @@ def test_too_large_a_size_is_an_error_which_says_the_largest():
 def test_too_small_a_size_is_an_error_which_says_the_smallest():
     characters = set(itertools.chain(*SENTENCES))
     smallest = 3 + 256 + len(characters)
-    with pytest.raises(ValueError, match=f"at least {smallest}. Received: 100"):
-        Vocabulary.learn(SENTENCES, 100)
+    with pytest.raises(ValueError, match=f"at least {smallest}. Received: 270"):
+        Vocabulary.learn(SENTENCES, 270)
+    with pytest.raises(ValueError, match=r"above 259.* Received: 1"):
+        Vocabulary.learn(SENTENCES, 1)
     assert Vocabulary.learn(SENTENCES, smallest).size == smallest
 
 
