@@ -149,8 +149,11 @@ def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
     For one call: other threads that call the layer see nothing of it.
     """
     view = object.__new__(type(layer))
+    # TensorFlow traces it for each object: what it has traced for the layer serves.
+    grouped = "_jit_compiled_convolution_op"
+    traced = {grouped: getattr(layer, grouped)} if hasattr(layer, grouped) else {}
     # Past Keras's tracking.
-    vars(view).update(vars(layer) | values)
+    vars(view).update(vars(layer) | traced | values)
     return view
 
 

@@ -226,6 +226,16 @@ def test_threads_that_share_a_layer_do_not_disturb_each_other(technique, rng):
     assert (layer.use_bias, layer.activation) == (True, keras.activations.relu)
 
 
+def test_grouped_convolutions_are_compiled_once_and_not_at_each_call(rng):
+    layer, _ = make_layer("grouped", sos.L0Regularization(0.0), rng)
+    before = layer._jit_compiled_convolution_op.experimental_get_tracing_count()
+    for _ in range(3):
+        layer(make_inputs("grouped", rng))
+    after = layer._jit_compiled_convolution_op.experimental_get_tracing_count()
+    assert before <= after <= before + 1
+    assert after > 0
+
+
 def test_inputs_that_keras_does_not_cast_are_cast():
     layer = layers.VariationalDense(3, kl_weight=0.0, autocast=False)
     assert layer(tf.ones((2, 5), tf.float64), training=True).dtype == tf.float32
