@@ -45,8 +45,9 @@ class Reparameterized:
                 base, Reparameterized
             ):
                 cls.keras_class = base
-                LAYERS.setdefault((cls.technique_class, base), cls)
-                add_kind(base, list(cls.sparse_weights))
+                if hasattr(cls, "technique_class"):
+                    LAYERS.setdefault((cls.technique_class, base), cls)
+                    add_kind(base, list(cls.sparse_weights))
                 break
 
     def __init__(self, *args, **kwargs):
