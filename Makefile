@@ -3,14 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
+PYTEST := $(VENV)/bin/python -m pytest
+BACKENDS := tensorflow jax torch
+# What runs with Keras 3 on each backend. All other tests are of tf_keras.
+OF_KERAS_3 := tests/keras3 tests/shared tests/test_learned_techniques_math.py \
+    tests/test_masks.py tests/test_schedules.py tests/test_structures.py \
+    tests/test_techniques.py
 
-.PHONY: help install demo test test-all lint format clean
+.PHONY: help install demo test test-all lint format docs features clean
 
 help:
 	@echo "make demo      train a 90 % sparse ResNet-50 on handwritten digits, export it"
 	@echo "make test      lint, and the tests that take seconds"
 	@echo "make test-all  all tests"
 	@echo "make format    format the code"
+	@echo "make docs      build the documentation, into build/docs"
+	@echo "make features  test what works with which backend, and tabulate it in docs/"
 	@echo "make clean     remove .venv and runs"
 
 install: $(INSTALLED)
@@ -32,13 +40,26 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# Two processes, since each of them imports TensorFlow. The slow tests start processes
-# of their own, and send signals to them: one after the other.
-test: lint
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2
+# In two processes, since each of them imports a framework.
+define with_keras_3
+for backend in $(BACKENDS); do \
+    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) $(OF_KERAS_3) -n 2 $(1) || exit 1; \
+done
+endef
 
-test-all: test
-	$(VENV)/bin/python -m pytest -m slow
+test: lint
+	SOS_KERAS=tf_keras $(PYTEST) -m "not slow" -n 2
+	$(call with_keras_3,-m "not slow")
+
+# The slow tests of the laboratory start processes of their own, and send signals to
+# them: one after the other.
+test-all: test docs
+	SOS_KERAS=tf_keras $(PYTEST) -m slow
+	$(call with_keras_3,-m slow)
+
+# Nothing may warn. The pages are in build/docs, and open from disk.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

@@ -21,9 +21,53 @@ BINARIES = (
     "translate",
 )
 
+TENSORFLOW = "tensorflow>=2.21,<2.22"
+TF_MOT = [
+    # What TF-MOT asks for.
+    "absl-py>=1.4,<2",
+    TENSORFLOW,
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tf-keras>=2.21,<2.22",
+]
+LAB = [
+    *TF_MOT,
+    # tensorflow-datasets 4.9 reads and writes through importlib_resources without
+    # declaring it.
+    "importlib_resources>=6,<8",
+    "num2words>=0.5.13,<0.6",
+    "sacrebleu>=2.4,<3",
+    "sacremoses>=0.1.1,<0.2",
+    "scikit-learn>=1.5,<2",
+    "sentencepiece>=0.2,<0.3",
+    # TensorFlow writes its summaries through it without depending on it.
+    "tensorboard>=2.20,<3",
+    "tensorflow-datasets>=4.9.10,<4.10",
+    # Its minor version has to be TensorFlow's.
+    "tensorflow-text>=2.21,<2.22",
+    "tqdm>=4.66,<5",
+]
+# SavedModel and LiteRT are written by TensorFlow, PyTorch's own format by PyTorch.
+EXPORT = [
+    "onnx>=1.20,<2",
+    "onnxscript>=0.6,<0.8",
+    "openvino>=2026.0,<2027",
+    "tf2onnx>=1.17,<2",
+]
+DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1.0,<2",
+]
+EXAMPLES = [
+    "ipykernel>=7,<8",
+    "nbclient>=0.10,<0.12",
+    "nbformat>=5.10,<6",
+    "scikit-learn>=1.5,<2",
+]
+
 setuptools.setup(
     name="state-of-sparsity",
-    version="0.1.0",
+    version="0.2.0",
     description="Make Keras models sparse while they train, and compare how.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -38,9 +82,16 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     packages=[
         "state_of_sparsity",
+        "state_of_sparsity.engines",
+        "state_of_sparsity.engines.keras3",
+        "state_of_sparsity.engines.tf_keras",
+        "state_of_sparsity.engines.tf_keras.layers",
         "state_of_sparsity.layers",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
+        "state_of_sparsity.models.images",
+        "state_of_sparsity.models.training",
+        "state_of_sparsity.models.translation",
         "state_of_sparsity.bin",
     ],
     package_dir={
@@ -49,35 +100,35 @@ setuptools.setup(
         "state_of_sparsity.bin": "bin",
     },
     package_data={"state_of_sparsity.bin": ["recipes/*"]},
+    # Which of TensorFlow, JAX and PyTorch computes, the user installs and says.
     install_requires=[
-        "absl-py>=1.4,<2",
-        # tensorflow-datasets 4.9 reads and writes through importlib_resources
-        # without declaring it.
-        "importlib_resources>=6,<8",
+        # The engine goes by some of its private names.
+        "keras>=3.15,<3.16",
         "matplotlib>=3.9,<4",
-        "num2words>=0.5.13,<0.6",
         "numpy>=2.0,<3",
-        "sacrebleu>=2.4,<3",
-        "sacremoses>=0.1.1,<0.2",
-        "scikit-learn>=1.5,<2",
-        "sentencepiece>=0.2,<0.3",
-        # TensorFlow writes its summaries through it without depending on it.
-        "tensorboard>=2.20,<3",
-        "tensorflow>=2.21,<2.22",
-        "tensorflow-datasets>=4.9.10,<4.10",
-        "tensorflow-model-optimization>=0.8.1,<0.9",
-        # Its minor version has to be TensorFlow's.
-        "tensorflow-text>=2.21,<2.22",
-        "tf-keras>=2.21,<2.22",
-        "tqdm>=4.66,<5",
     ],
     extras_require={
+        "tf_mot": TF_MOT,
+        "lab": LAB,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "export": EXPORT,
+        "docs": DOCS,
+        "examples": EXAMPLES,
         "test": [
+            *LAB,
+            *EXPORT,
+            *DOCS,
+            *EXAMPLES,
+            "ai-edge-litert>=2.1,<3",
+            "jax>=0.10,<0.11",
+            "onnxruntime>=1.24,<2",
+            "orbax-checkpoint>=0.12,<0.13",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<0.18",
             "scipy>=1.13,<2",
+            # The version that package indexes without CUDA packages have, too.
+            "torch==2.13.0",
         ],
     },
     entry_points={

@@ -13,10 +13,10 @@ import numpy as np
 import turns
 from absl import app, flags
 
-from state_of_sparsity.backend import tf
-from state_of_sparsity.models.decoding import search_greedily
-from state_of_sparsity.models.special_ids import END_ID, UNKNOWN_ID
-from state_of_sparsity.models.transformer import Transformer
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.translation.decoding import search_greedily
+from state_of_sparsity.models.translation.special_ids import END_ID, UNKNOWN_ID
+from state_of_sparsity.models.translation.transformer import Transformer
 
 _LAYERS = flags.DEFINE_integer("layers", 3, "Of the encoder and of the decoder.")
 _WIDTH = flags.DEFINE_integer("width", 256, "Of the Transformer.")

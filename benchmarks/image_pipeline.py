@@ -3,10 +3,10 @@
 A core's second is a second of processor time, summed over threads.
 
 Both pipelines read the same JPEGs from memory, draw the same windows with the code of
-`models/imagenet.py`, resize, flip and normalize; they differ in how the window is
-decoded. Rounds alternate between them in one process and the medians are reported, so
-that a disturbance of the machine meets both. The JPEGs are pieces of scikit-learn's two
-photographs, enlarged where they are too small.
+`models/images/imagenet.py`, resize, flip and normalize; they differ in how the window
+is decoded. Rounds alternate between them in one process and the medians are reported,
+so that a disturbance of the machine meets both. The JPEGs are pieces of scikit-learn's
+two photographs, enlarged where they are too small.
 """
 
 import io
@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from state_of_sparsity.models import imagenet
+from state_of_sparsity.models.images import imagenet
 
 _SIZES = flags.DEFINE_list(
     "sizes", ["500x375", "640x427", "1000x750"], "Width x height of the JPEGs."

@@ -14,9 +14,9 @@ import turns
 from absl import app, flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import keras, tf
-from state_of_sparsity.models.losses import SmoothedCrossEntropy
-from state_of_sparsity.models.transformer import Transformer
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.translation.transformer import Transformer
 
 # Masks are made at the first step, and not again.
 TECHNIQUES = {

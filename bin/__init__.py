@@ -4,9 +4,23 @@ TensorFlow's start-up messages would bury the progress bar. They are silenced he
 where TensorFlow is first imported; set TF_CPP_MIN_LOG_LEVEL=0 to see them.
 """
 
+import importlib.util
 import os
 import sys
 import tempfile
+
+# What each binary imports, which only the extra installs.
+_NEEDED = ("absl", "tensorflow", "tensorflow_model_optimization", "tqdm")
+
+
+def _check_extra():
+    """Ends with one message where the packages of the laboratory are missing."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            "The binaries need packages that are not installed: "
+            f"{', '.join(missing)}. Run: pip install 'state-of-sparsity[lab]'"
+        )
 
 
 def _import_tensorflow_quietly():
@@ -17,7 +31,7 @@ def _import_tensorflow_quietly():
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            import state_of_sparsity.backend  # noqa: F401
+            import state_of_sparsity.engines.tf_keras.backend  # noqa: F401
         except BaseException:
             said.seek(0)
             os.write(terminal, said.read())
@@ -27,5 +41,6 @@ def _import_tensorflow_quietly():
             os.close(terminal)
 
 
+_check_extra()
 if "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules:
     _import_tensorflow_quietly()

@@ -9,10 +9,10 @@ import tarfile
 
 from absl import app, flags, logging
 
-from state_of_sparsity.backend import tf
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.models.checkpoint import CheckpointError
-from state_of_sparsity.models.run_folder import RunFolder, RunFolderError
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.checkpoint import CheckpointError
+from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 
 _PACKAGE = "state_of_sparsity."
 

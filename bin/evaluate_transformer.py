@@ -15,7 +15,7 @@ from absl import flags
 
 from state_of_sparsity.bin import app, evaluation
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.models import bleu
+from state_of_sparsity.models.translation import bleu
 
 flags.DEFINE_string("run_dir", "runs/transformer", "A folder of train_transformer.")
 flags.DEFINE_enum(

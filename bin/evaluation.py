@@ -7,11 +7,11 @@ from collections.abc import Callable
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import keras
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.models.run_folder import write_text
-from state_of_sparsity.models.training import Task
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.loop import Task
+from state_of_sparsity.models.training.run_folder import write_text
 
 Score = Callable[[Task, keras.Model, str], dict]
 COLUMNS = ("log_alpha_threshold", "sparsity", "quality", "split")

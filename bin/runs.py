@@ -4,7 +4,6 @@ import dataclasses
 
 from absl import flags
 
-from state_of_sparsity.backend import keras
 from state_of_sparsity.bin import app
 from state_of_sparsity.bin.flags import (
     DENSE,
@@ -16,20 +15,21 @@ from state_of_sparsity.bin.flags import (
     overrides_from_flags,
     technique_from_flags,
 )
-from state_of_sparsity.models import distribution
-from state_of_sparsity.models.checkpoint import Checkpoint
-from state_of_sparsity.models.image_options import ImageOptions
-from state_of_sparsity.models.image_task import ImageTask
-from state_of_sparsity.models.options import Options
-from state_of_sparsity.models.run_folder import RunFolder
-from state_of_sparsity.models.training import (
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.images.options import ImageOptions
+from state_of_sparsity.models.images.task import ImageTask
+from state_of_sparsity.models.training import distribution
+from state_of_sparsity.models.training.checkpoint import Checkpoint
+from state_of_sparsity.models.training.loop import (
     Sparsification,
     Task,
     build_model,
     train,
 )
-from state_of_sparsity.models.translation_options import TranslationOptions
-from state_of_sparsity.models.translation_task import TranslationTask
+from state_of_sparsity.models.training.options import Options
+from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.task import TranslationTask
 
 # The options and the task of each training binary.
 TRAINERS = {

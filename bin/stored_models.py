@@ -6,11 +6,12 @@ import sys
 
 from absl import flags
 
-# Keras finds the layers of the library by their registered names.
-from state_of_sparsity import layers  # noqa: F401
-from state_of_sparsity.backend import keras
 from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.engines.tf_keras.backend import keras
+
+# Keras finds the layers of the library by their registered names.
+from state_of_sparsity.layers import tf_keras  # noqa: F401
 
 
 def define_flags() -> None:

@@ -16,9 +16,9 @@ import tqdm
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.engines.tf_keras.backend import tf
 
 flags.DEFINE_string("model", "runs/transformer", "A folder of train_transformer.")
 flags.DEFINE_string("input", "-", "A UTF-8 file of a sentence per line; - for stdin.")

@@ -11,17 +11,12 @@ sos.export_saved_model(sparse, path)
 """
 
 import importlib
-import os
 
-__version__ = "0.1.0"
-
-# TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
-# which Keras it is when it is first touched.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+__version__ = "0.2.0"
 
 # Public names and the modules that they come from when they are first used:
-# importing this package must not import TensorFlow, whose logging the binaries
-# have to configure before.
+# importing this package imports no Keras and no framework. Which ones there are, the
+# user decides.
 _HOMES = {
     "Flops": "flops",
     "L0Regularization": "techniques",
@@ -34,7 +29,8 @@ _HOMES = {
     "WeightReport": "report",
     "callbacks": "training_callbacks",
     "count_flops": "flops",
-    "export_saved_model": "export",
+    "export": "exporting",
+    "export_saved_model": "exporting",
     "sparsify": "conversion",
     "sparsity_report": "report",
     "strip": "conversion",

@@ -3,8 +3,6 @@
 import math
 import numbers
 
-from state_of_sparsity.backend import is_functional, keras
-
 
 def check_fraction(name: str, value) -> None:
     """Raises unless the value is a number in [0, 1)."""
@@ -45,20 +43,18 @@ def check_integer(name: str, value, minimum: int) -> None:
         raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}")
 
 
-def check_model(model):
-    """Raises unless the argument is a built tf_keras model."""
-    if not isinstance(model, keras.Model):
-        origin = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
-        if "keras" in origin:
-            raise TypeError(
-                "The model is a Keras 3 model, and TensorFlow Model Optimization "
-                "needs Keras 2. Build it with tf_keras: `import tf_keras as keras` "
-                "in place of `import keras`, or set TF_USE_LEGACY_KERAS=1 before "
-                f"TensorFlow is imported. Received: {model!r}"
-            )
-        raise TypeError(f"model must be a tf_keras.Model. Received: {model!r}")
-    if not model.built or (is_functional(model) and not model.inputs):
+def check_pair(name: str, value) -> tuple[int, int]:
+    """The value as a tuple; raises unless it is two integers of at least 1."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{name} must be two integers. Received: {value!r}")
+    for part in value:
+        check_integer(name, part, minimum=1)
+    return tuple(value)
+
+
+def check_choice(name: str, value, choices) -> None:
+    """Raises unless the value is one of the choices."""
+    if value not in list(choices):
         raise ValueError(
-            f"Model {model.name!r} has no weights yet. Build it first: call it on a "
-            "batch, or call model.build(input_shape)."
+            f"{name} must be one of {', '.join(choices)}. Received: {value!r}"
         )

@@ -1,45 +1,28 @@
 """From dense to sparse and back: `sparsify` and `strip`."""
 
 import difflib
-import functools
 import numbers
 import re
+import warnings
 
-from state_of_sparsity.backend import (
-    PruneLowMagnitude,
-    keras,
-    raw_variable,
-    tf,
-)
-from state_of_sparsity.checks import check_model
-from state_of_sparsity.containers import (
-    SparseContainer,
-    container_class,
-    is_container_of,
-)
-from state_of_sparsity.copying import converted
+from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines.base import Site
 from state_of_sparsity.techniques import TECHNIQUES, Technique
 from state_of_sparsity.thresholds import deployed_at
-from state_of_sparsity.weights import (
-    LayerSite,
-    deployed_weights,
-    is_sparse,
-    sites,
-    weight_variable,
-)
 
 
 def sparsify(
-    model: keras.Model,
+    model,
     technique: Technique,
     overrides: dict[str, Technique | float | None] | None = None,
-) -> keras.Model:
+):
     """A copy of a model that becomes sparse as it trains.
 
-    Works on Sequential, functional and subclassed models, on models inside of
-    models, and on custom layers that hold other layers. The copy starts from the
-    weights of the model, which stays as it is. The copy is not compiled, even if the
-    model was: optimizers hold state for the variables that they were built with.
+    Works on Sequential, functional and subclassed models of Keras 3 (on TensorFlow,
+    JAX and PyTorch) and of `tf_keras`, on models inside of models, and on custom layers
+    that hold other layers. The copy starts from the weights of the model, which stays
+    as it is. The copy is not compiled, even if the model was: optimizers hold state for
+    the variables that they were built with.
 
     Example:
       >>> technique = sos.MagnitudePruning(
@@ -50,9 +33,10 @@ def sparsify(
       >>> sparse.fit(x, y, callbacks=sos.callbacks(sparse))
 
     Args:
-      model: a built `tf_keras` model.
+      model: a built `keras` or `tf_keras` model.
       technique: applied to every layer that has weights to make sparse: kernels,
-        recurrent kernels and embeddings.
+        recurrent kernels and embeddings. Pruning leaves the kernels of depthwise
+        convolutions dense, unless an override names their layer.
       overrides: for some layers something else. Keys are regular expressions that
         match the whole of a layer's name or of its path (names of the layers around
         it and its own, joined by slashes); the first that matches counts. Values
@@ -65,20 +49,27 @@ def sparsify(
     Raises:
       TypeError, ValueError: for a model, technique or override that will not do;
         the message says why and what to do.
+
+    Warns:
+      UserWarning: naming the matrices of custom layers that stay dense, since their
+        layers do not name them in `get_prunable_weights()`.
     """
-    check_model(model)
+    engine = engine_of(model)
     _check_technique(technique)
     rules = _Overrides(technique, overrides or {})
+    candidates = list(engine.sites(model))
     plan: dict[int, tuple[int, Technique]] = {}
-    candidates = list(sites(model))
     for index, site in enumerate(candidates):
         if site.is_sparse:
             raise ValueError(
                 f"The model is sparse already, at layer {site.path!r}. "
                 "Call sos.strip first."
             )
-        chosen = rules.technique_for(site)
-        if chosen is not None and chosen.applies_to(site.layer):
+        chosen, is_named = rules.technique_for(site)
+        if chosen is None or not engine.allows(chosen, site.layer):
+            continue
+        if is_named or chosen.applies_to(depthwise=site.depthwise):
+            _check_shapes(chosen, site)
             plan[id(site.layer)] = (index, chosen)
     rules.check_all_used(candidates)
     if not plan:
@@ -89,33 +80,18 @@ def sparsify(
             "leave all of them dense."
         )
     for used in {id(chosen): chosen for _, chosen in plan.values()}.values():
-        used.prepare(model)
-
-    replaced = set()
-
-    def replace(layer, path, copy):
-        del path
-        if id(layer) in plan:
-            index, chosen = plan[id(layer)]
-            replaced.add(id(layer))
-            return chosen.sparse_layer(layer, copy, index)
-        if is_container_of(layer, lambda inner: id(inner) in plan):
-            return copy(layer, container_class(type(layer)))
-        return None
-
-    with _scope_of(model):
-        sparse = converted(model, replace)
-    missed = [s.path for s in candidates if id(s.layer) in plan.keys() - replaced]
-    if missed:
-        raise ValueError(
-            f"These layers cannot be replaced where model {model.name!r} holds them: "
-            f"{missed}. Hold layers in attributes, lists, tuples or dictionaries, or "
-            "leave them dense with an override of None."
+        engine.check_technique(used, model)
+    left_out = engine.left_out(model)
+    if left_out:
+        warnings.warn(
+            f"These weights stay dense: {', '.join(left_out)}. A custom layer names "
+            "what can be made sparse of it in a method get_prunable_weights().",
+            stacklevel=2,
         )
-    return sparse
+    return engine.sparsify(model, plan)
 
 
-def strip(model: keras.Model, log_alpha_threshold: float | None = None) -> keras.Model:
+def strip(model, log_alpha_threshold: float | None = None):
     """The model as it is deployed: plain layers, with the zeros in place.
 
     A snapshot: its variables are its own, and training the sparse model further does
@@ -129,45 +105,23 @@ def strip(model: keras.Model, log_alpha_threshold: float | None = None) -> keras
         zero, if not from the technique's threshold.
 
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
-        threshold that is not a number or that no layer of the model has a use for.
+      TypeError, ValueError: for something that is not a built model, or a threshold
+        that is not a number or that no layer of the model has a use for.
     """
-    check_model(model)
-
-    def replace(layer, path, copy):
-        del path
-        if is_sparse(layer):
-            return plain_layer(layer, copy)
-        if isinstance(layer, SparseContainer):
-            return copy(layer, layer.plain_class, ("restoration",))
-        return None
-
-    with deployed_at(model, log_alpha_threshold), _scope_of(model):
-        return converted(model, replace)
+    engine = engine_of(model)
+    with deployed_at(model, log_alpha_threshold):
+        return engine.strip(model)
 
 
-@functools.singledispatch
-def plain_layer(layer, copy) -> keras.layers.Layer:
-    """A dense copy of a sparse layer with its deployed weights.
-
-    Args:
-      layer: the sparse layer.
-      copy: `copy(layer, cls=None, without=())` copies a layer, as another class if
-        given, without the attributes named.
-    """
-    del copy
-    raise TypeError(f"Not a sparse layer: {layer!r}")
-
-
-@plain_layer.register
-def _(layer: PruneLowMagnitude, copy):
-    plain = copy(layer.layer)
-    for weight in deployed_weights(layer):
-        raw_variable(weight_variable(plain, weight.attribute)).assign(weight.value)
-    if hasattr(layer, "_batch_input_shape"):
-        # A Sequential model takes its input shape from its first layer.
-        plain._batch_input_shape = layer._batch_input_shape
-    return plain
+def _check_shapes(technique, site):
+    for attribute, shape in site.shapes.items():
+        why = technique.refusal(tuple(shape))
+        if why is not None:
+            raise ValueError(
+                f"{technique.technique_name()} cannot mask {site.path}/{attribute} of "
+                f"shape {tuple(shape)}: {why}. Give its layer another technique, or "
+                "None to leave it dense, with `overrides`."
+            )
 
 
 class _Overrides:
@@ -205,14 +159,15 @@ class _Overrides:
             f"leave the layer dense. Received: {value!r}"
         )
 
-    def technique_for(self, site: LayerSite):
+    def technique_for(self, site: Site) -> tuple[Technique | None, bool]:
+        """The technique, or None for dense, and whether an override says so."""
         chosen, found = self._technique, False
         for expression, technique in self._rules:
-            if expression.fullmatch(site.layer.name) or expression.fullmatch(site.path):
+            if expression.fullmatch(site.name) or expression.fullmatch(site.path):
                 self._matched.add(expression.pattern)
                 if not found:
                     chosen, found = technique, True
-        return chosen
+        return chosen, found
 
     def check_all_used(self, candidates):
         names = [site.path for site in candidates]
@@ -232,10 +187,3 @@ def _check_technique(technique):
         return
     known = ", ".join(f"sos.{cls.__name__}" for cls in TECHNIQUES.values())
     raise TypeError(f"technique must be one of {known}. Received: {technique!r}")
-
-
-def _scope_of(model):
-    """The scope in which to make the variables of a copy of the model."""
-    if tf.distribute.has_strategy():
-        return tf.distribute.get_strategy().scope()
-    return model.distribute_strategy.scope()

@@ -5,20 +5,7 @@ import math
 
 import numpy as np
 
-from state_of_sparsity.backend import child_layers, is_functional, keras
-from state_of_sparsity.weights import deployed_weights, is_sparse, plain_layer_of
-
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-# To Keras, these are kinds of convolutions.
-_NOT_CONVOLUTIONS = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+from state_of_sparsity.engines import engine_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +23,7 @@ class Flops:
     sparse: int
 
 
-def count_flops(model: keras.Model) -> Flops:
+def count_flops(model) -> Flops:
     """Counts the operations of the Dense and convolution layers of a model.
 
     A weight takes part in one multiply-add for each position of the layer's output.
@@ -50,47 +37,18 @@ def count_flops(model: keras.Model) -> Flops:
       ValueError: for another kind of model, a layer kind that it cannot count, or an
         input without a fixed size.
     """
-    if not is_functional(model):
-        raise ValueError(
-            "Operations are counted for Sequential and functional models only. "
-            f"Received: {type(model).__name__} {model.name!r}"
-        )
+    engine = engine_of(model)
     dense = sparse = 0
-    for layer, calls in _layers_with_calls(model, 1):
-        uses = calls * _positions(layer)
-        for weight in deployed_weights(layer):
+    for layer, shapes in engine.uses(model):
+        uses = 0
+        for shape in shapes:
+            if None in shape[1:]:
+                raise ValueError(
+                    f"The output of layer {layer.name!r} has no fixed size: {shape}. "
+                    "Build the model for inputs of a fixed size."
+                )
+            uses += math.prod(shape[1:])
+        for weight in engine.deployed_weights(layer):
             dense += 2 * uses * weight.value.size
             sparse += 2 * uses * int(np.count_nonzero(weight.value))
     return Flops(dense, sparse)
-
-
-def _layers_with_calls(model, calls):
-    """The layers with weights to count, and how often their model is called."""
-    for layer in child_layers(model):
-        if is_functional(layer):
-            yield from _layers_with_calls(layer, calls * len(layer.inbound_nodes))
-        elif is_sparse(layer) or any(len(w.shape) > 1 for w in layer.trainable_weights):
-            yield layer, calls
-
-
-def _positions(layer):
-    """For how many positions of its outputs a layer uses each of its weights."""
-    plain = plain_layer_of(layer)
-    counted = isinstance(plain, (keras.layers.Dense, *_CONVOLUTIONS))
-    if not counted or isinstance(plain, _NOT_CONVOLUTIONS):
-        raise ValueError(
-            f"No rule to count the operations of layer {layer.name!r} of kind "
-            f"{type(plain).__name__}: there are some for Dense and convolutions."
-        )
-    channels_first = getattr(plain, "data_format", None) == "channels_first"
-    count = 0
-    for node in range(len(layer.inbound_nodes)):
-        shape = layer.get_output_shape_at(node)
-        positions = shape[2:] if channels_first else shape[1:-1]
-        if None in positions:
-            raise ValueError(
-                f"The output of layer {layer.name!r} has no fixed size: {shape}. "
-                "Build the model for inputs of a fixed size."
-            )
-        count += math.prod(positions)
-    return count

@@ -1,7 +1,8 @@
 """How the weight of a penalty grows with the training step."""
 
-from state_of_sparsity.backend import tf
-from state_of_sparsity.checks import check_integer
+from keras import ops
+
+from state_of_sparsity.checks import check_choice, check_integer
 
 # The share of the final weight, from the share of the ramp that is done.
 RAMPS = {
@@ -10,7 +11,7 @@ RAMPS = {
 }
 
 
-def ramp(kind: str, begin: int, length: int, step: tf.Tensor) -> tf.Tensor:
+def ramp(kind: str, begin: int, length: int, step):
     """Share of a penalty's weight at a training step (Gale et al. 2019).
 
     `p` for the linear and `1 - (1 - p)**3` for the cubic ramp, where
@@ -25,13 +26,12 @@ def ramp(kind: str, begin: int, length: int, step: tf.Tensor) -> tf.Tensor:
     Returns:
       A float32 scalar in [0, 1].
     """
-    done = tf.cast(step - begin, tf.float32) / length
-    return RAMPS[kind](tf.clip_by_value(done, 0.0, 1.0))
+    done = ops.cast(step - begin, "float32") / length
+    return RAMPS[kind](ops.clip(done, 0.0, 1.0))
 
 
 def check_ramp(kind: str, begin: int, length: int) -> None:
     """Raises for hyperparameters that make no ramp, naming them."""
-    if kind not in list(RAMPS):
-        raise ValueError(f"ramp must be one of {', '.join(RAMPS)}. Received: {kind!r}")
+    check_choice("ramp", kind, RAMPS)
     check_integer("ramp_begin", begin, minimum=0)
     check_integer("ramp_length", length, minimum=1)

@@ -5,10 +5,8 @@ import dataclasses
 
 import numpy as np
 
-from state_of_sparsity.backend import keras, raw_variable
-from state_of_sparsity.checks import check_model
+from state_of_sparsity.engines import engine_of
 from state_of_sparsity.thresholds import deployed_at
-from state_of_sparsity.weights import added_variables, sites
 
 _COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")
 
@@ -124,9 +122,7 @@ class SparsityReport:
         figure.savefig(path, dpi=120)
 
 
-def sparsity_report(
-    model: keras.Model, log_alpha_threshold: float | None = None
-) -> SparsityReport:
+def sparsity_report(model, log_alpha_threshold: float | None = None) -> SparsityReport:
     """Counts the zeros of a model as it would be deployed.
 
     Args:
@@ -135,10 +131,10 @@ def sparsity_report(
       log_alpha_threshold: as for `sos.strip`.
 
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
-        threshold that will not do.
+      TypeError, ValueError: for something that is not a built model, or a threshold
+        that will not do.
     """
-    check_model(model)
+    engine = engine_of(model)
     with deployed_at(model, log_alpha_threshold):
         layers = [
             WeightReport(
@@ -148,14 +144,13 @@ def sparsity_report(
                 int(weight.value.size - np.count_nonzero(weight.value)),
                 site.technique,
             )
-            for site in _reported_sites(model)
-            for name, weight in site.deployed().items()
+            for name, weight, site in _deployed(engine, model)
         ]
-    return SparsityReport(layers, _count_parameters(model))
+    return SparsityReport(layers, engine.count_parameters(model))
 
 
 def weight_masks(
-    model: keras.Model, log_alpha_threshold: float | None = None
+    model, log_alpha_threshold: float | None = None
 ) -> dict[str, np.ndarray]:
     """Which weights a model keeps when it is deployed.
 
@@ -170,29 +165,20 @@ def weight_masks(
       stripped counterpart.
 
     Raises:
-      TypeError, ValueError: for something that is not a built `tf_keras` model, or a
-        threshold that will not do.
+      TypeError, ValueError: for something that is not a built model, or a threshold
+        that will not do.
     """
-    check_model(model)
+    engine = engine_of(model)
     with deployed_at(model, log_alpha_threshold):
-        return {
-            name: weight.mask
-            for site in _reported_sites(model)
-            for name, weight in site.deployed().items()
-        }
+        return {name: weight.mask for name, weight, _ in _deployed(engine, model)}
 
 
-def _reported_sites(model):
-    """The sparse layers of a model; of a model without any, those that could be."""
-    found = list(sites(model))
-    return [site for site in found if site.is_sparse] or found
+def _deployed(engine, model):
+    """Name, deployed weight and site of each tensor to report.
 
-
-def _count_parameters(model):
-    added = {id(v) for site in sites(model) for v in added_variables(site.layer)}
-    return sum(
-        int(np.prod(variable.shape))
-        for variable in model.weights
-        # Frozen weights count, the moving averages of batch normalization do not.
-        if id(variable) not in added and raw_variable(variable).trainable
-    )
+    Of a model without sparse layers, those that could be.
+    """
+    found = list(engine.sites(model))
+    for site in [site for site in found if site.is_sparse] or found:
+        for weight in engine.deployed_weights(site.layer):
+            yield f"{site.path}/{weight.attribute}", weight, site

@@ -4,16 +4,13 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from state_of_sparsity.backend import keras
 from state_of_sparsity.checks import check_number
+from state_of_sparsity.engines import engine_of
 from state_of_sparsity.techniques.variational_dropout import VariationalDropout
-from state_of_sparsity.weights import sites
 
 
 @contextlib.contextmanager
-def deployed_at(
-    model: keras.Model, log_alpha_threshold: float | None
-) -> Iterator[None]:
+def deployed_at(model, log_alpha_threshold: float | None) -> Iterator[None]:
     """For as long as the context lasts, the model is deployed at another threshold.
 
     Args:
@@ -31,7 +28,7 @@ def deployed_at(
     check_number("log_alpha_threshold", log_alpha_threshold)
     layers = [
         site.layer
-        for site in sites(model)
+        for site in engine_of(model).sites(model)
         if isinstance(getattr(site.layer, "technique", None), VariationalDropout)
     ]
     if not layers:

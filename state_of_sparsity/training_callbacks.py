@@ -1,28 +1,23 @@
-"""The Keras callbacks that a sparse model needs in `fit`."""
+"""The Keras callbacks with which a sparse model is trained."""
 
+import importlib
 import os
 
-from state_of_sparsity.backend import (
-    PruneLowMagnitude,
-    UpdatePruningStep,
-    keras,
-    tf,
-)
-from state_of_sparsity.checks import check_model
+from state_of_sparsity.engines import engine_of
 from state_of_sparsity.report import sparsity_report
-from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
-from state_of_sparsity.weights import sites
 
 
-def callbacks(
-    model: keras.Model, log_dir: str | os.PathLike | None = None
-) -> list[keras.callbacks.Callback]:
+def callbacks(model, log_dir: str | os.PathLike | None = None) -> list:
     """The callbacks with which a sparse model is trained.
+
+    A `tf_keras` model does not train without them. A Keras 3 model does: they add to
+    its logs.
 
     Args:
       model: a model of `sos.sparsify`.
       log_dir: if given, a TensorBoard folder into which the sparsity is written after
-        each epoch: overall, and of each weight tensor; and the penalty.
+        each epoch: overall, and of each weight tensor; and the penalty. Needs
+        TensorFlow, which writes it.
 
     Returns:
       A list for `fit(..., callbacks=...)`, to be followed by those that read the logs:
@@ -31,40 +26,27 @@ def callbacks(
       `set_model(model)`.
 
     Raises:
+      ImportError: for a `log_dir` where TensorFlow is not installed.
       ValueError: if the model has no sparse layer.
     """
-    check_model(model)
-    if not any(site.is_sparse for site in sites(model)):
+    engine = engine_of(model)
+    if not any(site.is_sparse for site in engine.sites(model)):
         raise ValueError(
             f"Model {model.name!r} has no sparse layers, so it needs no callbacks: "
             "pass the model that sos.sparsify returned."
         )
-    needed = [PruningStep(), PenaltyLogs()]
+    needed = [*engine.needed_callbacks(), _of(engine, PenaltyLogs)()]
     if log_dir is not None:
-        needed.append(SparsitySummaries(log_dir))
+        needed.append(_of(engine, SparsitySummaries)(log_dir))
     return needed
 
 
-class PruningStep(UpdatePruningStep):
-    """Starts the count of steps, and zeroes masked weights after each epoch.
-
-    TF-MOT's callback, which finds the wrappers of subclassed models and of custom
-    layers, too.
-    """
-
-    def on_train_begin(self, logs=None):
-        self.prunable_layers = [
-            site.layer
-            for site in sites(self.model)
-            if isinstance(site.layer, PruneLowMagnitude)
-        ]
-        for layer in self.prunable_layers:
-            # It is -1 until training begins; a restored model counts on.
-            if layer.pruning_step.numpy() < 0:
-                layer.pruning_step.assign(0)
+def _of(engine, cls):
+    """The class as a callback of the engine's Keras."""
+    return type(cls.__name__, (cls, engine.callback_class), {})
 
 
-class PenaltyLogs(keras.callbacks.Callback):
+class PenaltyLogs:
     """Adds what learned techniques do to the logs of an epoch: see `penalty_logs`.
 
     The progress bar shows them, and so do callbacks that come after this one, such as
@@ -76,29 +58,25 @@ class PenaltyLogs(keras.callbacks.Callback):
             logs.update(penalty_logs(self.model))
 
 
-def penalty_logs(model: keras.Model) -> dict[str, float]:
+def penalty_logs(model) -> dict[str, float]:
     """What learned techniques do to a model; of a model without any, nothing.
 
     `penalty` is the sum over the layers without its weight, `penalty_weight` that
     weight (the highest, if layers differ), `sparsity` that of the deployed model.
     """
-    penalized = [
-        site.layer
-        for site in sites(model)
-        if isinstance(
-            getattr(site.layer, "technique", None), ReparameterizationTechnique
-        )
-    ]
-    if not penalized:
+    engine = engine_of(model)
+    sparse = [site.layer for site in engine.sites(model) if site.is_sparse]
+    penalties = [p for p in map(engine.penalty, sparse) if p is not None]
+    if not penalties:
         return {}
     return {
-        "penalty": sum(float(layer.penalty()) for layer in penalized),
-        "penalty_weight": max(float(p.penalty_weight()) for p in penalized),
+        "penalty": sum(penalty for penalty, _ in penalties),
+        "penalty_weight": max(weight for _, weight in penalties),
         "sparsity": sparsity_report(model).sparsity,
     }
 
 
-class SparsitySummaries(keras.callbacks.Callback):
+class SparsitySummaries:
     """Writes `sparsity` and `sparsity/<weight name>` for TensorBoard every epoch.
 
     Of learned techniques `penalty` and `penalty_weight`, too.
@@ -111,18 +89,25 @@ class SparsitySummaries(keras.callbacks.Callback):
         super().__init__()
         self._log_dir = os.fspath(log_dir)
         self._writer = None
+        try:
+            self._summary = importlib.import_module("tensorflow").summary
+        except ImportError as error:
+            raise ImportError(
+                "log_dir needs TensorFlow, which writes the files of TensorBoard: "
+                f"pip install tensorflow. Received: log_dir={self._log_dir!r}"
+            ) from error
 
     def on_epoch_end(self, epoch, logs=None):
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._log_dir)
+            self._writer = self._summary.create_file_writer(self._log_dir)
         report = sparsity_report(self.model)
-        step = self.model.optimizer.iterations
+        step = int(self.model.optimizer.iterations)
         scalars = {**penalty_logs(self.model), "sparsity": report.sparsity}
         for layer in report.layers:
             scalars[f"sparsity/{layer.name}"] = layer.sparsity
         with self._writer.as_default():
             for name, value in scalars.items():
-                tf.summary.scalar(name, value, step)
+                self._summary.scalar(name, value, step)
         self._writer.flush()
 
     def on_train_end(self, logs=None):

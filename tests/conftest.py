@@ -1,63 +1,33 @@
-"""Shared by all tests. TensorFlow is imported once, with two CPU devices."""
+"""Shared by all tests."""
 
-import logging
 import os
 import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import pytest
 
-from state_of_sparsity.backend import keras, tf
+pytest_plugins = ["tests.features"]
+
+# With SOS_KERAS=keras nothing of tf_keras is tested, nor imported.
+if keras.backend.backend() == "tensorflow" and os.environ.get("SOS_KERAS") != "keras":
+    from tests.tf_keras.fixtures import (  # noqa: F401
+        fresh_tf_keras,
+        logged,
+        mirrored,
+    )
+else:
+    # What is of tf_keras, which knows no other backend.
+    collect_ignore = ["bin", "models", "tf_keras"]
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and with them
 # the processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Has to be said before TensorFlow makes its first tensor.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_keras():
-    """Names count from one, random numbers and policies are the same, in each test."""
-    keras.backend.clear_session()
-    keras.mixed_precision.set_global_policy("float32")
-    keras.utils.set_random_seed(1)
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture
-def mirrored():
-    """A strategy with two replicas."""
-    # Collective operations of several strategies in one process collide.
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
-    )
-
-
-@pytest.fixture
-def logged():
-    """What TensorFlow logs, while nothing that was installed before filters it."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = tf.get_logger()
-    level, filters = logger.level, list(logger.filters)
-    logger.filters.clear()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-    logger.filters[:] = filters

@@ -1,5 +1,6 @@
 """The package as a whole: exports, packing, and that the README is true."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -24,22 +25,6 @@ def test_unknown_name_is_an_attribute_error():
         sos.prune  # noqa: B018
 
 
-def test_python_of_the_readme_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(snippets) >= 2
-    namespace = {}
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), namespace)
-    sparsities = {
-        layer.name: layer.sparsity
-        for layer in sos.sparsity_report(namespace["sparse"]).layers
-    }
-    assert sparsities == {"hidden/kernel": 0.9, "logits/kernel": 0.5}
-    assert namespace["logits"].shape == (1, 10)
-
-
 def test_library_imports_neither_models_nor_binaries():
     for file in (ROOT / "state_of_sparsity").rglob("*.py"):
         text = file.read_text(encoding="utf-8")
@@ -49,13 +34,52 @@ def test_library_imports_neither_models_nor_binaries():
         assert "state_of_sparsity.bin" not in file.read_text(encoding="utf-8"), file
 
 
-def test_keras_comes_from_the_backend():
+@pytest.mark.parametrize(
+    ("folder", "others"),
+    [
+        ("training", ("images", "translation")),
+        ("images", ("translation",)),
+        ("translation", ("images",)),
+    ],
+)
+def test_tasks_import_training_and_not_each_other(folder, others):
+    files = list((ROOT / "models" / folder).glob("*.py"))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        for other in others:
+            assert f"state_of_sparsity.models.{other}" not in text, file
+            assert f"state_of_sparsity.models import {other}" not in text, file
+
+
+def test_tf_keras_comes_from_the_backend():
+    # The ResNet is built by the Keras that it is given, without the backend.
+    others = ("backend.py", "resnet.py")
     for folder in ("state_of_sparsity", "models", "bin"):
         for file in (ROOT / folder).rglob("*.py"):
-            if file.name != "backend.py":
+            if file.name not in others:
                 text = file.read_text(encoding="utf-8")
-                assert not re.search(r"^\s*(import|from) (tf_)?keras", text, re.M), file
+                assert not re.search(r"^\s*(import|from) tf_keras", text, re.M), file
                 assert "tf.keras." not in text, file
+
+
+def test_no_framework_is_imported_outside_of_the_engines():
+    frameworks = r"^\s*(import|from) (tf_keras|tensorflow|jax|torch)\b"
+    library = ROOT / "state_of_sparsity"
+    for file in library.rglob("*.py"):
+        if not file.is_relative_to(library / "engines"):
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(frameworks, text, re.M), file
+
+
+def test_engines_import_nothing_that_is_built_on_them():
+    upwards = (
+        r"state_of_sparsity(\.| import )(conversion|report|export|flops|layers|thr)"
+    )
+    for file in (ROOT / "state_of_sparsity" / "engines").rglob("*.py"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.lstrip().startswith(("import", "from")):
+                assert not re.search(upwards, line), file
 
 
 @pytest.mark.slow
@@ -68,7 +92,9 @@ def test_wheel_has_one_top_level_package_with_recipes(tmp_path):
     assert {f for f in folders if not f.endswith(".dist-info")} == {"state_of_sparsity"}
     for expected in (
         "state_of_sparsity/techniques/magnitude.py",
-        "state_of_sparsity/models/resnet.py",
+        "state_of_sparsity/models/images/resnet.py",
+        "state_of_sparsity/models/training/loop.py",
+        "state_of_sparsity/models/translation/transformer.py",
         "state_of_sparsity/bin/train_resnet50.py",
     ):
         assert expected in names
@@ -78,12 +104,19 @@ def test_wheel_has_one_top_level_package_with_recipes(tmp_path):
 @pytest.mark.slow
 def test_package_imports_from_another_folder(tmp_path):
     script = (
-        "import sys, state_of_sparsity as sos; "
-        "assert 'tensorflow' not in sys.modules; "
-        "import tensorflow as tf; assert 'tf_keras' in tf.keras.Model.__module__; "
-        "print(sos.MagnitudePruning(0.9, 0, 10, 5))"
+        "import os, sys; before = dict(os.environ); import state_of_sparsity as sos; "
+        "assert not {'keras', 'tf_keras', 'tensorflow'} & sys.modules.keys(); "
+        "assert before == os.environ; "
+        "technique = sos.MagnitudePruning(0.9, 0, 10, 5); "
+        "assert 'tf_keras' not in sys.modules; print(technique)"
     )
+    # As before the engine of tf_keras was imported here.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=True,
     )
     assert b"MagnitudePruning(sparsity=0.9" in done.stdout

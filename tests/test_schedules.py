@@ -2,8 +2,7 @@
 
 import pytest
 
-from state_of_sparsity.backend import tf
-from state_of_sparsity.schedules import CubicSchedule
+from state_of_sparsity.schedules import CubicSchedule, is_renewal
 
 
 def formula(t, sparsity, begin, end, initial):
@@ -19,15 +18,12 @@ def formula(t, sparsity, begin, end, initial):
 def test_sparsity_is_that_of_zhu_and_gupta(begin, end, initial):
     schedule = CubicSchedule(0.9, begin, end, 3, initial)
     for t in range(0, end + 20):
-        sparsity = float(schedule(tf.constant(t, tf.int64))[1])
-        assert sparsity == pytest.approx(
-            formula(t, 0.9, begin, end, initial), abs=1e-12
-        )
+        expected = formula(t, 0.9, begin, end, initial)
+        assert schedule.sparsity(t) == pytest.approx(expected, abs=1e-12)
 
 
 def test_final_sparsity_is_exact():
-    schedule = CubicSchedule(0.7, 0, 1000, 3)
-    assert float(schedule(tf.constant(1000, tf.int64))[1]) == 0.7
+    assert CubicSchedule(0.7, 0, 1000, 3).sparsity(1000) == 0.7
 
 
 @pytest.mark.parametrize(
@@ -35,10 +31,11 @@ def test_final_sparsity_is_exact():
 )
 def test_masks_are_renewed_every_frequency_steps_and_at_the_end(begin, end, frequency):
     schedule = CubicSchedule(0.9, begin, end, frequency)
-    due = [t for t in range(40) if schedule(tf.constant(t, tf.int64))[0]]
-    assert due == sorted({*range(begin, end + 1, frequency), end})
+    due = [t for t in range(40) if is_renewal(schedule, t)]
+    assert due == sorted({*range(begin, end + 1, frequency), end} - {0})
+    assert due == schedule.renewals()
 
 
-def test_configuration_describes_the_schedule():
-    config = CubicSchedule(0.9, 1, 20, 3, 0.1).get_config()["config"]
-    assert CubicSchedule.from_config(config).get_config()["config"] == config
+def test_a_ramp_that_ends_before_the_first_step_is_taken_at_it():
+    assert CubicSchedule(0.9, 0, 0, 1).renewals() == [1]
+    assert CubicSchedule(0.9, 0, 0, 1).sparsity(1) == 0.9

@@ -1,13 +1,18 @@
 """Techniques by themselves: their hyperparameters, scores and configurations."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from keras import ops
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import keras, pruning_schedule, tf
-from state_of_sparsity.techniques.base import field_help
+from state_of_sparsity.techniques.base import (
+    field_help,
+    restored_technique,
+    saved_technique,
+)
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
 
@@ -40,6 +45,7 @@ def test_bad_hyperparameters_are_named_with_the_value_received(
         ({"block_size": (2,)}, "block_size"),
         ({"block_size": (0, 1)}, "block_size"),
         ({"block_pooling_type": "SUM"}, "block_pooling_type.*'SUM'"),
+        ({"masked_weights": "leave"}, "masked_weights must be one of stay, return"),
         ({"sparsity_m_by_n": (2, 4)}, r"sparsity_m_by_n=\(2, 4\).*sparsity=0.9"),
         (
             {"sparsity": 0.5, "sparsity_m_by_n": (2, 4), "block_size": (2, 2)},
@@ -47,9 +53,10 @@ def test_bad_hyperparameters_are_named_with_the_value_received(
         ),
     ],
 )
-def test_bad_options_of_magnitude_pruning_are_refused(options, message):
+@pytest.mark.parametrize("technique", [sos.MagnitudePruning, sos.RandomPruning])
+def test_bad_options_of_pruning_are_refused(technique, options, message):
     with pytest.raises(ValueError, match=message):
-        sos.MagnitudePruning(**{**RAMP, **options})
+        technique(**{**RAMP, **options})
 
 
 @pytest.mark.parametrize("technique", sos.TECHNIQUES.values())
@@ -64,12 +71,17 @@ def test_techniques_are_frozen():
 
 def test_magnitude_scores_are_magnitudes(rng):
     weight = rng.normal(size=(4, 5)).astype("float32")
-    score = sos.MagnitudePruning(**RAMP).score(tf.constant(weight), (0, 0))
-    np.testing.assert_array_equal(score, np.abs(weight))
+    score = sos.MagnitudePruning(**RAMP).score(ops.convert_to_tensor(weight), (0, 0))
+    np.testing.assert_array_equal(ops.convert_to_numpy(score), np.abs(weight))
+
+
+def random_score(shape=(50,), seed=0, stream=(0, 0), fill=0.0):
+    technique = sos.RandomPruning(**RAMP, seed=seed)
+    return ops.convert_to_numpy(technique.score(ops.full(shape, fill), stream))
 
 
 def test_random_scores_are_uniform():
-    score = sos.RandomPruning(**RAMP).score(tf.zeros(100_000), (0, 0)).numpy()
+    score = random_score((100_000,))
     # Kolmogorov-Smirnov with the asymptotic bound of a false alarm rate of 1e-6:
     # sqrt(ln(2 / 1e-6) / 2) = 2.69.
     empirical = np.arange(1, score.size + 1) / score.size
@@ -77,46 +89,75 @@ def test_random_scores_are_uniform():
     assert distance * np.sqrt(score.size) < 2.7
 
 
-def test_random_scores_depend_on_seed_and_place_and_not_on_the_weight(rng):
-    def score(seed=0, stream=(0, 0), weight=None):
-        weight = tf.zeros(50) if weight is None else weight
-        return sos.RandomPruning(**RAMP, seed=seed).score(weight, stream).numpy()
-
-    weight = tf.constant(rng.normal(size=50).astype("float32"))
-    np.testing.assert_array_equal(score(), score(weight=weight))
-    for other in (score(seed=1), score(stream=(1, 0)), score(stream=(0, 1))):
-        assert np.abs(np.corrcoef(score(), other)[0, 1]) < 0.75
-        assert not np.array_equal(score(), other)
+def test_random_scores_depend_on_seed_and_place_and_not_on_the_weight():
+    np.testing.assert_array_equal(random_score(), random_score(fill=1.0))
+    others = {"seed": 1}, {"stream": (1, 0)}, {"stream": (0, 1)}
+    for other in (random_score(**changed) for changed in others):
+        assert np.abs(np.corrcoef(random_score(), other)[0, 1]) < 0.75
+        assert not np.array_equal(random_score(), other)
 
 
-def test_a_tf_mot_schedule_is_taken_with_its_final_sparsity():
-    polynomial = pruning_schedule.PolynomialDecay(0.2, 0.7, 3, 30, power=1, frequency=9)
-    technique = sos.MagnitudePruning.from_schedule(polynomial, block_size=(2, 2))
-    assert technique.schedule() is polynomial
-    assert (technique.sparsity, technique.begin_step) == (0.7, 3)
-    assert (technique.end_step, technique.frequency) == (30, 9)
-    constant = pruning_schedule.ConstantSparsity(0.5, 4)
-    assert sos.MagnitudePruning.from_schedule(constant).sparsity == 0.5
+@pytest.mark.parametrize("masked_weights", ["stay", "return"])
+def test_a_masked_weight_comes_back_only_if_told(masked_weights):
+    technique = sos.MagnitudePruning(**RAMP, masked_weights=masked_weights)
+    theta = ops.convert_to_tensor(np.array([5.0, 1.0, 2.0, 3.0], "float32"))
+    mask = ops.convert_to_tensor(np.array([False, True, True, True]))
+    renewed = ops.convert_to_numpy(technique.renewed_mask(theta, mask, 2, (0, 0)))
+    expected = {
+        "stay": [False, False, True, True],
+        "return": [True, False, False, True],
+    }
+    np.testing.assert_array_equal(renewed, expected[masked_weights])
+    deployed = technique.deployed_weight(theta, ops.convert_to_tensor(renewed))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(deployed), ops.convert_to_numpy(theta) * renewed
+    )
 
 
-@pytest.mark.parametrize(
-    "technique",
-    [
-        sos.MagnitudePruning(**RAMP, initial_sparsity=0.3),
-        sos.MagnitudePruning(0.5, 0, 0, 1, sparsity_m_by_n=(2, 4)),
-        sos.MagnitudePruning(**RAMP, block_size=(2, 4), block_pooling_type="MAX"),
-        sos.RandomPruning(**RAMP, seed=7),
-    ],
-    ids=repr,
-)
+EVERY_TECHNIQUE = [
+    sos.MagnitudePruning(**RAMP, initial_sparsity=0.3),
+    sos.MagnitudePruning(0.5, 0, 0, 1, sparsity_m_by_n=(2, 4)),
+    sos.MagnitudePruning(**RAMP, block_size=(2, 4), block_pooling_type="MAX"),
+    sos.RandomPruning(**RAMP, seed=7, masked_weights="return"),
+    sos.VariationalDropout(1e-3, log_alpha_threshold=1.0),
+    sos.L0Regularization(1e-3, ramp="cubic", ramp_begin=3, ramp_length=9),
+]
+
+
+@pytest.mark.parametrize("technique", EVERY_TECHNIQUE, ids=repr)
 def test_configuration_round_trip(technique):
-    config = keras.utils.serialize_keras_object(technique)
-    assert keras.utils.deserialize_keras_object(config) == technique
+    saved = json.loads(json.dumps(saved_technique(technique, index=3)))
+    assert saved["index"] == 3
+    assert restored_technique(saved) == technique
 
 
-def test_configuration_keeps_a_tf_mot_schedule():
-    schedule = pruning_schedule.PolynomialDecay(0.2, 0.7, 3, 30, power=1)
-    technique = sos.MagnitudePruning.from_schedule(schedule)
-    config = keras.utils.serialize_keras_object(technique)
-    restored = keras.utils.deserialize_keras_object(config)
-    assert restored.schedule().get_config() == schedule.get_config()
+def test_a_configuration_from_before_the_engines_is_read():
+    saved = {
+        "registered_name": "state_of_sparsity>MagnitudePruning",
+        "config": {
+            "sparsity": 0.9,
+            "begin_step": 2,
+            "end_step": 10,
+            "frequency": 4,
+            "initial_sparsity": 0.3,
+            "block_size": [2, 4],
+            "block_pooling_type": "MAX",
+            "sparsity_m_by_n": None,
+            "pruning_schedule": None,
+        },
+        "index": 1,
+    }
+    assert restored_technique(saved) == sos.MagnitudePruning(
+        **RAMP, initial_sparsity=0.3, block_size=(2, 4), block_pooling_type="MAX"
+    )
+
+
+def test_a_technique_of_ones_own_is_restored_once_it_is_defined():
+    saved = {"registered_name": "mine>FurthestPruning", "config": dict(RAMP)}
+    with pytest.raises(ValueError, match="Unknown technique 'FurthestPruning'"):
+        restored_technique(saved)
+
+    class FurthestPruning(sos.MagnitudePruning):
+        pass
+
+    assert restored_technique(saved) == FurthestPruning(**RAMP)

@@ -1,82 +1,68 @@
-"""Keras layers whose weights a technique of the reparameterization family learns.
+"""Keras 3 layers whose weights a technique learns.
 
 `VariationalX` and `L0X` take the arguments of the Keras layer `X`, and with their names
 the hyperparameters of `sos.VariationalDropout` and `sos.L0Regularization`. In training
 they compute with noise, in inference with the deployed weight, in which zeros are
-exact. The penalty joins the loss of the model as a regularizer's does.
+exact. The penalty joins the losses of the model as a regularizer's does.
 
     layers.VariationalDense(300, activation="relu", kl_weight=1e-5)
 
 They hold the trainable weight under its Keras name, and the technique's parameter as
 `log_sigma2` or `log_alpha` (and `recurrent_log_sigma2`, `recurrent_log_alpha`). The
-weights of recurrent layers are drawn once for all steps and the whole batch, those of
-embeddings for each row that is looked up. Inputs that are multiplied must be
-floating-point, and ids dense or ragged, or a TypeError names the layer.
+weights of recurrent and separable layers are drawn once for all positions and the whole
+batch, those of embeddings for each row that is looked up.
 
-`TiedEmbedding` is a plain layer: an embedding that is also used transposed.
-
-What is new about a layer kind is its linear map, and that is Keras's own: it is called
-with another weight (`maps.py`). To add a kind, derive a class from a kind of map and
-the Keras layer, for each technique; `sparsify` finds it in `LAYERS`.
+Importing this module lets Keras load models with sparse layers. For `tf_keras` there is
+`state_of_sparsity.layers.tf_keras`.
 """
 
-from state_of_sparsity.layers.l0 import (
-    L0GRU,
-    L0LSTM,
-    L0Conv1D,
-    L0Conv2D,
-    L0Conv3D,
-    L0Dense,
-    L0DepthwiseConv1D,
-    L0DepthwiseConv2D,
-    L0EinsumDense,
-    L0Embedding,
-    L0SimpleRNN,
-    L0TiedEmbedding,
-)
-from state_of_sparsity.layers.reparameterized import LAYERS, Reparameterized
-from state_of_sparsity.layers.tied_embedding import TiedEmbedding
-from state_of_sparsity.layers.variational import (
-    VariationalConv1D,
-    VariationalConv2D,
-    VariationalConv3D,
-    VariationalDense,
-    VariationalDepthwiseConv1D,
-    VariationalDepthwiseConv2D,
-    VariationalEinsumDense,
-    VariationalEmbedding,
-    VariationalGRU,
-    VariationalLSTM,
-    VariationalSimpleRNN,
-    VariationalTiedEmbedding,
-)
+import keras
 
-__all__ = [
-    "L0GRU",
-    "L0LSTM",
-    "LAYERS",
-    "L0Conv1D",
-    "L0Conv2D",
-    "L0Conv3D",
-    "L0Dense",
-    "L0DepthwiseConv1D",
-    "L0DepthwiseConv2D",
-    "L0EinsumDense",
-    "L0Embedding",
-    "L0SimpleRNN",
-    "L0TiedEmbedding",
-    "Reparameterized",
-    "TiedEmbedding",
-    "VariationalConv1D",
-    "VariationalConv2D",
-    "VariationalConv3D",
-    "VariationalDense",
-    "VariationalDepthwiseConv1D",
-    "VariationalDepthwiseConv2D",
-    "VariationalEinsumDense",
-    "VariationalEmbedding",
-    "VariationalGRU",
-    "VariationalLSTM",
-    "VariationalSimpleRNN",
-    "VariationalTiedEmbedding",
-]
+from state_of_sparsity.engines.keras3.layers import Handmade
+from state_of_sparsity.techniques import L0Regularization, VariationalDropout
+
+_KINDS = (
+    "Dense",
+    "EinsumDense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "Embedding",
+    "ReversibleEmbedding",
+    "SimpleRNN",
+    "LSTM",
+    "GRU",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
+)
+_FAMILIES = {"Variational": VariationalDropout, "L0": L0Regularization}
+
+
+def _layer_class(prefix, technique_class, kind):
+    plain_class = getattr(keras.layers, kind)
+    noun = "variational dropout" if prefix == "Variational" else "L0 gates"
+    members = {
+        "__doc__": f"`{kind}` with {noun}; see `state_of_sparsity.layers`.",
+        "__module__": __name__,
+        "plain_class": plain_class,
+        "technique_class": technique_class,
+    }
+    cls = type(f"{prefix}{kind}", (Handmade, plain_class), members)
+    return keras.saving.register_keras_serializable("state_of_sparsity")(cls)
+
+
+_CLASSES = {
+    f"{prefix}{kind}": _layer_class(prefix, technique_class, kind)
+    for prefix, technique_class in _FAMILIES.items()
+    for kind in _KINDS
+}
+globals().update(_CLASSES)
+__all__ = sorted(_CLASSES)

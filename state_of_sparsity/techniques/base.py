@@ -3,32 +3,44 @@
 import abc
 import dataclasses
 import re
-from typing import Self
+from typing import ClassVar, Self
 
-from state_of_sparsity.backend import keras
+# Every class of techniques by its name, for configurations that were saved.
+_CLASSES: dict[str, type["Technique"]] = {}
+_PACKAGE = "state_of_sparsity"
 
 
 class Technique(abc.ABC):
-    """A way to make layers sparse, with its hyperparameters.
+    """A way to make weights sparse, with its hyperparameters.
 
     A technique is a frozen dataclass. Each field is a hyperparameter, and has one line
-    in the `Attributes` section of the docstring, which is also the help text of its
-    command-line flag.
+    in the `Attributes` section of the docstring of the class or of one that it derives
+    from, which is also the help text of its command-line flag.
+
+    Its methods are pure functions of tensors, in `keras.ops`: they know of no layer and
+    of no engine. Beside every weight `theta`, an engine holds an `extra` tensor of the
+    same shape: a mask, or a parameter that is trained.
+
+    Attributes:
+      extra_name: of the extra tensor: "mask", "log_alpha".
+      extra_dtype: of the extra tensor.
+      extra_is_trained: whether it is a trainable parameter.
+      draws_noise: whether weights in training depend on noise.
     """
+
+    extra_name: ClassVar[str]
+    extra_dtype: ClassVar[str] = "float32"
+    extra_is_trained: ClassVar[bool]
+    draws_noise: ClassVar[bool]
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        _CLASSES[cls.__name__] = cls
 
     @classmethod
     def technique_name(cls) -> str:
         """The name on the command line and in reports: "magnitude_pruning"."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-
-    def prepare(self, model: keras.Model) -> None:
-        """Raises if the technique cannot be applied to the model as a whole."""
-        del model
-
-    def applies_to(self, layer: keras.layers.Layer) -> bool:
-        """Whether to make this layer sparse; the layer has weights that could be."""
-        del layer
-        return True
 
     @abc.abstractmethod
     def with_sparsity(self, sparsity: float) -> Self:
@@ -46,57 +58,99 @@ class Technique(abc.ABC):
     def from_config(cls, config: dict) -> Self:
         return cls(**config)
 
-    @abc.abstractmethod
-    def sparse_layer(
-        self, layer: keras.layers.Layer, copy, index: int
-    ) -> keras.layers.Layer:
-        """The layer that stands in the sparse model for a dense layer.
+    def applies_to(self, *, depthwise: bool) -> bool:
+        """Whether to make a kind of weight sparse that no override names.
 
         Args:
-          layer: the dense layer. The sparse one is built if it is.
-          copy: `copy(layer, cls=None, without=())` makes a copy of a layer with
-            variables of its own, of another class if given, without the attributes
-            named.
-          index: of the layer among those of the model that could be made sparse.
+          depthwise: whether it is the kernel of a depthwise convolution.
+        """
+        del depthwise
+        return True
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Why a weight of this shape cannot be made sparse, or None if it can."""
+        del shape
+
+    @property
+    @abc.abstractmethod
+    def extra_initial(self) -> tuple[float, float]:
+        """Mean and standard deviation of the initial values of the extra tensor."""
+
+    @abc.abstractmethod
+    def training_weight(self, theta, extra, noise):
+        """The weight as it is used in training.
+
+        Args:
+          theta: the trainable weight, in float32.
+          extra: the extra tensor.
+          noise: `noise.normal(shape)` and `noise.uniform(shape)` draw float32 tensors.
         """
 
+    @abc.abstractmethod
+    def deployed_weight(self, theta, extra):
+        """The weight without noise, with its zeros."""
 
-def saved_technique(layer: keras.layers.Layer) -> dict:
-    """What the configuration of a layer or a container says of a layer's technique."""
+    @abc.abstractmethod
+    def keeps(self, theta, extra):
+        """Boolean mask of the deployed weight: true where it stays."""
+
+    def training_output(self, linear, inputs, theta, extra, noise):
+        """The output of a linear map in training, without bias and activation.
+
+        Args:
+          linear: `linear(inputs, weight)` is the map.
+          inputs: of the layer.
+          theta: the trainable weight.
+          extra: the extra tensor.
+          noise: as of `training_weight`.
+        """
+        return linear(inputs, self.training_weight(theta, extra, noise))
+
+
+def saved_technique(technique: Technique, **further) -> dict:
+    """What the configuration of a layer says of its technique.
+
+    Args:
+      technique: to be saved.
+      **further: what else belongs to it there.
+    """
     # Written out, since Keras serializes an object in another way for each of its file
     # formats.
-    return {
-        "registered_name": keras.utils.get_registered_name(type(layer.technique)),
-        "config": layer.technique.get_config(),
-        "index": getattr(layer, "index", 0),
-    }
+    name = f"{_PACKAGE}>{type(technique).__name__}"
+    return {"registered_name": name, "config": technique.get_config(), **further}
 
 
 def restored_technique(saved: dict) -> Technique:
     """The technique from what `saved_technique` has noted.
 
     Raises:
-      ValueError: if nothing has registered the technique, naming it.
+      ValueError: if no technique of that name has been defined, naming it.
     """
-    cls = keras.utils.get_registered_object(saved["registered_name"])
-    if cls is None:
+    name = saved["registered_name"].rpartition(">")[2]
+    if name not in _CLASSES:
         raise ValueError(
-            f"Unknown technique {saved['registered_name']!r}: import the module "
-            "that registers it with keras.utils.register_keras_serializable."
+            f"Unknown technique {name!r}: import the module that defines it first."
         )
-    return cls.from_config(saved["config"])
+    return _CLASSES[name].from_config(saved["config"])
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The line on each field in the `Attributes` section of a dataclass's docstring.
+    """The line on each field in the `Attributes` sections of a dataclass's docstrings.
+
+    Those of the classes that it derives from count, too.
 
     Raises:
       ValueError: if a field has no such line, naming it.
     """
-    section = (cls.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^ {6}(\w+): (.+(?:\n {8,}.+)*)", section, flags=re.MULTILINE)
-    help_texts = {name: " ".join(text.split()) for name, text in entries}
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in help_texts]
+    help_texts = {}
+    for base in reversed(cls.__mro__):
+        section = (vars(base).get("__doc__") or "").partition("Attributes:\n")[2]
+        entries = re.findall(
+            r"^ {6}(\w+): (.+(?:\n {8,}.+)*)", section, flags=re.MULTILINE
+        )
+        help_texts |= {name: " ".join(text.split()) for name, text in entries}
+    fields = [field.name for field in dataclasses.fields(cls)]
+    missing = [name for name in fields if name not in help_texts]
     if missing:
         raise ValueError(f"{cls.__name__} does not say what these mean: {missing}")
-    return help_texts
+    return {name: help_texts[name] for name in fields}

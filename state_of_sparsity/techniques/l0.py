@@ -8,24 +8,22 @@ and exactly 1 with positive probability, and which has a gradient in between.
 import dataclasses
 import math
 
-from state_of_sparsity.backend import keras, tf
+from keras import ops
+
 from state_of_sparsity.checks import check_number
 from state_of_sparsity.numerics import at_least_float32
-from state_of_sparsity.ramps import check_ramp
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
 # Standard deviation of the initial log alpha, which breaks ties between gates.
 INITIAL_DEVIATION = 0.01
 
 
-def stretch(s: tf.Tensor, gamma: float, zeta: float) -> tf.Tensor:
+def stretch(s, gamma: float, zeta: float):
     """`min(1, max(0, s (zeta - gamma) + gamma))` (equations 11 and 12)."""
-    return tf.clip_by_value(s * (zeta - gamma) + gamma, 0.0, 1.0)
+    return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
 
 
-def sampled_gate(
-    log_alpha: tf.Tensor, uniform: tf.Tensor, beta: float, gamma: float, zeta: float
-) -> tf.Tensor:
+def sampled_gate(log_alpha, uniform, beta: float, gamma: float, zeta: float):
     """A hard concrete gate (equations 10 to 12).
 
     `stretch(sigmoid((log u - log(1 - u) + log alpha) / beta))`
@@ -39,27 +37,24 @@ def sampled_gate(
     """
     tiny = 1e-7
     log_alpha = at_least_float32(log_alpha)
-    uniform = tf.clip_by_value(at_least_float32(uniform), tiny, 1.0 - tiny)
-    logistic = tf.math.log(uniform) - tf.math.log1p(-uniform)
-    return stretch(tf.sigmoid((logistic + log_alpha) / beta), gamma, zeta)
+    uniform = ops.clip(at_least_float32(uniform), tiny, 1.0 - tiny)
+    logistic = ops.log(uniform / (1.0 - uniform))
+    return stretch(ops.sigmoid((logistic + log_alpha) / beta), gamma, zeta)
 
 
-def deployed_gate(log_alpha: tf.Tensor, gamma: float, zeta: float) -> tf.Tensor:
+def deployed_gate(log_alpha, gamma: float, zeta: float):
     """`stretch(sigmoid(log alpha))`: the gate without noise (equation 13)."""
-    return stretch(tf.sigmoid(at_least_float32(log_alpha)), gamma, zeta)
+    return stretch(ops.sigmoid(at_least_float32(log_alpha)), gamma, zeta)
 
 
-def expected_l0(
-    log_alpha: tf.Tensor, beta: float, gamma: float, zeta: float
-) -> tf.Tensor:
+def expected_l0(log_alpha, beta: float, gamma: float, zeta: float):
     """Probability that a gate is not 0: `sigmoid(log alpha - beta log(-gamma / zeta))`.
 
     Its sum over all gates is the expected number of non-zero weights.
     """
-    return tf.sigmoid(at_least_float32(log_alpha) - beta * math.log(-gamma / zeta))
+    return ops.sigmoid(at_least_float32(log_alpha) - beta * math.log(-gamma / zeta))
 
 
-@keras.utils.register_keras_serializable("state_of_sparsity")
 @dataclasses.dataclass(frozen=True)
 class L0Regularization(ReparameterizationTechnique):
     """Weights are multiplied with gates, whose expected number open is penalized.
@@ -69,9 +64,6 @@ class L0Regularization(ReparameterizationTechnique):
 
     Attributes:
       l0_weight: of the expected number of non-zero weights in the loss.
-      ramp: linear or cubic: how that weight grows from 0.
-      ramp_begin: training step at which it begins to grow.
-      ramp_length: training steps in which it grows.
       beta: temperature of the gates.
       gamma: lower end of the interval that gates are stretched to, below 0.
       zeta: upper end of the interval that gates are stretched to, above 1.
@@ -94,7 +86,7 @@ class L0Regularization(ReparameterizationTechnique):
 
     def __post_init__(self):
         check_number("l0_weight", self.l0_weight, minimum=0.0)
-        check_ramp(self.ramp, self.ramp_begin, self.ramp_length)
+        super().__post_init__()
         check_number("beta", self.beta, above=0.0)
         check_number("gamma", self.gamma, below=0.0)
         check_number("zeta", self.zeta, above=1.0)
@@ -104,13 +96,12 @@ class L0Regularization(ReparameterizationTechnique):
     def penalty_weight(self):
         return self.l0_weight
 
-    def extra_initializer(self):
-        return keras.initializers.RandomNormal(
-            self.initial_log_alpha, INITIAL_DEVIATION
-        )
+    @property
+    def extra_initial(self):
+        return self.initial_log_alpha, INITIAL_DEVIATION
 
-    def training_weight(self, theta, extra):
-        uniform = tf.random.uniform(tf.shape(theta))
+    def training_weight(self, theta, extra, noise):
+        uniform = noise.uniform(ops.shape(theta))
         return theta * sampled_gate(extra, uniform, self.beta, self.gamma, self.zeta)
 
     def deployed_weight(self, theta, extra):
@@ -120,4 +111,4 @@ class L0Regularization(ReparameterizationTechnique):
         return deployed_gate(extra, self.gamma, self.zeta) > 0.0
 
     def penalty(self, theta, extra):
-        return tf.reduce_sum(expected_l0(extra, self.beta, self.gamma, self.zeta))
+        return ops.sum(expected_l0(extra, self.beta, self.gamma, self.zeta))

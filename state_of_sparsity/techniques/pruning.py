@@ -1,65 +1,77 @@
 """The pruning family: a mask per weight, renewed on a schedule.
 
 A technique of the family is a file with a dataclass that says what a weight is worth,
-its score. Schedule, mask and wrapper are shared. The wrapper is TF-MOT's
-`PruneLowMagnitude`, with the computation of masks, mixed precision, distribution
-and serialization of our own: TF-MOT's callbacks, `strip_pruning` and `isinstance`
-checks work with it.
+its score. When masks are renewed (`schedules`), how many weights then go and in which
+pattern (`structures`), and what holds the masks (an engine) are parts of their own,
+which never know of each other.
 """
 
 import abc
-import collections
 import dataclasses
-import inspect
 from typing import Self
 
-from state_of_sparsity import masks
-from state_of_sparsity.backend import (
-    DepthwiseConv,
-    PruneLowMagnitude,
-    keras,
-    raw_variable,
-    register_layer,
-    smart_cond,
-    tf,
-)
-from state_of_sparsity.checks import check_fraction, check_integer
-from state_of_sparsity.counting import is_first_call_in_graph
-from state_of_sparsity.schedules import CubicSchedule
-from state_of_sparsity.techniques.base import (
-    Technique,
-    restored_technique,
-    saved_technique,
-)
-from state_of_sparsity.weights import (
-    scope_of,
-    sparsifiable_weights,
-    technique_name,
-    weight_variable,
-)
+import numpy as np
+from keras import ops
 
-MISSING_CALLBACK = (
-    "The masks of a pruned model are renewed by training step, and nothing has "
-    "started to count. Pass the callbacks to fit: "
-    "model.fit(..., callbacks=sos.callbacks(model))"
+from state_of_sparsity import masks, structures
+from state_of_sparsity.checks import (
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_pair,
 )
+from state_of_sparsity.schedules import CubicSchedule
+from state_of_sparsity.techniques.base import Technique
+
+# As far into a schedule of TF-MOT as one may look: its end is -1 if it has none.
+_FOR_EVER = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
 class PruningTechnique(Technique):
     """Base of the techniques that mask the weights of the lowest scores.
 
+    The options from `block_size` to `pruning_schedule` are those of TF-MOT's
+    `prune_low_magnitude`, with its names and meaning; the last two are for `tf_keras`
+    models only.
+
     Attributes:
       sparsity: share of the weights of each tensor that is zero after the ramp.
       begin_step: training step at which pruning begins.
       end_step: training step at which the final sparsity is reached.
       frequency: training steps from one renewal of the masks to the next.
+      initial_sparsity: sparsity at which the ramp begins.
+      masked_weights: whether they stay masked, or return (Keras 3 only) once a later
+        threshold falls below the value that they had: stay or return.
+      block_size: height and width of the blocks of a matrix that go as a whole.
+      block_pooling_type: what a block counts: AVG or MAX of its scores.
+      sparsity_m_by_n: m zeros among each n consecutive weights, such as 2,4.
+      pruning_policy: a TF-MOT `PruningPolicy` that chooses the layers.
+      pruning_schedule: a TF-MOT schedule to use instead of the cubic ramp; see
+        `from_schedule`.
+
+    Raises:
+      TypeError, ValueError: for a bad value, naming it.
     """
 
     sparsity: float
     begin_step: int
     end_step: int
     frequency: int
+    _: dataclasses.KW_ONLY
+    initial_sparsity: float = 0.0
+    masked_weights: str = "stay"
+    block_size: tuple[int, int] = (1, 1)
+    block_pooling_type: str = "AVG"
+    sparsity_m_by_n: tuple[int, int] | None = None
+    pruning_policy: object | None = None
+    pruning_schedule: object | None = None
+
+    extra_name = "mask"
+    extra_dtype = "bool"
+    extra_is_trained = False
+    draws_noise = False
+    extra_initial = (1.0, 0.0)
 
     def __post_init__(self):
         check_fraction("sparsity", self.sparsity)
@@ -71,13 +83,35 @@ class PruningTechnique(Technique):
                 "end_step must not be before begin_step. Received: "
                 f"begin_step={self.begin_step}, end_step={self.end_step}"
             )
+        check_fraction("initial_sparsity", self.initial_sparsity)
+        check_choice("masked_weights", self.masked_weights, ("stay", "return"))
+        check_choice("block_pooling_type", self.block_pooling_type, ("AVG", "MAX"))
+        for name in ("block_size", "sparsity_m_by_n"):
+            if getattr(self, name) is not None:
+                pair = check_pair(name, getattr(self, name))
+                object.__setattr__(self, name, pair)
+        if self.sparsity_m_by_n is not None:
+            self._check_m_by_n()
+
+    def _check_m_by_n(self):
+        m, n = self.sparsity_m_by_n
+        if self.block_size != (1, 1):
+            raise ValueError(
+                "sparsity_m_by_n and block_size exclude each other. Received: "
+                f"sparsity_m_by_n={(m, n)}, block_size={self.block_size}"
+            )
+        if not m < n or abs(self.sparsity - m / n) > 1e-9:
+            raise ValueError(
+                f"sparsity_m_by_n={(m, n)} makes a sparsity of m/n, below 1; give "
+                f"the same as sparsity. Received: sparsity={self.sparsity}"
+            )
 
     @abc.abstractmethod
-    def score(self, weight: tf.Tensor, stream: tuple[int, int]) -> tf.Tensor:
+    def score(self, weight, stream: tuple[int, int]):
         """What each weight is worth; those with the lowest scores are masked.
 
         Args:
-          weight: the weight tensor, in the dtype in which it is stored.
+          weight: the weight tensor. Of what is masked already, and stays so, it is 0.
           stream: two numbers that differ from tensor to tensor of a model, for
             random scores: the index of the layer, and of the weight within it.
 
@@ -85,219 +119,95 @@ class PruningTechnique(Technique):
           A float tensor of the same shape.
         """
 
-    def mask(self, score: tf.Tensor, sparsity: tf.Tensor) -> tf.Tensor:
-        """Boolean mask of the shape of the scores: true where a weight stays."""
-        return masks.unstructured(score, sparsity)
-
-    def check_weight(self, name: str, shape: tf.TensorShape) -> None:
-        """Raises ValueError if weights of this shape cannot be masked."""
-        del name, shape
-
     def schedule(self):
         """When the masks are renewed, and how sparse they are then."""
+        if self.pruning_schedule is not None:
+            return self.pruning_schedule
         return CubicSchedule(
-            self.sparsity, self.begin_step, self.end_step, self.frequency
+            self.sparsity,
+            self.begin_step,
+            self.end_step,
+            self.frequency,
+            self.initial_sparsity,
         )
 
-    def applies_to(self, layer):
+    def structure(self) -> structures.SingleWeights:
+        """In which pattern weights are masked."""
+        if self.sparsity_m_by_n:
+            return structures.ZerosOfN(*self.sparsity_m_by_n)
+        if self.block_size != (1, 1):
+            return structures.Blocks(self.block_size, self.block_pooling_type)
+        return structures.SingleWeights()
+
+    def renewed_mask(self, theta, mask, zeros, stream, lowest=masks.lowest):
+        """The mask after a renewal: true where a weight stays.
+
+        Args:
+          theta: the weight, with the values that masked ones had.
+          mask: boolean, from before.
+          zeros: integer scalar, how many units of the structure go.
+          stream: as of `score`.
+          lowest: as of `structures.SingleWeights.mask`.
+        """
+        # What stays masked scores as zero does, or else momentum alone would, between
+        # renewals, lift it over the threshold.
+        weight = self.deployed_weight(theta, mask) if self._stay else theta
+        return self.structure().mask(self.score(weight, stream), zeros, lowest)
+
+    @property
+    def _stay(self):
+        return self.masked_weights == "stay"
+
+    def regularized_weight(self, theta, mask):
+        """What a regularizer of the weight sees."""
+        return self.deployed_weight(theta, mask) if self._stay else theta
+
+    def training_weight(self, theta, extra, noise):
+        del noise
+        return self.deployed_weight(theta, extra)
+
+    def deployed_weight(self, theta, extra):
+        return theta * ops.cast(extra, theta.dtype)
+
+    def keeps(self, theta, extra):
+        del theta
+        return ops.cast(extra, "bool")
+
+    def applies_to(self, *, depthwise):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
-        return not isinstance(layer, DepthwiseConv)
+        return not depthwise
+
+    def refusal(self, shape):
+        return self.structure().refusal(shape)
 
     def with_sparsity(self, sparsity: float) -> Self:
         return dataclasses.replace(self, sparsity=sparsity)
 
-    def sparse_layer(self, layer, copy, index):
-        if not layer.built:
-            return PrunedLayer(copy(layer), self, index)
-        for name in sparsifiable_weights(layer):
-            self.check_weight(
-                f"{layer.name}/{name}", weight_variable(layer, name).shape
-            )
-        wrapper = PrunedLayer(copy(layer), self, index)
-        # HDF5 files go by the names of weights, which have to differ.
-        with tf.name_scope(f"{scope_of(layer)}/{wrapper.name}"):
-            wrapper.build(layer.get_build_config()["input_shape"])
-        return wrapper
+    @classmethod
+    def from_schedule(cls, schedule, **options) -> Self:
+        """Pruning of `tf_keras` models on a schedule of TF-MOT or of one's own.
 
-
-@register_layer
-class PrunedLayer(PruneLowMagnitude):
-    """A layer whose weights are multiplied with masks that a technique renews.
-
-    At each training step the masks are renewed if the schedule says so, then the
-    weights that they mask are set to zero, then the layer computes as ever. A
-    layer that is used several times in a step counts the step once. The gradient of
-    a masked weight is not masked: it moves the optimizer's state, and the weight
-    for as long as until the next step begins.
-
-    Args:
-      layer: a layer with weights to prune.
-      technique: a `PruningTechnique`.
-      index: makes the random numbers of this layer differ from those of others.
-      **kwargs: of a Keras layer.
-    """
-
-    def __init__(self, layer, technique, index=0, **kwargs):
-        if not hasattr(type(layer), "get_prunable_weights"):
-            layer.get_prunable_weights = lambda: [
-                weight_variable(layer, name) for name in sparsifiable_weights(layer)
-            ]
-        kwargs.setdefault("dtype", layer.dtype_policy)
-        super().__init__(layer, pruning_schedule=technique.schedule(), **kwargs)
-        self.technique = technique
-        self.index = index
-        # Not an attribute to Keras, which would save it.
-        vars(self)["_names_given"] = collections.Counter()
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.pruning_obj = _MaskUpdate(self)
-
-    def add_weight(self, name, *args, **kwargs):
-        # HDF5 files go by the names of variables, and TF-MOT names all masks alike.
-        earlier = self._names_given[name]
-        self._names_given[name] += 1
-        unique = f"{name}_{earlier}" if earlier else name
-        return super().add_weight(unique, *args, **kwargs)
-
-    def call(self, inputs, *args, **kwargs):
-        training = kwargs.get("training")
-        if training is None:
-            training = keras.backend.learning_phase()
-        if is_first_call_in_graph(self, training):
-            smart_cond(training, self._count_step_and_renew, tf.no_op)
-            self.pruning_obj.weight_mask_op()
-        return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
-
-    # Nothing here is for AutoGraph, which takes its time to find that out.
-    @tf.autograph.experimental.do_not_convert
-    def _count_step_and_renew(self):
-        self.pruning_step.assign_add(1)
-        self.pruning_obj.conditional_mask_update()
-        return tf.no_op()
-
-    def _expected_by_layer(self, kwargs):
-        """Keras offers a wrapper `training` and `mask`; its layer may take neither."""
-        parameters = inspect.signature(self.layer.call).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return kwargs
-        return {
-            name: value
-            for name, value in kwargs.items()
-            if name in parameters or name not in ("training", "mask")
-        }
-
-    def compute_mask(self, inputs, mask=None):
-        if not self.layer.supports_masking:
-            return None
-        return self.layer.compute_mask(inputs, mask)
+        Args:
+          schedule: a `PruningSchedule`: `PolynomialDecay`, `ConstantSparsity` or
+            another one. `sparsity` becomes the sparsity that it ends with.
+          **options: the other hyperparameters.
+        """
+        end = getattr(schedule, "end_step", -1)
+        last_step = np.int64(end if end >= 0 else _FOR_EVER)
+        begin = getattr(schedule, "begin_step", 0)
+        return cls(
+            sparsity=round(float(schedule(last_step)[1]), 7),
+            begin_step=begin,
+            end_step=max(end, begin),
+            frequency=getattr(schedule, "frequency", 1),
+            pruning_schedule=schedule,
+            **options,
+        )
 
     def get_config(self):
-        config = keras.layers.Wrapper.get_config(self)
-        config["technique"] = saved_technique(self)
+        config = super().get_config()
+        # The policy has done its work when a layer is made sparse.
+        del config["pruning_policy"]
+        if self.pruning_schedule is not None:
+            config["pruning_schedule"] = self.pruning_schedule.get_config()
         return config
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        layer = keras.layers.deserialize(config.pop("layer"))
-        saved = config.pop("technique")
-        return cls(layer, restored_technique(saved), saved["index"], **config)
-
-
-@technique_name.register
-def _(layer: PrunedLayer) -> str:
-    return layer.technique.technique_name()
-
-
-class _MaskUpdate:
-    """What TF-MOT's wrapper and callbacks ask of a wrapper's `pruning_obj`.
-
-    Masks are computed once, across replicas, and assigned to each of them; weights
-    are masked by each replica for itself.
-    """
-
-    def __init__(self, wrapper: PrunedLayer):
-        self._wrapper = wrapper
-
-    def conditional_mask_update(self):
-        """Renews the masks if the schedule says so at this step."""
-        _across_replicas(self._update)
-
-    def _update(self, strategy):
-        schedule = self._wrapper.pruning_schedule
-        counter = self._wrapper.pruning_step
-
-        # On a small model, the operations that run at every step are what pruning
-        # costs. So all that a renewal needs is in the branch, and there in one node,
-        # since a branch that is not taken still passes its nodes by.
-        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
-        def renew():
-            _, sparsity = schedule(tf.convert_to_tensor(counter))
-            for position, variables in enumerate(self._wrapper.pruning_vars):
-                self._renew(strategy, position, *map(raw_variable, variables), sparsity)
-
-        step = tf.convert_to_tensor(counter)
-        due, _ = schedule(step)
-        not_counted = step < 1
-
-        def check_and_renew():
-            # The check is outside of the node. As soon as one fails, what other nodes
-            # do is cancelled, and that might be the error that shows.
-            check = tf.raw_ops.Assert(
-                condition=tf.logical_not(not_counted), data=[MISSING_CALLBACK]
-            )
-            with tf.control_dependencies([check] if check is not None else []):
-                renew()
-                return tf.no_op()
-
-        tf.cond(due | not_counted, check_and_renew, tf.no_op)
-
-    def _renew(self, strategy, position, weight, mask, threshold, sparsity):
-        technique = self._wrapper.technique
-        # The optimizer has moved what is pruned by a step since it was last masked. Its
-        # score is that of zero, or else momentum alone would bring it back.
-        score = technique.score(weight * mask, (self._wrapper.index, position))
-        keep = technique.mask(score, sparsity)
-        # For TF-MOT's PruningSummaries: the lowest score that stays.
-        lowest_kept = tf.reduce_min(tf.where(keep, score, score.dtype.max))
-        for variable, value in ((mask, keep), (threshold, lowest_kept)):
-            value = tf.cast(value, variable.dtype)
-            _update(strategy, _assign, variable, value)
-
-    @tf.autograph.experimental.do_not_convert
-    def weight_mask_op(self):
-        """Sets the masked weights to zero."""
-
-        def apply(strategy):
-            for variables in self._wrapper.pruning_vars:
-                weight, mask, _ = map(raw_variable, variables)
-                _update(strategy, _multiply, weight, mask)
-
-        _across_replicas(apply)
-
-
-def _across_replicas(update):
-    """Calls `update(strategy)` in cross-replica context."""
-    context = tf.distribute.get_replica_context()
-    if context is None:
-        update(tf.distribute.get_strategy())
-    else:
-        context.merge_call(update)
-
-
-def _update(strategy, function, variable, value):
-    """Calls `function(variable, value)` for the copy of each replica."""
-    if tf.distribute.has_strategy():
-        strategy.extended.update(variable, function, args=(value,))
-    else:
-        # Outside of its strategy's scope, a variable takes care of its copies.
-        function(variable, value)
-
-
-def _assign(variable, value):
-    return variable.assign(value)
-
-
-def _multiply(variable, factor):
-    return variable.assign(variable * factor)

@@ -8,42 +8,42 @@ eps)` says how much of it is noise.
 
 import dataclasses
 
-from state_of_sparsity.backend import keras, tf
+import keras
+from keras import ops
+
 from state_of_sparsity.checks import check_number
 from state_of_sparsity.numerics import at_least_float32
-from state_of_sparsity.ramps import check_ramp
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
 EPSILON = 1e-8
 # Leaves as much for the mean.
-LARGEST_FLOAT16_NOISE = tf.float16.max / 2
+LARGEST_FLOAT16_NOISE = 65504.0 / 2
 # Of the approximation of the KL divergence, Molchanov et al. 2017, equation 14.
 K1, K2, K3 = 0.63576, 1.8732, 1.48695
 
 
-def log_alpha(theta: tf.Tensor, log_sigma2: tf.Tensor) -> tf.Tensor:
+def log_alpha(theta, log_sigma2):
     """`log sigma^2 - log(theta^2 + eps)`, of the shape of its arguments."""
     return at_least_float32(log_sigma2) - _log_square(theta)
 
 
-def log_sigma2(theta: tf.Tensor, log_alpha: tf.Tensor) -> tf.Tensor:
+def log_sigma2(theta, log_alpha):
     """The inverse of `log_alpha`: `log alpha + log(theta^2 + eps)`."""
     return at_least_float32(log_alpha) + _log_square(theta)
 
 
 def _log_square(theta):
-    return tf.math.log(tf.square(at_least_float32(theta)) + EPSILON)
+    return ops.log(ops.square(at_least_float32(theta)) + EPSILON)
 
 
-def clipped_log_sigma2(
-    theta: tf.Tensor, log_sigma2_: tf.Tensor, limit: float
-) -> tf.Tensor:
+def clipped_log_sigma2(theta, log_sigma2_, limit: float):
     """`log sigma^2` after clipping `log alpha` to `[-limit, limit]`."""
-    clipped = tf.clip_by_value(log_alpha(theta, log_sigma2_), -limit, limit)
-    return log_sigma2(theta, clipped)
+    log_square = _log_square(theta)
+    clipped = ops.clip(at_least_float32(log_sigma2_) - log_square, -limit, limit)
+    return clipped + log_square
 
 
-def kl_divergence(log_alpha_: tf.Tensor) -> tf.Tensor:
+def kl_divergence(log_alpha_):
     """Approximate KL divergence of posterior and log-uniform prior, per weight.
 
     `-(k1 sigmoid(k2 + k3 log alpha) - 1/2 log(1 + 1 / alpha) - k1)`, which is not
@@ -52,11 +52,11 @@ def kl_divergence(log_alpha_: tf.Tensor) -> tf.Tensor:
     log_alpha_ = at_least_float32(log_alpha_)
     # 1 - sigmoid(t) = sigmoid(-t) and log(1 + 1/alpha) = softplus(-log alpha) neither
     # overflow nor cancel.
-    gap = K1 * tf.sigmoid(-(K2 + K3 * log_alpha_))
-    return gap + 0.5 * tf.nn.softplus(-log_alpha_)
+    gap = K1 * ops.sigmoid(-(K2 + K3 * log_alpha_))
+    return gap + 0.5 * ops.softplus(-log_alpha_)
 
 
-def noisy_output(mean: tf.Tensor, variance: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+def noisy_output(mean, variance, noise):
     """`mean + sqrt(variance + eps) * noise`: an output, or a looked-up weight.
 
     Args:
@@ -64,16 +64,20 @@ def noisy_output(mean: tf.Tensor, variance: tf.Tensor, noise: tf.Tensor) -> tf.T
       variance: of the same shape, such as `x^2 sigma^2`; not negative.
       noise: standard normal, of the same shape.
     """
-    mean = tf.convert_to_tensor(mean)
+    mean = ops.convert_to_tensor(mean)
     # In float16 eps is 0, where sqrt has no finite slope.
-    deviation = tf.sqrt(at_least_float32(variance) + EPSILON)
-    noise = deviation * tf.cast(noise, deviation.dtype)
-    if mean.dtype == tf.float16:
-        noise = tf.clip_by_value(noise, -LARGEST_FLOAT16_NOISE, LARGEST_FLOAT16_NOISE)
-    return mean + tf.cast(noise, mean.dtype)
+    deviation = ops.sqrt(at_least_float32(variance) + EPSILON)
+    noise = deviation * ops.cast(noise, deviation.dtype)
+    if _is_float16(mean):
+        noise = ops.clip(noise, -LARGEST_FLOAT16_NOISE, LARGEST_FLOAT16_NOISE)
+    return mean + ops.cast(noise, mean.dtype)
 
 
-def output_variance(linear, inputs: tf.Tensor, sigma2: tf.Tensor) -> tf.Tensor:
+def _is_float16(tensor):
+    return keras.backend.standardize_dtype(tensor.dtype) == "float16"
+
+
+def output_variance(linear, inputs, sigma2):
     """`x^2 sigma^2`: the variance of what a linear map gives.
 
     Args:
@@ -81,13 +85,12 @@ def output_variance(linear, inputs: tf.Tensor, sigma2: tf.Tensor) -> tf.Tensor:
       inputs: of the map.
       sigma2: variance of each weight.
     """
-    if inputs.dtype == tf.float16:
+    if _is_float16(inputs):
         # It holds neither their squares nor the slope of the root where they are 0.
-        inputs = tf.cast(inputs, tf.float32)
-    return linear(tf.square(inputs), sigma2)
+        inputs = ops.cast(inputs, "float32")
+    return linear(ops.square(inputs), sigma2)
 
 
-@keras.utils.register_keras_serializable("state_of_sparsity")
 @dataclasses.dataclass(frozen=True)
 class VariationalDropout(ReparameterizationTechnique):
     """Weights whose learned noise drowns them are zero (Molchanov et al. 2017).
@@ -98,9 +101,6 @@ class VariationalDropout(ReparameterizationTechnique):
 
     Attributes:
       kl_weight: of the KL divergence, summed over all weights, in the loss.
-      ramp: linear or cubic: how that weight grows from 0.
-      ramp_begin: training step at which it begins to grow.
-      ramp_length: training steps in which it grows.
       log_alpha_threshold: from which log alpha on a weight is zero.
       clip_log_alpha: log alpha is clipped to plus or minus this in training.
       initial_log_sigma2: log variance of the noise of each weight at the beginning.
@@ -121,7 +121,7 @@ class VariationalDropout(ReparameterizationTechnique):
 
     def __post_init__(self):
         check_number("kl_weight", self.kl_weight, minimum=0.0)
-        check_ramp(self.ramp, self.ramp_begin, self.ramp_length)
+        super().__post_init__()
         check_number("log_alpha_threshold", self.log_alpha_threshold)
         check_number("clip_log_alpha", self.clip_log_alpha, above=0.0)
         check_number("initial_log_sigma2", self.initial_log_sigma2)
@@ -130,28 +130,30 @@ class VariationalDropout(ReparameterizationTechnique):
     def penalty_weight(self):
         return self.kl_weight
 
-    def extra_initializer(self):
-        return keras.initializers.Constant(self.initial_log_sigma2)
+    @property
+    def extra_initial(self):
+        return self.initial_log_sigma2, 0.0
 
     def sigma2(self, theta, extra):
         """The variance of each weight in training."""
-        return tf.exp(clipped_log_sigma2(theta, extra, self.clip_log_alpha))
+        return ops.exp(clipped_log_sigma2(theta, extra, self.clip_log_alpha))
 
-    def training_weight(self, theta, extra):
-        noise = tf.random.normal(tf.shape(theta))
-        return noisy_output(theta, self.sigma2(theta, extra), noise)
+    def training_weight(self, theta, extra, noise):
+        drawn = noise.normal(ops.shape(theta))
+        return noisy_output(theta, self.sigma2(theta, extra), drawn)
 
-    def training_output(self, linear, inputs, theta, extra):
+    def training_output(self, linear, inputs, theta, extra, noise):
         mean = linear(inputs, theta)
         variance = output_variance(linear, inputs, self.sigma2(theta, extra))
-        return noisy_output(mean, variance, tf.random.normal(tf.shape(mean)))
+        return noisy_output(mean, variance, noise.normal(ops.shape(mean)))
 
     def keeps(self, theta, extra):
         return log_alpha(theta, extra) < self.log_alpha_threshold
 
     def deployed_weight(self, theta, extra):
-        return tf.where(self.keeps(theta, extra), theta, 0.0)
+        return ops.where(self.keeps(theta, extra), theta, 0.0)
 
     def penalty(self, theta, extra):
-        clipped = clipped_log_sigma2(theta, extra, self.clip_log_alpha)
-        return tf.reduce_sum(kl_divergence(log_alpha(theta, clipped)))
+        limit = self.clip_log_alpha
+        clipped = ops.clip(log_alpha(theta, extra), -limit, limit)
+        return ops.sum(kl_divergence(clipped))

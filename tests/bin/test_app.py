@@ -5,8 +5,8 @@ import time
 import pytest
 from absl.testing import flagsaver
 
-from state_of_sparsity.backend import keras, tf
 from state_of_sparsity.bin import app
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 
 class Slow(keras.callbacks.Callback):

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import runs
+from state_of_sparsity.engines.tf_keras.backend import tf
 
 RESULT = (
     "technique",

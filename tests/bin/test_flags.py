@@ -8,7 +8,7 @@ from absl import flags
 import state_of_sparsity as sos
 from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError, define_options
-from state_of_sparsity.models.image_options import ImageOptions
+from state_of_sparsity.models.images.options import ImageOptions
 
 # They hold objects, which no flag can spell out.
 NOT_FLAGS = {"pruning_policy", "pruning_schedule"}

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from state_of_sparsity.models.image_options import ImageOptions
+from state_of_sparsity.models.images.options import ImageOptions
 
 SCRIPTS = pathlib.Path(sys.executable).parent
 BINARIES = ("train_resnet50", "evaluate_resnet50", "export_model", "report_sparsity")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 
 @pytest.mark.parametrize("kind", ["sparse", "stripped"])

@@ -7,12 +7,12 @@ import pathlib
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.backend import tf
 from state_of_sparsity.bin import runs
-from state_of_sparsity.models.numbers_dataset import Numbers
-from state_of_sparsity.models.run_folder import RunFolder
-from state_of_sparsity.models.translation_options import TranslationOptions
-from state_of_sparsity.models.translation_task import TranslationTask
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.translation.numbers_dataset import Numbers
+from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.task import TranslationTask
 
 pytestmark = pytest.mark.slow
 
@@ -290,8 +290,8 @@ def test_a_run_without_its_vocabulary_is_refused(folder, refused):
 
 
 def test_a_vocabulary_of_another_run_is_refused(folder, refused, tmp_path):
-    from state_of_sparsity.models.translation_dataset import training_text
-    from state_of_sparsity.models.vocabulary import Vocabulary
+    from state_of_sparsity.models.translation.dataset import training_text
+    from state_of_sparsity.models.translation.vocabulary import Vocabulary
 
     kept = (folder / "vocabulary.model").read_bytes()
     try:

@@ -1,0 +1,1 @@
+"""Classifying images: a ResNet, its datasets, and how it is trained."""

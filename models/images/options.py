@@ -1,0 +1,109 @@
+"""The options of a training run on images."""
+
+import dataclasses
+import math
+
+from state_of_sparsity.models.images.resnet import DEPTHS
+from state_of_sparsity.models.training.options import Options, Preset, check_choice
+
+PRESETS = {
+    "digits": Preset(
+        options={
+            "width": 0.25,
+            "train_steps": 600,
+            "batch_size": 64,
+            "learning_rate": 0.2,
+            "warmup_epochs": 3.0,
+            "decay_epochs": (20.0, 26.0, 29.0),
+            # In so few steps, a smaller one leaves the weights what they were drawn as,
+            # and their magnitudes say little.
+            "weight_decay": 5e-3,
+            "label_smoothing": 0.0,
+            "eval_steps": 100,
+        },
+        technique={
+            "sparsity": 0.9,
+            "begin_step": 7 / 12,
+            "end_step": 11 / 12,
+            "frequency": 1 / 60,
+            "kl_weight": 1e-4,
+            # None makes a sparse ResNet that keeps its accuracy; see README.
+            "l0_weight": 1e-2,
+            "ramp_length": 1 / 2,
+        },
+    ),
+    "imagenet2012": Preset(
+        options={
+            "width": 1.0,
+            "train_steps": 128_000,
+            "batch_size": 1024,
+            "learning_rate": 0.1,
+            "warmup_epochs": 5.0,
+            "decay_epochs": (30.0, 60.0, 80.0),
+            "weight_decay": 1e-4,
+            "label_smoothing": 0.0,
+            "eval_steps": 2_000,
+        },
+        technique={
+            "sparsity": 0.9,
+            "begin_step": 40 / 128,
+            "end_step": 76 / 128,
+            "frequency": 2 / 128,
+        },
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions(Options):
+    """What a run on images is, apart from the technique.
+
+    Options that are None take the value that goes with the dataset.
+
+    Attributes:
+      dataset: digits (embedded) or imagenet2012 (from --data_dir).
+      data_dir: folder of datasets prepared by TFDS.
+      depth: of the ResNet: 18, 34, 50, 101, 152 or 200.
+      width: multiplies the number of channels of every convolution.
+      train_steps: number of training steps.
+      batch_size: images per step, over all replicas.
+      learning_rate: for 256 images per step; scaled to the batch size.
+      warmup_epochs: epochs in which the learning rate grows linearly from 0.
+      decay_epochs: epochs at which the learning rate is divided by ten.
+      weight_decay: of kernels, added to their gradient.
+      label_smoothing: share of the probability that goes to all classes evenly.
+      eval_steps: steps from one evaluation and checkpoint to the next.
+      seed: of initial weights, order of the data, augmentation and random pruning.
+      precision: float32, mixed_float16 or mixed_bfloat16.
+      distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
+    """
+
+    presets = PRESETS
+    at_least_one = (*Options.at_least_one, "batch_size")
+    positive = (*Options.positive, "width")
+    not_negative = (*Options.not_negative, "warmup_epochs", "weight_decay")
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    depth: int = 50
+    width: float | None = None
+    train_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    warmup_epochs: float | None = None
+    decay_epochs: tuple[float, ...] | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    eval_steps: int | None = None
+    seed: int = 0
+    precision: str = "float32"
+    distribution: str = "auto"
+
+    def check(self):
+        check_choice("depth", self.depth, DEPTHS)
+        super().check()
+        epochs = list(self.decay_epochs)
+        if epochs != sorted(epochs) or not all(0 <= e < math.inf for e in epochs):
+            raise ValueError(
+                f"decay_epochs must be in order, none negative. Received: {epochs}"
+            )

@@ -1,0 +1,168 @@
+"""ResNet v1.5 for images (He et al. 2016, arXiv 1512.03385).
+
+"v1.5" puts the stride of a bottleneck block on its 3x3 convolution. Strided
+convolutions are padded explicitly, so that the padding does not depend on the size
+of the image. Convolutions have no bias; the last batch normalization of each
+residual branch starts with gamma = 0, so that every block starts as its shortcut.
+
+Keras is an argument, and nothing here imports it before it is needed: Keras 3 builds
+the same network on any of its backends, without TensorFlow.
+"""
+
+import dataclasses
+
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """How the blocks of a ResNet of some depth are made and counted."""
+
+    bottleneck: bool
+    blocks: tuple[int, int, int, int]
+
+
+DEPTHS = {
+    18: Depth(False, (2, 2, 2, 2)),
+    34: Depth(False, (3, 4, 6, 3)),
+    50: Depth(True, (3, 4, 6, 3)),
+    101: Depth(True, (3, 4, 23, 3)),
+    152: Depth(True, (3, 8, 36, 3)),
+    200: Depth(True, (3, 24, 36, 3)),
+}
+
+
+def resnet(
+    depth: int = 50,
+    classes: int = 1000,
+    width: float = 1.0,
+    image_shape: tuple[int, int, int] = (224, 224, 3),
+    weight_decay: float = 0.0,
+    *,
+    keras=None,
+):
+    """A ResNet v1.5 that maps images to float32 logits.
+
+    Args:
+      depth: one of 18, 34, 50, 101, 152 and 200.
+      classes: number of logits.
+      width: multiplies the number of channels of every convolution.
+      image_shape: height, width and channels of an image.
+      weight_decay: adds `weight_decay / 2 * sum(w ** 2)` to the loss for each
+        kernel, so that `weight_decay * w` joins the gradient. Batch normalization
+        and biases are never decayed.
+      keras: the module that builds it: `tf_keras`, which is the default, or Keras 3.
+
+    Returns:
+      A functional `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
+
+    Raises:
+      ValueError: for an unknown depth or a width or class count that is not
+        positive.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"depth must be one of {sorted(DEPTHS)}. Received: {depth}")
+    if not width > 0:
+        raise ValueError(f"width must be positive. Received: {width}")
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1. Received: {classes}")
+    if keras is None:
+        import tf_keras as keras
+    build = _Builder(keras, weight_decay)
+    kind = DEPTHS[depth]
+
+    images = keras.Input(image_shape, name="images")
+    x = build.convolution(images, "conv1", _channels(64, width), kernel=7, strides=2)
+    x = build.normalized_relu(x, "conv1")
+    x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, name="pool1")(x)
+    for stage, blocks in enumerate(kind.blocks):
+        channels = _channels(64 * 2**stage, width)
+        for block in range(blocks):
+            x = build.block(
+                x,
+                f"stage{stage + 1}_block{block + 1}",
+                channels,
+                strides=2 if stage > 0 and block == 0 else 1,
+                bottleneck=kind.bottleneck,
+            )
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    # Logits stay in float32 under mixed precision: the softmax needs the range.
+    logits = keras.layers.Dense(
+        classes,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        kernel_regularizer=build.regularizer(),
+        dtype="float32",
+        name="logits",
+    )(x)
+    return keras.Model(images, logits, name=f"resnet{depth}")
+
+
+def _channels(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+class _Builder:
+    """Adds the parts of a ResNet to a functional model."""
+
+    def __init__(self, keras, weight_decay: float):
+        self._keras = keras
+        self._weight_decay = weight_decay
+
+    def regularizer(self):
+        if not self._weight_decay:
+            return None
+        return self._keras.regularizers.L2(self._weight_decay / 2)
+
+    def convolution(self, x, name, channels, kernel, strides=1):
+        if strides > 1 and kernel > 1:
+            padding = (kernel - 1) // 2
+            x = self._keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+        return self._keras.layers.Conv2D(
+            channels,
+            kernel,
+            strides=strides,
+            padding="same" if strides == 1 else "valid",
+            use_bias=False,
+            kernel_initializer=self._keras.initializers.VarianceScaling(
+                2.0, mode="fan_out", distribution="untruncated_normal"
+            ),
+            kernel_regularizer=self.regularizer(),
+            name=name,
+        )(x)
+
+    def normalized(self, x, name, gamma="ones"):
+        return self._keras.layers.BatchNormalization(
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=BATCH_NORM_EPSILON,
+            gamma_initializer=gamma,
+            name=f"{name}_bn",
+        )(x)
+
+    def normalized_relu(self, x, name):
+        return self._keras.layers.ReLU(name=f"{name}_relu")(self.normalized(x, name))
+
+    def block(self, x, name, channels, strides, bottleneck):
+        """A residual block; `channels` are those inside of a bottleneck."""
+        # (kernel, channels, strides) of the convolutions of the residual branch.
+        if bottleneck:
+            outputs = 4 * channels
+            branch = [(1, channels, 1), (3, channels, strides), (1, outputs, 1)]
+        else:
+            outputs = channels
+            branch = [(3, channels, strides), (3, outputs, 1)]
+
+        shortcut = x
+        if strides > 1 or x.shape[-1] != outputs:
+            shortcut = self.convolution(x, f"{name}_shortcut", outputs, 1, strides)
+            shortcut = self.normalized(shortcut, f"{name}_shortcut")
+        for index, (kernel, width, stride) in enumerate(branch, start=1):
+            last = index == len(branch)
+            x = self.convolution(x, f"{name}_conv{index}", width, kernel, stride)
+            if last:
+                x = self.normalized(x, f"{name}_conv{index}", gamma="zeros")
+            else:
+                x = self.normalized_relu(x, f"{name}_conv{index}")
+        x = self._keras.layers.Add(name=f"{name}_add")([shortcut, x])
+        return self._keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -1,0 +1,132 @@
+"""Checkpoints of a run, refused if they are not whole or not of this run's model."""
+
+import json
+import os
+
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why and what to do."""
+
+
+class Checkpoint:
+    """The state of training: the model, with masks and step counts, and the optimizer.
+
+    The last two are kept. TensorFlow writes a checkpoint under another name and
+    renames it.
+
+    Args:
+      model: a compiled model.
+      companions: digests of what the model is of no use without, by name.
+    """
+
+    def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
+        self._model = model
+        self._companions = _Companions(companions or {})
+        parts = {"model": model, "optimizer": model.optimizer}
+        if companions:
+            parts["companions"] = self._companions
+        self._checkpoint = tf.train.Checkpoint(**parts)
+        # The step of the newest checkpoint that is complete.
+        self.step_on_disk = 0
+
+    def restore(self, folder: str | os.PathLike) -> int:
+        """Restores the newest checkpoint, if there is one.
+
+        Args:
+          folder: where the checkpoints are.
+
+        Returns:
+          The number of training steps done.
+
+        Raises:
+          CheckpointError: if it is truncated, of another model, or was written with
+            other companions. Nothing in the folder is changed.
+        """
+        newest = tf.train.latest_checkpoint(folder)
+        if newest is None:
+            _check_empty(folder)
+            return 0
+        # What is restored has to be there first.
+        with self._model.distribute_strategy.scope():
+            self._model.optimizer.build(self._model.trainable_variables)
+        try:
+            status = self._checkpoint.restore(newest)
+            status.assert_existing_objects_matched().assert_consumed()
+        except (AssertionError, ValueError) as error:
+            _say_no_more()
+            raise CheckpointError(
+                f"{newest} is a checkpoint of another model: {_first_line(error)} "
+                f"Move {folder} away to start again."
+            ) from error
+        except Exception as error:  # TensorFlow raises anything from IndexError on.
+            _say_no_more()
+            raise CheckpointError(
+                f"{newest} cannot be read, it may be truncated: {_first_line(error)} "
+                f"Move {folder} away to start again."
+            ) from error
+        for name, digest in self._companions.restored.items():
+            if digest != self._companions.digests.get(name):
+                raise CheckpointError(
+                    f"{newest} was trained with another {name} than the one that is "
+                    f"there now: put that back, or move {folder} away to start again."
+                )
+        self.step_on_disk = int(self._model.optimizer.iterations.numpy())
+        return self.step_on_disk
+
+    def save(self, folder: str | os.PathLike) -> int:
+        """Writes a checkpoint of the present state and drops old ones.
+
+        There is nothing to write before the first step, or if it is there already.
+
+        Returns:
+          The number of training steps done.
+        """
+        step = int(self._model.optimizer.iterations.numpy())
+        if step != self.step_on_disk:
+            manager = tf.train.CheckpointManager(
+                self._checkpoint, folder, max_to_keep=2
+            )
+            manager.save(checkpoint_number=step)
+            self.step_on_disk = step
+        return step
+
+
+class _Companions(tf.train.experimental.PythonState):
+    """Digests in a checkpoint, and those that were in the one that is restored."""
+
+    def __init__(self, digests):
+        self.digests = digests
+        self.restored = {}
+
+    def serialize(self):
+        return json.dumps(self.digests)
+
+    def deserialize(self, string_value):
+        self.restored = json.loads(string_value)
+
+
+def _check_empty(folder):
+    # What TensorFlow was writing when it was killed has "_temp" in its name.
+    if os.path.isdir(folder) and any("_temp" not in n for n in os.listdir(folder)):
+        raise CheckpointError(
+            f"{folder} holds files but no checkpoint that could be read. "
+            "Move it away to start again."
+        )
+
+
+def _say_no_more():
+    """Keeps TensorFlow from listing each value that was not restored, at any time."""
+    tf.get_logger().addFilter(_is_news)
+
+
+def _is_news(record):
+    message = str(record.msg)
+    return "in checkpoint could not be found" not in message and (
+        "Detecting that an object or model or tf.train.Checkpoint" not in message
+    )
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0][:300]

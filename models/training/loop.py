@@ -1,0 +1,339 @@
+"""The training that all tasks share: sparsify, fit, evaluate, checkpoint, export."""
+
+import abc
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training.checkpoint import Checkpoint
+from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
+from state_of_sparsity.models.training.options import Options
+from state_of_sparsity.models.training.run_folder import RunFolder
+
+
+class Task(abc.ABC):
+    """A model and its data, and how it is trained and scored.
+
+    Attributes:
+      name: of the model, such as "resnet50".
+      quality_metric: what scores a model: "top1", a compiled metric, or "bleu".
+      options: of the run.
+    """
+
+    name: str
+    quality_metric: str
+    options: Options
+
+    @property
+    @abc.abstractmethod
+    def steps_per_epoch(self) -> float:
+        """Training steps in which each example is seen once."""
+
+    @abc.abstractmethod
+    def build(self) -> keras.Model:
+        """A new dense model."""
+
+    @abc.abstractmethod
+    def compile(self, model: keras.Model) -> None:
+        """Compiles a model, sparse or not, for training and evaluation."""
+
+    @abc.abstractmethod
+    def training_data(self, start_step: int) -> tf.data.Dataset:
+        """Endless batches from the given step on."""
+
+    @abc.abstractmethod
+    def evaluation_data(self, split: str) -> tf.data.Dataset:
+        """The batches of "validation" or "test"."""
+
+    def evaluate(self, model: keras.Model, split: str) -> float:
+        """The quality of a compiled, deployed model on a split."""
+        scores = model.evaluate(
+            self.evaluation_data(split), verbose=0, return_dict=True
+        )
+        return scores[self.quality_metric]
+
+    def quality_in_training(self, model: keras.Model, logs: dict) -> float:
+        """The quality on the validation split, after an interval of training.
+
+        Args:
+          model: that is trained.
+          logs: what `fit` has found out about it in the interval.
+        """
+        del model
+        return logs[f"val_{self.quality_metric}"]
+
+    def count_flops(self, model: keras.Model) -> sos.Flops:
+        """Operations for one example, dense and with the zeros skipped."""
+        return sos.count_flops(model)
+
+    def export(
+        self,
+        model: keras.Model,
+        path: pathlib.Path,
+        overwrite: bool = False,
+        log_alpha_threshold: float | None = None,
+    ) -> None:
+        """Writes the deployed model as a SavedModel; see `sos.export_saved_model`."""
+        sos.export_saved_model(model, path, overwrite, log_alpha_threshold)
+
+    def prepare(self) -> None:  # noqa: B027
+        """Makes or reads what training needs, once the model is built.
+
+        Raises:
+          ValueError: if that fails for the options, naming them.
+        """
+
+    def companions(self) -> dict[str, str]:
+        """Digests of what a trained model is of no use without, by name."""
+        return {}
+
+    def write_assets(self, folder: RunFolder) -> None:
+        """Writes into the run's folder what the model is of no use without."""
+        del folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsification:
+    """A technique, and for which layers it is overridden; None for a dense model."""
+
+    technique: sos.Technique | None = None
+    overrides: dict[str, float | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.technique.technique_name() if self.technique else "dense"
+
+    @property
+    def target_sparsity(self) -> float | None:
+        """That of the technique; None if it has none, 0 for a dense model."""
+        return getattr(self.technique, "sparsity", None) if self.technique else 0.0
+
+    def apply(self, model: keras.Model) -> keras.Model:
+        if self.technique is None:
+            return model
+        return sos.sparsify(model, self.technique, self.overrides)
+
+
+def build_model(task: Task, sparsification: Sparsification) -> keras.Model:
+    """The compiled model of a run with its initial weights, which the seed fixes."""
+    # tf.data takes no seed of an epoch from a tensor while the global seed is 0.
+    keras.utils.set_random_seed(task.options.seed + 1)
+    with _precision(task.options.precision):
+        model = sparsification.apply(task.build())
+        # Here Keras adds the loss scaling that float16 needs.
+        task.compile(model)
+    return model
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    """Layers are made under a mixed-precision policy; each keeps it."""
+    previous = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(previous)
+
+
+def train(
+    task: Task, sparsification: Sparsification, model: keras.Model, folder: RunFolder
+) -> dict:
+    """Trains a model, or goes on with it, and leaves everything in the run's folder.
+
+    Args:
+      task: what to train.
+      sparsification: how it is made sparse.
+      model: from `build_model`, under the strategy with which to train.
+      folder: the run's folder; of several workers, only the chief writes into it.
+
+    Returns:
+      The content of result.json.
+
+    Raises:
+      CheckpointError: if the folder's checkpoint cannot be used.
+      RunFolderError: if the folder cannot be written.
+      TrainingInterrupted: by Ctrl-C or SIGTERM; what was trained has been saved.
+    """
+    checkpoint = Checkpoint(model, task.companions())
+    step = checkpoint.restore(folder.checkpoints)
+    with contextlib.ExitStack() as stack:
+        if not is_chief(model.distribute_strategy):
+            # All workers take part in saving, and only one may leave its files.
+            scratch = tempfile.TemporaryDirectory(prefix="worker-")
+            folder = RunFolder(stack.enter_context(scratch))
+        folder.start()
+        task.write_assets(folder)
+        folder.keep_metrics_until(step)
+        if step:
+            print(f"Going on from step {step:,} of {task.options.train_steps:,}.")
+        stack.enter_context(_interrupted_by_sigterm())
+        try:
+            _fit(task, model, folder, checkpoint, step)
+            return _finish(task, sparsification, model, folder)
+        except KeyboardInterrupt as interruption:
+            # Saving takes all workers, and the others may not have been interrupted.
+            if has_other_workers(model.distribute_strategy):
+                step = checkpoint.step_on_disk
+            else:
+                step = checkpoint.save(folder.checkpoints)
+            raise TrainingInterrupted(step) from interruption
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted; running the same command again goes on with it.
+
+    Args:
+      step: from which it will go on.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"interrupted, and saved at step {step:,}: run the same command again to "
+            "go on."
+            if step
+            else "interrupted before there was anything to save."
+        )
+        self.step = step
+
+
+def _fit(task, model, folder, checkpoint, step):
+    every, total = task.options.eval_steps, task.options.train_steps
+    callbacks = []
+    if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
+        callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
+    callbacks += [
+        keras.callbacks.TensorBoard(
+            folder.tensorboard, write_graph=False, profile_batch=0
+        ),
+        _Record(task, folder, checkpoint),
+    ]
+    for segment in _segments(step, total, every):
+        model.fit(
+            task.training_data(segment.start),
+            steps_per_epoch=segment.steps,
+            initial_epoch=segment.epoch,
+            epochs=segment.epoch + segment.count,
+            validation_data=task.evaluation_data("validation"),
+            callbacks=callbacks,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """Evaluation intervals of equal length, for one call of `fit`."""
+
+    start: int
+    steps: int
+    epoch: int
+    count: int
+
+
+def _segments(step: int, total: int, every: int) -> Iterator[_Segment]:
+    """Cuts what is left of a run into whole intervals and what is cut off at its ends.
+
+    Keras calls an interval an epoch.
+    """
+    while step < total:
+        until_evaluation = every - step % every
+        if until_evaluation == every and total - step >= every:
+            count, steps = (total - step) // every, every
+        else:
+            count, steps = 1, min(until_evaluation, total - step)
+        yield _Segment(step, steps, step // every, count)
+        step += count * steps
+
+
+class _Record(keras.callbacks.Callback):
+    """After each interval a row of metrics.csv and a checkpoint."""
+
+    def __init__(self, task, folder, checkpoint):
+        super().__init__()
+        self._task = task
+        self._folder = folder
+        self._checkpoint = checkpoint
+        self._times = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._times = [time.perf_counter()]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._times.append(time.perf_counter())
+
+    def on_epoch_end(self, epoch, logs=None):
+        try:
+            self._add_row(epoch, logs)
+        finally:
+            # Whatever may go wrong in scoring, what was trained is kept.
+            self._checkpoint.save(self._folder.checkpoints)
+
+    def _add_row(self, epoch, logs):
+        step = int(self.model.optimizer.iterations.numpy())
+        seconds = [after - before for before, after in itertools.pairwise(self._times)]
+        self._folder.add_metrics(
+            {
+                "step": step,
+                "epoch": round(step / self._task.steps_per_epoch, 3),
+                "loss": logs["loss"],
+                "quality": self._task.quality_in_training(self.model, logs),
+                "sparsity": sos.sparsity_report(self.model).sparsity,
+                # The median, since the first step traces the graph.
+                "seconds_per_step": statistics.median(seconds),
+            }
+        )
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm():
+    """Turns the signal that ends preempted jobs into a KeyboardInterrupt."""
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _finish(task, sparsification, model, folder):
+    """Scores the deployed model on the test split and writes everything about it."""
+    with model.distribute_strategy.scope():
+        deployed = sos.strip(model)
+        task.compile(deployed)
+    report = sos.sparsity_report(model)
+    flops = task.count_flops(model)
+    report.to_csv(folder.layers)
+    report.plot(folder.picture)
+    task.export(model, folder.export, overwrite=True)
+    seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
+    folder.write_result(
+        {
+            "technique": sparsification.name,
+            "model": task.name,
+            "dataset": task.options.dataset,
+            "steps": int(model.optimizer.iterations.numpy()),
+            "seed": task.options.seed,
+            "quality_metric": task.quality_metric,
+            "quality": task.evaluate(deployed, "test"),
+            "sparsity": report.sparsity,
+            "target_sparsity": sparsification.target_sparsity,
+            "parameters": report.parameters,
+            "nonzero_parameters": report.nonzero_parameters,
+            "flops": flops.dense,
+            "sparse_flops": flops.sparse,
+            # Of several workers, those that do not write have no rows if they go on
+            # after the last step.
+            "seconds_per_step": statistics.median(seconds) if seconds else None,
+        }
+    )
+    return folder.read_result()

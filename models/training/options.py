@@ -1,0 +1,98 @@
+"""What the options of all training runs have in common."""
+
+import dataclasses
+import math
+from typing import ClassVar, Self
+
+from state_of_sparsity.models.training.distribution import DISTRIBUTIONS
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+# Hyperparameters of techniques that are numbers of training steps.
+_STEPS = ("begin_step", "end_step", "frequency", "ramp_begin", "ramp_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What goes with a dataset unless a flag says otherwise.
+
+    Attributes:
+      options: fields of the options.
+      technique: hyperparameters of techniques; those that are steps as a share of
+        the training steps.
+    """
+
+    options: dict[str, object]
+    technique: dict[str, object]
+
+
+class Options:
+    """Base of the dataclasses of options of a training run.
+
+    Options that are None take the value that goes with the dataset.
+
+    Attributes:
+      presets: by dataset.
+      at_least_one: names of the options that count something.
+      positive: names of the options that must be above 0.
+      not_negative: names of the options that must be at least 0.
+      fractions: names of the options that must be at least 0 and below 1.
+    """
+
+    presets: ClassVar[dict[str, Preset]]
+    at_least_one: ClassVar[tuple[str, ...]] = ("train_steps", "eval_steps")
+    positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    not_negative: ClassVar[tuple[str, ...]] = ("seed",)
+    fractions: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+
+    def resolved(self) -> Self:
+        """The options with the values that go with the dataset filled in.
+
+        Raises:
+          ValueError: for an option that will not do, naming it.
+        """
+        check_choice("dataset", self.dataset, self.presets)
+        preset = self.presets[self.dataset].options
+        missing = {
+            name: value for name, value in preset.items() if getattr(self, name) is None
+        }
+        resolved = dataclasses.replace(self, **missing)
+        resolved.check()
+        return resolved
+
+    def technique_defaults(self) -> dict[str, object]:
+        """Hyperparameters of techniques for which there is no flag."""
+        return {
+            name: max(1, round(value * self.train_steps)) if name in _STEPS else value
+            for name, value in self.presets[self.dataset].technique.items()
+        }
+
+    def check(self) -> None:
+        """Raises ValueError for an option that will not do, naming it."""
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        for name in self.at_least_one:
+            self._require(name, getattr(self, name) >= 1, "be at least 1")
+        for name in self.positive:
+            value = getattr(self, name)
+            self._require(name, 0 < value < math.inf, "be positive and finite")
+        for name in self.not_negative:
+            value = getattr(self, name)
+            self._require(name, 0 <= value < math.inf, "be at least 0 and finite")
+        for name in self.fractions:
+            value = getattr(self, name)
+            self._require(name, 0 <= value < 1, "be at least 0 and below 1")
+        # One more than the seed seeds NumPy, which takes 32 bits.
+        self._require("seed", self.seed < 2**32 - 1, f"be below {2**32 - 1}")
+
+    def _require(self, name, holds, requirement):
+        if not holds:
+            raise ValueError(
+                f"{name} must {requirement}. Received: {getattr(self, name)}"
+            )
+
+
+def check_choice(name: str, value: object, choices) -> None:
+    """Raises ValueError unless the value is one of the choices, naming them."""
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {listed}. Received: {value!r}")

@@ -1,0 +1,1 @@
+"""Translating English to German: a Transformer, its datasets, decoding and BLEU."""

@@ -1,0 +1,143 @@
+"""The options of a training run on translation."""
+
+import dataclasses
+import math
+
+from state_of_sparsity.models.training.options import Options, Preset
+
+PRESETS = {
+    "numbers": Preset(
+        options={
+            "vocabulary_size": 384,
+            "layers": 2,
+            "width": 32,
+            "feed_forward": 128,
+            "heads": 4,
+            "train_steps": 1_000,
+            "tokens_per_replica": 2_048,
+            "warmup_steps": 300,
+            "dropout": 0.0,
+            "label_smoothing": 0.1,
+            "eval_steps": 500,
+        },
+        technique={
+            "sparsity": 0.8,
+            "begin_step": 0.3,
+            "end_step": 0.8,
+            "frequency": 1 / 50,
+            "kl_weight": 2e-5,
+            "l0_weight": 2e-4,
+            "ramp_length": 1 / 2,
+        },
+    ),
+    "wmt14_translate/de-en": Preset(
+        options={
+            "vocabulary_size": 32_000,
+            "layers": 6,
+            "width": 512,
+            "feed_forward": 2_048,
+            "heads": 8,
+            "train_steps": 500_000,
+            "tokens_per_replica": 2_048,
+            "warmup_steps": 8_000,
+            "dropout": 0.1,
+            "label_smoothing": 0.1,
+            "eval_steps": 10_000,
+        },
+        technique={
+            "sparsity": 0.9,
+            "begin_step": 0.2,
+            "end_step": 0.8,
+            "frequency": 10 / 500,
+        },
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationOptions(Options):
+    """What a run on translation is, apart from the technique.
+
+    Options that are None take the value that goes with the dataset.
+
+    Attributes:
+      dataset: numbers (embedded) or wmt14_translate/de-en (from --data_dir).
+      data_dir: folder of datasets prepared by TFDS.
+      vocabulary_size: number of subwords that are learned from the training split.
+      layers: of the encoder, and as many of the decoder.
+      width: of embeddings and residual connections.
+      feed_forward: width inside of the feed-forward blocks.
+      heads: of each attention.
+      dropout: rate at residual connections, attention weights and ReLU.
+      train_steps: number of training steps.
+      tokens_per_replica: target positions per step of each replica.
+      packed_length: of the rows that sentences are packed into, in tokens.
+      learning_rate: constant factor of the schedule of Vaswani et al. 2017.
+      warmup_steps: training steps in which the learning rate grows linearly.
+      label_smoothing: share of the probability that goes to all subwords evenly.
+      eval_steps: steps from one evaluation and checkpoint to the next.
+      beams: hypotheses of the beam search.
+      alpha: exponent of its length penalty.
+      max_length: most tokens of a sentence that is translated, and of its translation.
+      seed: of initial weights, order of the data, dropout and random pruning.
+      precision: float32, mixed_float16 or mixed_bfloat16.
+      distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
+    """
+
+    presets = PRESETS
+    at_least_one = (
+        *Options.at_least_one,
+        "vocabulary_size",
+        "layers",
+        "width",
+        "feed_forward",
+        "heads",
+        "tokens_per_replica",
+        "packed_length",
+        "warmup_steps",
+        "beams",
+    )
+    not_negative = (*Options.not_negative, "alpha")
+    fractions = (*Options.fractions, "dropout")
+
+    dataset: str = "numbers"
+    data_dir: str | None = None
+    vocabulary_size: int | None = None
+    layers: int | None = None
+    width: int | None = None
+    feed_forward: int | None = None
+    heads: int | None = None
+    dropout: float | None = None
+    train_steps: int | None = None
+    tokens_per_replica: int | None = None
+    packed_length: int = 64
+    learning_rate: float = 2.0
+    warmup_steps: int | None = None
+    label_smoothing: float | None = None
+    eval_steps: int | None = None
+    beams: int = 4
+    alpha: float = 0.6
+    max_length: int = 128
+    seed: int = 0
+    precision: str = "float32"
+    distribution: str = "auto"
+
+    @property
+    def rows_per_replica(self) -> int:
+        """Packed rows in the batch of a replica."""
+        return math.floor(self.tokens_per_replica / self.packed_length)
+
+    def check(self):
+        super().check()
+        if self.rows_per_replica < 1:
+            raise ValueError(
+                "tokens_per_replica must be at least packed_length="
+                f"{self.packed_length}. Received: {self.tokens_per_replica}"
+            )
+        # One for the end of a sentence.
+        self._require("max_length", self.max_length >= 2, "be at least 2")
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(
+                "width must be even and a multiple of heads. "
+                f"Received: width={self.width}, heads={self.heads}"
+            )

@@ -1,0 +1,240 @@
+"""Translating English to German with a Transformer: the second task of the paper."""
+
+import functools
+
+import numpy as np
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training.learning_rate import InverseSquareRoot
+from state_of_sparsity.models.training.loop import Task
+from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.translation import bleu
+from state_of_sparsity.models.translation.dataset import (
+    PackedPairs,
+    TranslationDataset,
+    evaluation_batches,
+    evaluation_sentences,
+    training_text,
+)
+from state_of_sparsity.models.translation.numbers_dataset import Numbers
+from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.transformer import Transformer
+from state_of_sparsity.models.translation.translator import Translator
+from state_of_sparsity.models.translation.vocabulary import Vocabulary
+from state_of_sparsity.models.translation.wmt14 import Wmt14
+
+DATASETS = {
+    "numbers": lambda options: Numbers(),
+    "wmt14_translate/de-en": lambda options: Wmt14(options.data_dir),
+}
+# Sentences that are translated at a time when a model is scored.
+TRANSLATED_AT_A_TIME = 100
+# Of the validation split, one in so many is translated after each interval.
+EVERY_IN_TRAINING = 5
+# Share of padding from which on another setting would be worth its while.
+MUCH_PADDING = 0.1
+
+
+class TranslationTask(Task):
+    """A Transformer, its data, and how it is trained (Gale et al. 2019, section 4).
+
+    Args:
+      options: resolved.
+      folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
+        learned from the training split.
+    """
+
+    quality_metric = "bleu"
+    name = "transformer"
+
+    def __init__(self, options: TranslationOptions, folder: RunFolder | None = None):
+        self.options = options
+        self._folder = folder
+        # Task and model are made under the strategy.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._rows = options.rows_per_replica * replicas
+
+    @functools.cached_property
+    def dataset(self) -> TranslationDataset:
+        """Read when it is needed: translating takes none.
+
+        Raises:
+          ValueError, FileNotFoundError: if there is no such dataset.
+        """
+        return DATASETS[self.options.dataset](self.options)
+
+    # Not before the model is built: `tf.random.set_seed`, which comes first, drops the
+    # resources of tokenizers that are there already.
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """From the run's folder, or learned from the training split.
+
+        Raises:
+          ValueError: if it cannot be learned or is not that of the options.
+        """
+        folder, size = self._folder, self.options.vocabulary_size
+        if folder is None or not folder.vocabulary.is_file():
+            if folder is not None and folder.checkpoints.exists():
+                raise ValueError(
+                    f"{folder.path} has checkpoints and no {folder.vocabulary.name}, "
+                    "without which they are of no use: put it back."
+                )
+            return self._learned_vocabulary(size)
+        vocabulary = Vocabulary.load(folder.vocabulary)
+        if vocabulary.size != size:
+            raise ValueError(
+                f"{folder.vocabulary} has {vocabulary.size} subwords and not "
+                f"vocabulary_size={size}: it is another run's."
+            )
+        return vocabulary
+
+    def _learned_vocabulary(self, size):
+        pairs = self.dataset.vocabulary_pairs
+        print(
+            f"Learning a vocabulary of {size:,} subwords from {pairs:,} pairs of "
+            "sentences at most."
+        )
+        try:
+            return Vocabulary.learn(training_text(self.dataset, pairs), size)
+        except ValueError as error:
+            raise ValueError(f"vocabulary_size={size}: {error}") from error
+
+    def prepare(self):
+        _ = self.vocabulary
+
+    def companions(self):
+        return {"vocabulary": self.vocabulary.digest}
+
+    def write_assets(self, folder):
+        if not folder.vocabulary.is_file():
+            self.vocabulary.save(folder.vocabulary)
+
+    @functools.cached_property
+    def _packed(self):
+        packed = PackedPairs(self.dataset, self.vocabulary, self.options.packed_length)
+        print(
+            f"{packed.examples:,} pairs of sentences packed into "
+            f"{packed.rows_per_epoch:,} rows of {packed.length} tokens: "
+            f"{packed.padding_share:.1%} padding, {packed.left_out:,} too long"
+        )
+        if packed.padding_share > MUCH_PADDING:
+            print(
+                "That is much padding, which costs time: choose another "
+                "--vocabulary_size, so that both languages take as many tokens, or a "
+                "larger --packed_length."
+            )
+        return packed
+
+    @property
+    def steps_per_epoch(self):
+        return self._packed.rows_per_epoch / self._rows
+
+    def build(self):
+        options = self.options
+        model = Transformer(
+            options.vocabulary_size,
+            options.layers,
+            options.width,
+            options.feed_forward,
+            options.heads,
+            options.dropout,
+        )
+        model.build()
+        return model
+
+    def compile(self, model):
+        options = self.options
+        rate = InverseSquareRoot(
+            options.learning_rate, options.width, options.warmup_steps
+        )
+        model.compile(
+            keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.997, epsilon=1e-9),
+            # The weights of a batch sum to one, so that the sum over all replicas is
+            # the mean over the target tokens.
+            SmoothedCrossEntropy(
+                options.label_smoothing, reduction=keras.losses.Reduction.SUM
+            ),
+            weighted_metrics=[
+                keras.metrics.SparseCategoricalAccuracy("token_accuracy")
+            ],
+        )
+
+    def training_data(self, start_step):
+        batches = self._packed.training(self._rows, self.options.seed, start_step)
+        return batches.map(weighted_by_token)
+
+    def evaluation_data(self, split):
+        batches = evaluation_batches(
+            self.dataset, self.vocabulary, split, TRANSLATED_AT_A_TIME
+        )
+        return batches.map(weighted_by_token)
+
+    def translator(self, deployed: Transformer) -> Translator:
+        """Maps strings to strings with a stripped model."""
+        options = self.options
+        return Translator(
+            deployed, self.vocabulary, options.max_length, options.beams, options.alpha
+        )
+
+    def translate(
+        self, deployed: Transformer, split: str, every: int = 1
+    ) -> tuple[list[str], list[str]]:
+        """Translations of a split, the longest first, and the reference translations.
+
+        Args:
+          deployed: a stripped model.
+          split: "validation" or "test".
+          every: translate only every so many sentences.
+        """
+        sources, references = (
+            side[::every]
+            for side in evaluation_sentences(self.dataset, self.vocabulary, split)
+        )
+        translate = self.translator(deployed).translate
+        hypotheses = []
+        for start in range(0, len(sources), TRANSLATED_AT_A_TIME):
+            batch = tf.constant(sources[start : start + TRANSLATED_AT_A_TIME])
+            hypotheses += [text.decode() for text in translate(batch).numpy()]
+        return hypotheses, references
+
+    def bleu(self, hypotheses: list[str], references: list[str]) -> tuple[float, str]:
+        """sacreBLEU's score, from 0 to 100, and its signature."""
+        tokenizer = self.dataset.bleu_tokenizer
+        return bleu.sacrebleu_score(hypotheses, references, tokenizer)
+
+    def evaluate(self, model, split):
+        return self.bleu(*self.translate(model, split))[0]
+
+    def quality_in_training(self, model, logs):
+        del logs
+        deployed = sos.strip(model)
+        translated = self.translate(deployed, "validation", EVERY_IN_TRAINING)
+        return self.bleu(*translated)[0]
+
+    def count_flops(self, model):
+        """For one source and one target token, each weight is used once.
+
+        The embedding counts as the map to logits; scores of attention do not count.
+        """
+        engine = engine_of(model)
+        weights = [
+            weight.value
+            for site in engine.sites(model)
+            for weight in engine.deployed_weights(site.layer)
+        ]
+        return sos.Flops(
+            2 * sum(weight.size for weight in weights),
+            2 * sum(int(np.count_nonzero(weight)) for weight in weights),
+        )
+
+    def export(self, model, path, overwrite=False, log_alpha_threshold=None):
+        deployed = sos.strip(model, log_alpha_threshold)
+        self.translator(deployed).export(path, overwrite)
+
+
+def weighted_by_token(inputs, labels, weights):
+    """Weights of which a batch has the sum of one, however many tokens it has."""
+    return inputs, labels, weights / tf.maximum(tf.reduce_sum(weights), 1.0)

@@ -1,0 +1,43 @@
+"""The engines: how models of each Keras become sparse, and plain again.
+
+Which one serves a model, the class of the model decides; see `engines.base.Engine` for
+what an engine does. An engine is imported when it is first asked for, since it imports
+its Keras.
+"""
+
+import functools
+import importlib
+
+from state_of_sparsity.engines.base import Engine
+
+# By the package that a class of models comes from.
+_MODULES = {
+    "keras": "state_of_sparsity.engines.keras3.engine",
+    "tf_keras": "state_of_sparsity.engines.tf_keras.engine",
+}
+
+
+def engine_of(model) -> Engine:
+    """The engine that serves a model.
+
+    Raises:
+      TypeError: for something that is a model of neither Keras.
+      ValueError: for a model without weights, or one that the engine cannot serve under
+        the present Keras backend.
+    """
+    for cls in type(model).__mro__:
+        package = cls.__module__.partition(".")[0]
+        if cls.__name__ == "Model" and package in _MODULES:
+            engine = _engine(package)
+            engine.check_model(model)
+            return engine
+    raise TypeError(
+        "model must be a keras.Model (Keras 3) or a tf_keras.Model. "
+        f"Received: {model!r} of type {type(model).__module__}."
+        f"{type(model).__qualname__}"
+    )
+
+
+@functools.cache
+def _engine(package) -> Engine:
+    return importlib.import_module(_MODULES[package]).ENGINE

@@ -1,0 +1,131 @@
+"""Layers and models that make the layers inside of them, as Keras saves and loads them.
+
+Keras makes a layer again from its class and its configuration. The class of a
+container (MultiHeadAttention, a custom layer, a subclassed model) makes plain layers in
+itself. So in a sparse model a container has a class of its own, which notes in its
+configuration what is sparse in it, and makes it so again: at once, or as soon as the
+plain class has built it.
+"""
+
+import functools
+from typing import ClassVar
+
+import keras
+
+from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
+from state_of_sparsity.techniques.base import restored_technique, saved_technique
+
+_register = keras.saving.register_keras_serializable("state_of_sparsity", "Container")
+
+
+@_register
+class SparseContainer:
+    """Put before the class of a container, keeps what it holds sparse.
+
+    Attributes:
+      plain_class: of the container in a dense model.
+    """
+
+    plain_class: ClassVar[type[keras.layers.Layer]]
+
+    def call(self, *args, training=None, **kwargs):
+        if "training" in private.call_parameters(self.plain_class):
+            kwargs["training"] = training
+        with private.entry_call(self, training):
+            return super().call(*args, **kwargs)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "plain": private.described(self, self.plain_class),
+            "sparse": {
+                place: saved_technique(layer.technique, index=layer.index)
+                for place, layer in _places(self)
+                if isinstance(layer, Sparse)
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        container = keras.saving.deserialize_keras_object(config["plain"])
+        make_container(container)
+        _restore(container, dict(config["sparse"]))
+        return container
+
+
+def make_container(layer: keras.layers.Layer) -> None:
+    """Gives a layer that holds sparse ones, or will, the class of a container."""
+    if not isinstance(layer, SparseContainer):
+        layer.__class__ = container_class(type(layer))
+        private.refresh_signature(layer)
+
+
+@functools.cache
+def container_class(plain_class: type[keras.layers.Layer]) -> type[SparseContainer]:
+    """The class of containers of sparse layers that derives from a plain class."""
+    members = {
+        "plain_class": plain_class,
+        "__module__": __name__,
+    }
+    return _register(
+        type(plain_class.__name__, (SparseContainer, plain_class), members)
+    )
+
+
+def makes_its_layers(layer: keras.layers.Layer) -> bool:
+    """Whether the class of a layer makes the layers inside of it.
+
+    Sequential and functional models are saved with the layers in them.
+    """
+    return type(layer) not in (keras.Sequential, keras.Model, private.Functional)
+
+
+def _places(layer, place="", seen=None):
+    """Layers at any depth by positions among their siblings, each layer once."""
+    seen = {id(layer)} if seen is None else seen
+    if isinstance(layer, Sparse):
+        return
+    for position, inner in enumerate(private.children(layer)):
+        if id(inner) not in seen:
+            seen.add(id(inner))
+            inner_place = f"{place}/{position}" if place else str(position)
+            yield inner_place, inner
+            yield from _places(inner, inner_place, seen)
+
+
+def _restore(container, awaited):
+    """Makes the awaited layers sparse: those that are there, others once they are."""
+    for place, layer in list(_places(container)):
+        saved = awaited.pop(place, None)
+        if saved is not None and not isinstance(layer, Sparse):
+            make_sparse(layer, restored_technique(saved), saved["index"])
+    # The innermost first: they make theirs when they are built themselves.
+    for place, layer in reversed(list(_places(container))):
+        within = [p for p in awaited if p.startswith(f"{place}/")]
+        holds_sparse = any(isinstance(inner, Sparse) for _, inner in _places(layer))
+        if (holds_sparse or within) and makes_its_layers(layer):
+            make_container(layer)
+            if not layer.built:
+                own = {p.removeprefix(f"{place}/"): awaited.pop(p) for p in within}
+                _restore_when_built(layer, own)
+    if awaited and not container.built:
+        _restore_when_built(container, awaited)
+    elif awaited:
+        raise ValueError(
+            f"{type(container).__name__} {container.name!r} was saved with sparse "
+            f"layers at {sorted(awaited)}, and has not made them there in its __init__ "
+            "or build. Make them so, or build the model, call sos.sparsify, and load "
+            "its weights."
+        )
+
+
+def _restore_when_built(container, awaited):
+    plain_build = vars(container)["build"]
+
+    @functools.wraps(plain_build)
+    def build(*args, **kwargs):
+        plain_build(*args, **kwargs)
+        _restore(container, awaited)
+
+    vars(container)["build"] = build

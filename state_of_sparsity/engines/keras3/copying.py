@@ -1,0 +1,155 @@
+"""Copies of models, object by object.
+
+Keras clones from configurations, which not every model or layer has, and which give
+new names. Here whatever makes up a model (layers, variables, metrics, seeds, and the
+nodes and symbolic tensors of its graph) is new, and has the attributes that it had;
+everything else (functions, initializers, optimizers, arrays) is shared.
+"""
+
+import functools
+import types
+from typing import Any
+
+import keras
+
+from state_of_sparsity.engines.keras3.private import (
+    Function,
+    Node,
+    SymbolicArguments,
+    Tracker,
+    Trainer,
+    copied_variable,
+)
+
+_COPIED = (
+    keras.Operation,
+    keras.Metric,
+    keras.KerasTensor,
+    keras.random.SeedGenerator,
+    Function,
+    Node,
+    SymbolicArguments,
+    Tracker,
+)
+# Keras makes them for each object; PyTorch's list of parameters is made when it is
+# asked for.
+_NOT_COPIED = {"build", "quantize", "_torch_params"}
+# Belongs to a call that is over.
+_EMPTIED = {"_losses": list, "_loss_ids": set, "_losses_override": list}
+_OF_FIT = {"history", "_eval_epoch_iterator", "_jax_state"}
+
+
+class Copier:
+    """Copies everything once, however often it is used.
+
+    Args:
+      plain: whether sparse layers, and what holds them, get their plain classes.
+
+    Attributes:
+      copies: by the `id` of the original.
+    """
+
+    def __init__(self, plain: bool = False):
+        self._plain = plain
+        self.copies: dict[int, Any] = {}
+        # Keeps what was copied alive, so that no `id` is used twice.
+        self._originals: list[Any] = []
+
+    def copy(self, value):
+        """What stands in a copy for a value in the original."""
+        if id(value) in self.copies:
+            return self.copies[id(value)]
+        if isinstance(value, keras.Variable):
+            return self._remember(value, copied_variable(value))
+        if isinstance(value, _COPIED):
+            return self._object(value)
+        if isinstance(value, list | set | dict):
+            return self._collection(value)
+        if isinstance(value, tuple):
+            items = [self.copy(item) for item in value]
+            # TensorFlow wraps what it watches.
+            cls = type(getattr(value, "__wrapped__", value))
+            return cls._make(items) if hasattr(cls, "_make") else cls(items)
+        if isinstance(value, functools.partial):
+            return functools.partial(
+                value.func, *self.copy(value.args), **self.copy(value.keywords)
+            )
+        if isinstance(value, types.MethodType) and isinstance(value.__self__, _COPIED):
+            return types.MethodType(value.__func__, self.copy(value.__self__))
+        return value
+
+    def _remember(self, original, copy):
+        self._originals.append(original)
+        self.copies[id(original)] = copy
+        return copy
+
+    def _object(self, value):
+        cls = type(value)
+        if self._plain:
+            cls = getattr(cls, "plain_class", cls)
+        is_layer = isinstance(value, keras.layers.Layer)
+        new = keras.layers.Layer.__new__(cls) if is_layer else object.__new__(cls)
+        # Before its parts, which may refer back to it.
+        self._remember(value, new)
+        left_out = _compiled_names() if isinstance(value, keras.Model) else frozenset()
+        for metric in ("_loss_tracker", "_compile_metrics"):
+            if metric in left_out and vars(value).get(metric) is not None:
+                self._remember(vars(value)[metric], None)
+        for name, attribute in vars(value).items():
+            if is_layer and name in _EMPTIED:
+                vars(new)[name] = _EMPTIED[name]()
+            elif not (is_layer and name in _NOT_COPIED) and name not in left_out:
+                vars(new)[name] = self.copy(attribute)
+        if "_modules" in vars(new):
+            vars(new)["_modules"].pop("_torch_params", None)
+        if isinstance(value, keras.Model):
+            Trainer.__init__(new)
+            vars(new)["_metrics"][:] = [m for m in new._metrics if m is not None]
+        if isinstance(value, Function):
+            # Keras names the nodes of a graph by the identity of their operations.
+            new._nodes = {self._renamed(key) for key in value._nodes}
+        if isinstance(value, Tracker):
+            new.stored_ids = {
+                name: {id(item) for item in items if item is not None}
+                for name, (_, items) in new.config.items()
+            }
+        return new
+
+    def _renamed(self, key):
+        operation, separator, index = key.partition("_")
+        return f"{id(self.copies[int(operation)])}{separator}{index}"
+
+    def _collection(self, value):
+        cls = type(value)
+        if cls.__module__.startswith("tensorflow"):
+            # What TensorFlow wraps around a list or dictionary in order to watch it.
+            cls = next(base for base in (list, dict, set) if isinstance(value, base))
+        new = self._remember(value, cls.__new__(cls))
+        # Past the tracking of Keras's own collections.
+        if isinstance(value, dict):
+            for key, item in value.items():
+                dict.__setitem__(new, key, self._kept(key, item))
+        elif isinstance(value, list):
+            list.extend(new, map(self.copy, value))
+        else:
+            set.update(new, map(self.copy, value))
+        if hasattr(new, "__dict__"):
+            vars(new).update({k: self.copy(v) for k, v in vars(value).items()})
+        return new
+
+    def _kept(self, key, item):
+        # As of `_object`: PyTorch keeps modules in a dictionary.
+        return None if key == "_torch_params" else self.copy(item)
+
+
+@functools.cache
+def _compiled_names() -> frozenset[str]:
+    """Names of the attributes that come with `compile` and `fit`."""
+    model = keras.Sequential()
+    model.compile(optimizer=keras.optimizers.SGD())
+    made = frozenset(vars(model)) - frozenset(vars(keras.Sequential()))
+    empty = keras.layers.Layer.__new__(keras.Model)
+    empty._initialize_tracker()
+    before = frozenset(vars(empty))
+    Trainer.__init__(empty)
+    return made | (frozenset(vars(empty)) - before) | _OF_FIT

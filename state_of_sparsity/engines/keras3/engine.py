@@ -1,0 +1,201 @@
+"""The engine for Keras 3: see `state_of_sparsity.engines.base.Engine`."""
+
+import math
+
+import keras
+
+from state_of_sparsity.engines.base import DENSE, DeployedWeight, Engine, Site
+from state_of_sparsity.engines.keras3 import containers, formats, private
+from state_of_sparsity.engines.keras3.copying import Copier
+from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
+from state_of_sparsity.engines.keras3.layers import (
+    Sparse,
+    added_variables,
+    make_plain,
+    make_sparse,
+)
+
+_CONVOLUTIONS = (private.BaseConv, private.BaseDepthwiseConv)
+
+
+class Keras3Engine(Engine):
+    """Keras 3 on TensorFlow, JAX and PyTorch."""
+
+    callback_class = keras.callbacks.Callback
+
+    def check_model(self, model):
+        foreign = [
+            held.name
+            for layer in private.all_layers(model)
+            for held in vars(layer).values()
+            if any(c.__module__.startswith("tf_keras.") for c in type(held).__mro__)
+        ]
+        if foreign:
+            raise TypeError(
+                f"Model {model.name!r} of Keras 3 holds layers of another Keras: "
+                f"{foreign}. Make all of them with `import keras`."
+            )
+        if not model.built or not (model.weights or private.graph_nodes(model)):
+            raise ValueError(
+                f"Model {model.name!r} has no weights yet. Build it first: call it on "
+                "a batch, or call model.build(input_shape)."
+            )
+
+    def sites(self, model):
+        seen_layers: set[int] = set()
+        seen_paths: dict[str, int] = {}
+        for layer, path in _walk(model, ""):
+            if id(layer) in seen_layers:
+                continue
+            seen_layers.add(id(layer))
+            count = seen_paths.get(path, 0)
+            seen_paths[path] = count + 1
+            yield _site(layer, f"{path}_{count}" if count else path)
+
+    def left_out(self, model):
+        known = {id(v) for site in self.sites(model) for v in site.layer.weights}
+        return [
+            variable.path
+            for layer in private.all_layers(model)
+            if not type(layer).__module__.startswith("keras.")
+            for variable in private.own_trainable(layer)
+            if len(variable.shape) > 1 and id(variable) not in known
+        ]
+
+    def check_technique(self, technique, model):
+        for option in ("pruning_policy", "pruning_schedule"):
+            value = getattr(technique, option, None)
+            if value is not None:
+                raise ValueError(
+                    f"{option} is an option of TF-MOT, for tf_keras models only; "
+                    f"{model.name!r} is a Keras 3 model. Use overrides or the steps of "
+                    f"the technique instead. Received: {option}={value!r}"
+                )
+
+    def sparsify(self, model, plan):
+        copier = Copier()
+        with private.scope_of(model):
+            sparse = copier.copy(model)
+            for layer in private.all_layers(model):
+                if id(layer) in plan:
+                    index, technique = plan[id(layer)]
+                    make_sparse(copier.copies[id(layer)], technique, index)
+        for layer in private.all_layers(sparse):
+            inner = [x for x in private.all_layers(layer) if x is not layer]
+            holds_sparse = any(isinstance(x, Sparse) for x in inner)
+            makes_them = containers.makes_its_layers(layer)
+            if holds_sparse and makes_them and not isinstance(layer, Sparse):
+                containers.make_container(layer)
+        return sparse
+
+    def strip(self, model):
+        copier = Copier(plain=True)
+        with private.scope_of(model):
+            plain = copier.copy(model)
+        for layer in private.all_layers(model):
+            if isinstance(layer, Sparse):
+                make_plain(layer, copier.copies)
+            elif isinstance(layer, containers.SparseContainer):
+                private.refresh_signature(copier.copies[id(layer)])
+        return plain
+
+    def deployed_weights(self, layer):
+        if not isinstance(layer, Sparse):
+            values = {
+                located.label: keras.ops.convert_to_numpy(
+                    private.in_full_precision(located.variable)
+                )
+                for located in located_weights(layer)
+            }
+            return [DeployedWeight(n, v, v != 0) for n, v in values.items()]
+        technique = layer.technique
+        return [
+            DeployedWeight(
+                weight.label,
+                keras.ops.convert_to_numpy(technique.deployed_weight(*weight.values())),
+                keras.ops.convert_to_numpy(technique.keeps(*weight.values())),
+            )
+            for weight in layer.sparse_weights
+        ]
+
+    def count_parameters(self, model):
+        layers = private.all_layers(model)
+        added = {
+            id(variable)
+            for layer in layers
+            if isinstance(layer, Sparse)
+            for variable in added_variables(layer).values()
+        }
+        counted = {id(v): v for x in layers for v in private.own_trainable(x)}
+        return sum(math.prod(v.shape) for i, v in counted.items() if i not in added)
+
+    def penalty(self, layer):
+        if not layer.technique.extra_is_trained:
+            return None
+        return float(layer.penalty()), float(layer.penalty_weight())
+
+    def uses(self, model):
+        nodes = private.graph_nodes(model)
+        if nodes is None:
+            raise ValueError(
+                "Operations are counted for Sequential and functional models only. "
+                f"Received: {type(model).__name__} {model.name!r}"
+            )
+        found: dict[int, tuple] = {}
+        for layer, shape in _calls(nodes):
+            found.setdefault(id(layer), (layer, []))[1].append(_positions(layer, shape))
+        return list(found.values())
+
+    def check_format(self, format):
+        formats.check_format(format)
+
+    def write(self, stripped, path, format):
+        formats.write(stripped, path, format)
+
+
+ENGINE = Keras3Engine()
+
+
+def _walk(layer, path):
+    for child in private.children(layer):
+        child_path = f"{path}/{child.name}" if path else child.name
+        if isinstance(child, Sparse) or (has_weights(child) and located_weights(child)):
+            yield child, child_path
+        else:
+            yield from _walk(child, child_path)
+
+
+def _site(layer, path):
+    is_sparse = isinstance(layer, Sparse)
+    return Site(
+        layer,
+        path,
+        layer.name,
+        layer.technique.technique_name() if is_sparse else DENSE,
+        {found.label: found.variable.shape for found in located_weights(layer)},
+        isinstance(layer, private.BaseDepthwiseConv),
+    )
+
+
+def _calls(nodes):
+    """Layers with weights in a graph, and the shape of the outputs of each call."""
+    for node in nodes:
+        layer = node.operation
+        if not isinstance(layer, keras.layers.Layer):
+            continue
+        inner = private.graph_nodes(layer)
+        if inner is not None:
+            yield from _calls(inner)
+        elif any(len(v.shape) > 1 for v in layer.trainable_variables):
+            yield layer, node.outputs[0].shape
+
+
+def _positions(layer, shape):
+    """Batch and positions of the outputs, at which each weight is used once."""
+    if not isinstance(layer, (keras.layers.Dense, private.BaseConv)):
+        raise ValueError(
+            f"No rule to count the operations of layer {layer.name!r} of kind "
+            f"{type(layer).__name__}: there are some for Dense and convolutions."
+        )
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    return (shape[0], *shape[2:]) if channels_first else shape[:-1]

@@ -1,0 +1,125 @@
+"""How a sparse layer computes: as its plain class, with another weight.
+
+What differs between kinds of layers is where noise comes in: at the outputs of a linear
+map, at the rows that are looked up, or at the weight, which then is drawn once for the
+whole batch and all positions. A kind is a line in `MAPS`.
+"""
+
+import keras
+from keras import ops
+
+from state_of_sparsity.engines.keras3 import private
+
+
+def view_of(layer: keras.layers.Layer, values: dict):
+    """A layer that shares all attributes with another one, but for some of its own.
+
+    For one call: other calls of the layer see nothing of it.
+
+    Args:
+      layer: any layer, or, within one, a list, tuple or dictionary.
+      values: by paths of attributes, keys and positions, what stands there instead.
+    """
+    inner: dict = {}
+    for (key, *rest), value in values.items():
+        inner.setdefault(key, {})[tuple(rest)] = value
+    replaced = {
+        key: within[()] if () in within else view_of(_held(layer, key), within)
+        for key, within in inner.items()
+    }
+    if isinstance(layer, dict):
+        return {**layer, **replaced}
+    if isinstance(layer, list | tuple):
+        return [replaced.get(place, item) for place, item in enumerate(layer)]
+    view = object.__new__(type(layer))
+    # Past Keras's tracking.
+    vars(view).update(vars(layer) | replaced)
+    return view
+
+
+def _held(holder, key):
+    return (
+        getattr(holder, key)
+        if isinstance(key, str) and not isinstance(holder, dict)
+        else holder[key]
+    )
+
+
+def with_weights(layer, training, *args, **kwargs):
+    """The layer with weights as they are used in training, or as deployed."""
+    weights = {w.path: layer.used_weight(w, training) for w in layer.sparse_weights}
+    return layer.plain_call(weights, *args, training=training, **kwargs)
+
+
+def linear(layer, training, inputs, **kwargs):
+    """A layer that multiplies with a kernel, adds a bias and activates."""
+    if not (training and layer.has_noisy_outputs):
+        return with_weights(layer, training, inputs, **kwargs)
+    (weight,) = layer.sparse_weights
+    bare = {("use_bias",): False, ("bias",): None, ("activation",): None}
+
+    def linear_map(values, kernel):
+        kernel = ops.cast(kernel, values.dtype)
+        return layer.plain_call({weight.path: kernel, **bare}, values)
+
+    outputs = layer.noisy_output(weight, linear_map, inputs)
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        if getattr(layer, "data_format", None) == "channels_first":
+            bias = ops.reshape(bias, (-1, *[1] * layer.rank))
+        outputs += ops.cast(bias, outputs.dtype)
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def lookup(layer, training, inputs, **kwargs):
+    """A table: noise is drawn for each row that is looked up."""
+    weight = layer.sparse_weights[0]
+    ids = ops.cast(inputs, "int32")
+    rows = layer.used_parts(weight, training, lambda t: ops.take(t, ids, axis=0))
+    return ops.cast(rows, layer.compute_dtype)
+
+
+def tied_lookup(layer, training, inputs, reverse=False):
+    """A table that is looked up, and a linear map with its transpose."""
+    if not reverse:
+        outputs = lookup(layer, training, inputs)
+        if layer.mask_zero:
+            private.set_mask(outputs, ops.not_equal(inputs, 0))
+        return outputs
+    if not (training and layer.has_noisy_outputs):
+        return with_weights(layer, training, inputs, reverse=True)
+    weight = layer.sparse_weights[-1]
+    dtype = layer.reverse_dtype or inputs.dtype
+    bare = {("logit_soft_cap",): None, ("reverse_dtype",): None}
+
+    def linear_map(values, table):
+        table = ops.cast(table, values.dtype)
+        return layer.plain_call({weight.path: table, **bare}, values, reverse=True)
+
+    logits = layer.noisy_output(weight, linear_map, ops.cast(inputs, dtype))
+    cap = layer.logit_soft_cap
+    return logits if cap is None else ops.tanh(logits / cap) * cap
+
+
+# By the class whose `call` it stands for; all others are called `with_weights`.
+MAPS = {
+    keras.layers.Dense: linear,
+    keras.layers.EinsumDense: linear,
+    private.BaseConv: linear,
+    keras.layers.Conv1D: linear,
+    private.BaseConvTranspose: linear,
+    private.BaseDepthwiseConv: linear,
+    keras.layers.Embedding: lookup,
+    keras.layers.ReversibleEmbedding: tied_lookup,
+}
+
+
+def map_of(plain_class: type):
+    """How layers derived from a plain class compute.
+
+    A class with a `call` of its own computes in a way that is not known here.
+    """
+    for cls, way in MAPS.items():
+        if plain_class.call is cls.call:
+            return way
+    return with_weights

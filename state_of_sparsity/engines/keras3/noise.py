@@ -1,0 +1,60 @@
+"""Noise that depends on a layer's seed, its place in the model, and the step.
+
+So a run that is saved and loaded goes on with the noise that it would have had.
+"""
+
+import keras
+
+from state_of_sparsity import numerics
+from state_of_sparsity.engines.keras3 import private
+
+
+class Noise:
+    """What a technique draws from for one use of a weight in a step.
+
+    On TensorFlow and JAX it is the same noise, from hashes: XLA takes ten to fifty
+    times as long for the generators of these backends on a CPU. PyTorch computes
+    eagerly, and its generator is ten times as fast as a hash.
+
+    Args:
+      layer: the sparse layer; its variables `noise_seed` and `training_step` are the
+        state that the noise depends on.
+      position: of the weight in the layer.
+    """
+
+    def __init__(self, layer, position: int):
+        self._layer = layer
+        self._position = position
+
+    def normal(self, shape):
+        """Standard normal noise, float32."""
+        return self._drawn(shape, keras.random.normal, _normal)
+
+    def uniform(self, shape):
+        """Noise that is uniform in [0, 1], float32."""
+        return self._drawn(shape, keras.random.uniform, _uniform)
+
+    def _drawn(self, shape, generator, hashed):
+        layer = self._layer
+        seed = private.in_full_precision(layer.noise_seed)
+        step = private.in_full_precision(layer.training_step)
+        # A layer that a step uses twice draws other noise the second time.
+        place = (layer.index, self._position, layer.draws)
+        layer.draws += 1
+        if keras.backend.backend() == "torch":
+            key, _ = numerics.keys(int(seed), int(step), *place)
+            return generator(shape, dtype="float32", seed=key & numerics.POSITIVE)
+        replica = private.replica()
+        if replica is not None:
+            seed = seed + numerics.mixed(replica + 1)
+        first, second = numerics.keys(*place)
+        return private.fused(hashed)(shape, seed + first, step + second)
+
+
+def _normal(shape, seed, step):
+    return numerics.random_normal(shape, numerics.mixed(seed), numerics.mixed(step))
+
+
+def _uniform(shape, seed, step):
+    first, second = numerics.mixed(seed), numerics.mixed(step)
+    return numerics.random_fractions(shape, first, second) / 2.0 + 0.5

@@ -1,0 +1,279 @@
+"""All that has no public name in Keras 3, in one place."""
+
+import contextlib
+import functools
+import inspect
+
+import keras
+from keras.src import backend
+from keras.src.backend.common import global_state, stateless_scope
+from keras.src.layers.convolutional.base_conv import BaseConv
+from keras.src.layers.convolutional.base_conv_transpose import BaseConvTranspose
+from keras.src.layers.convolutional.base_depthwise_conv import BaseDepthwiseConv
+from keras.src.layers.convolutional.base_separable_conv import BaseSeparableConv
+from keras.src.layers.layer import CallContext
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+from keras.src.models.functional import Functional
+from keras.src.models.model import Trainer
+from keras.src.ops.function import Function
+from keras.src.ops.node import Node
+from keras.src.ops.symbolic_arguments import SymbolicArguments
+from keras.src.saving import serialization_lib
+from keras.src.utils.tracking import Tracker
+
+__all__ = [
+    "BaseConv",
+    "BaseConvTranspose",
+    "BaseDepthwiseConv",
+    "BaseSeparableConv",
+    "ConvLSTMCell",
+    "Function",
+    "Functional",
+    "Node",
+    "SymbolicArguments",
+    "Tracker",
+    "Trainer",
+    "all_layers",
+    "assign_if",
+    "call_parameters",
+    "children",
+    "copied_variable",
+    "described",
+    "entry_call",
+    "extra_variable",
+    "fused",
+    "graph_nodes",
+    "in_full_precision",
+    "own_trainable",
+    "refresh_signature",
+    "remove_variable",
+    "replica",
+    "scope_of",
+    "set_mask",
+    "step_token",
+]
+
+_CONTEXT = "current_call_ctx"
+set_mask = backend.set_keras_mask
+
+
+def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside of a layer or model, in order of creation."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and the layers inside of it at any depth."""
+    return layer._flatten_layers()
+
+
+@functools.cache
+def call_parameters(cls: type) -> frozenset[str]:
+    """Names of the arguments that the `call` of a class takes.
+
+    One that takes any keyword takes `training`.
+    """
+    parameters = inspect.signature(cls.call).parameters.values()
+    names = {p.name for p in parameters}
+    any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return frozenset(names | {"training"} if any_keyword else names)
+
+
+def scope_of(model: keras.Model):
+    """The scope in which to make the variables of a copy of a model."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf  # The backend, which has imported it.
+
+    strategy = getattr(model, "_distribute_strategy", None)
+    if tf.distribute.has_strategy() or strategy is None:
+        return tf.distribute.get_strategy().scope()
+    return strategy.scope()
+
+
+def graph_nodes(model: keras.Model) -> list[Node] | None:
+    """The calls of layers that make up a model, or None if it is subclassed."""
+    if isinstance(model, keras.Sequential):
+        model = model._functional
+    if not isinstance(model, Functional):
+        return None
+    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
+
+
+def own_trainable(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of a layer itself that were made to be trained."""
+    return layer._trainable_variables
+
+
+def step_token():
+    """An object that lives as long as one call of the outermost layer."""
+    if stateless_scope.in_stateless_scope():
+        return stateless_scope.get_stateless_scope()
+    return global_state.get_global_attribute(_CONTEXT)
+
+
+@contextlib.contextmanager
+def entry_call(layer: keras.layers.Layer, training):
+    """Tells the layers inside of one about `training`, as `Layer.__call__` does.
+
+    On JAX, `fit` calls the `call` of a model. Within a call nothing is changed.
+    """
+    if global_state.get_global_attribute(_CONTEXT) is not None:
+        yield
+        return
+    context = CallContext(entry_layer=layer)
+    context.set_value("training", training)
+    global_state.set_global_attribute(_CONTEXT, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_CONTEXT, None)
+
+
+def in_full_precision(variable: keras.Variable):
+    """The value of a variable in the dtype in which it is stored."""
+    with backend.AutocastScope(None):
+        return variable.value
+
+
+def refresh_signature(layer: keras.layers.Layer) -> None:
+    """Has Keras know what the `call` of a layer takes now that its class is another.
+
+    A sparse layer and a container take `training` besides what their plain class does.
+    """
+    plain_class = getattr(type(layer), "plain_class", None)
+    signature = inspect.signature((plain_class or type(layer)).call)
+    parameters = list(signature.parameters.values())[1:]
+    if plain_class and all(p.name != "training" for p in parameters):
+        training = inspect.Parameter(
+            "training", inspect.Parameter.KEYWORD_ONLY, default=None
+        )
+        further = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        parameters += [training, *further]
+    names = [p.name for p in parameters]
+    vars(layer).update(
+        _call_signature=signature.replace(parameters=parameters),
+        call_signature_parameters=names,
+        _call_has_training_arg="training" in names,
+        _call_has_mask_arg="mask" in names,
+        _call_has_context_arg={a: a in names for a in layer._call_context_args},
+    )
+
+
+def assign_if(condition, variables: list[keras.Variable], values) -> None:
+    """Assigns what `values()` gives to variables, if a condition holds."""
+    if keras.backend.backend() == "torch":
+        # Eager: nothing is written where nothing changes.
+        if condition:
+            for variable, value in zip(variables, values(), strict=True):
+                variable.assign(value)
+        return
+    # Assignments within a branch are lost under a strategy of TensorFlow.
+    present = [in_full_precision(variable) for variable in variables]
+    new = keras.ops.cond(
+        condition,
+        lambda: tuple(values()),
+        lambda: tuple(keras.ops.convert_to_tensor(value) for value in present),
+    )
+    for variable, value in zip(variables, new, strict=True):
+        variable.assign(value)
+
+
+def copied_variable(variable: keras.Variable) -> keras.Variable:
+    """A new variable with the value and the properties of another one."""
+    # Through NumPy: on JAX, `fit` gives buffers away.
+    new = keras.Variable(
+        keras.ops.convert_to_numpy(in_full_precision(variable)),
+        dtype=variable._dtype,
+        trainable=variable.trainable,
+        autocast=variable._autocast,
+        aggregation=variable.aggregation,
+        synchronization=variable.synchronization,
+        name=variable.name,
+        layout=variable._layout,
+    )
+    new._path = variable.path
+    new.regularizer, new.constraint = variable.regularizer, variable.constraint
+    new.overwrite_with_gradient = variable.overwrite_with_gradient
+    return new
+
+
+def extra_variable(
+    layer: keras.layers.Layer, name: str, beside: keras.Variable | None, **arguments
+) -> keras.Variable:
+    """A new weight of a built layer.
+
+    Args:
+      layer: that gets an attribute of that name.
+      name: of the weight.
+      beside: a weight with whose layout on the devices it goes.
+      **arguments: of `Layer.add_weight`.
+    """
+    layer._tracker.unlock()
+    variable = layer.add_weight(name=name, autocast=False, **arguments)
+    setattr(layer, name, variable)
+    layer._tracker.lock()
+    variable._path = f"{layer.path or layer.name}/{name}"
+    if beside is not None and beside._layout is not None:
+        variable._layout = beside._layout
+        variable.assign(variable.value)
+    return variable
+
+
+def remove_variable(layer: keras.layers.Layer, name: str) -> None:
+    """Takes a weight from a layer."""
+    layer._untrack_variable(getattr(layer, name))
+    # `Layer.__delattr__` collects garbage, which takes its time for each weight.
+    super(keras.layers.Layer, layer).__delattr__(name)
+
+
+def described(layer: keras.layers.Layer, plain_class: type) -> dict:
+    """What Keras saves of a layer of a plain class."""
+    view = object.__new__(plain_class)
+    vars(view).update(vars(layer))
+    config = serialization_lib.serialize_dict(view.get_config())
+    public = serialization_lib.serialize_with_public_class(plain_class, config)
+    return public or {
+        "module": plain_class.__module__,
+        "class_name": plain_class.__name__,
+        "config": config,
+        "registered_name": keras.saving.get_registered_name(plain_class),
+    }
+
+
+@functools.cache
+def fused(function):
+    """A function of a shape and of scalars whose many small operations are one.
+
+    TensorFlow would pass over memory for each of them, unless XLA compiles them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf  # The backend, which has imported it.
+
+    @tf.function(jit_compile=True)
+    def compiled(shape, *scalars):
+        return function([shape[axis] for axis in range(shape.shape[0])], *scalars)
+
+    def with_shape(shape, *scalars):
+        lengths = (
+            tf.cast(tf.stack(shape), "int32") if len(shape) else tf.zeros(0, "int32")
+        )
+        result = compiled(lengths, *scalars)
+        result.set_shape([n if isinstance(n, int) else None for n in shape])
+        return result
+
+    return with_shape
+
+
+def replica():
+    """Number of the replica of a `tf.distribute` strategy that computes, or None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf  # The backend, which has imported it.
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return keras.ops.cast(context.replica_id_in_sync_group, "int32")

@@ -1,0 +1,248 @@
+"""The one place that names `tf_keras` and the private parts of it and of TF-MOT.
+
+Every other file of the engine takes `keras` from here.
+"""
+
+import contextlib
+import inspect
+import os
+from collections.abc import Iterator
+
+# TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
+# which Keras it is when it is first touched.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import keras as keras3
+import tensorflow as tf
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.keras.utils import smart_cond
+from tensorflow_model_optimization.python.core.sparsity.keras import (
+    pruning_callbacks,
+    pruning_policy,
+    pruning_schedule,
+    pruning_wrapper,
+)
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
+    PruneRegistry,
+)
+from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
+from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
+from tf_keras.src.mixed_precision import autocast_variable
+
+PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
+PruningPolicy = pruning_policy.PruningPolicy
+PruningSchedule = pruning_schedule.PruningSchedule
+UpdatePruningStep = pruning_callbacks.UpdatePruningStep
+
+__all__ = [
+    "ConvLSTMCell",
+    "DepthwiseConv",
+    "PruneLowMagnitude",
+    "PruneRegistry",
+    "PruningPolicy",
+    "PruningSchedule",
+    "UpdatePruningStep",
+    "attention_shapes",
+    "build_attention",
+    "check_keras_backend",
+    "child_layers",
+    "copy_variable",
+    "custom_weights",
+    "fresh_layer",
+    "input_signature",
+    "is_functional",
+    "is_operator",
+    "keras",
+    "keras3_layers",
+    "pruning_schedule",
+    "raw_variable",
+    "register_layer",
+    "replaced_attributes",
+    "smart_cond",
+    "tf",
+    "view_of",
+    "without_autograph",
+]
+
+
+def check_keras_backend(name: str) -> None:
+    """Raises ValueError if Keras 3, in which the mathematics are, is not TensorFlow's.
+
+    Args:
+      name: of the model or layer that needs it.
+    """
+    if keras3.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{name!r} is of tf_keras, which needs the mathematics of Keras on "
+            "TensorFlow: set KERAS_BACKEND=tensorflow before Keras is imported. "
+            f"Received: {keras3.backend.backend()!r}"
+        )
+
+
+def keras3_layers(model: keras.Model) -> Iterator[keras3.Layer]:
+    """The layers of Keras 3 that a model, or a layer in it, holds."""
+    for layer in model._flatten_layers():
+        held = list(getattr(layer, "_self_tracked_trackables", ()))
+        while held:
+            value = held.pop()
+            if isinstance(value, keras3.Layer):
+                yield value
+            elif isinstance(value, tf.__internal__.tracking.TrackableDataStructure):
+                held.extend(value._values)
+
+
+def raw_variable(variable: tf.Variable) -> tf.Variable:
+    """The variable behind a Keras weight, in the dtype in which it is stored.
+
+    Under a mixed-precision policy Keras hands out a view that casts when it is
+    read within a layer's call.
+    """
+    if isinstance(variable, autocast_variable.AutoCastVariable):
+        return variable._variable
+    return variable
+
+
+def copy_variable(variable: tf.Variable) -> tf.Variable:
+    """A new variable with the value and the properties of another one.
+
+    Created under the distribution strategy whose scope the caller is in.
+    """
+    raw = raw_variable(variable)
+    copy = tf.Variable(
+        raw.read_value(),
+        trainable=raw.trainable,
+        name=raw.name.split(":")[0],
+        dtype=raw.dtype,
+        shape=raw.shape,
+        constraint=raw.constraint,
+        synchronization=raw.synchronization,
+        aggregation=raw.aggregation,
+    )
+    if raw is not variable:
+        return autocast_variable.create_autocast_variable(copy)
+    return copy
+
+
+def custom_weights(
+    model: keras.Model,
+) -> Iterator[tuple[keras.layers.Layer, tf.Variable]]:
+    """The weights to train, frozen or not, that custom layers hold themselves.
+
+    Layers whose class derives from one of Keras's kinds have weights of that kind.
+    """
+    for layer in model._flatten_layers():
+        classes = type(layer).__mro__
+        kind = next(cls for cls in classes if cls.__module__.startswith("tf_keras."))
+        if kind in (keras.layers.Layer, keras.Model):
+            yield from ((layer, weight) for weight in layer._trainable_weights)
+
+
+def is_functional(model: keras.layers.Layer) -> bool:
+    """Whether a model is Sequential or functional: a graph of layers."""
+    return isinstance(model, keras.Sequential) or (
+        isinstance(model, keras.Model) and model._is_graph_network
+    )
+
+
+def input_signature(model: keras.Model):
+    """The `TensorSpec`, or a structure of them, of what a built model is called on.
+
+    Raises:
+      ValueError: for a subclassed model that was never called.
+    """
+    if is_functional(model):
+        specs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs]
+        return specs if len(specs) > 1 else specs[0]
+    if model._saved_model_inputs_spec is None:
+        raise ValueError(
+            f"The input of model {model.name!r} is not known: call the model on a "
+            "batch once before you export it."
+        )
+    return tf.nest.map_structure(
+        # The batch that it was called on is one of many sizes.
+        lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype, x.name),
+        model._saved_model_inputs_spec,
+    )
+
+
+def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
+    """A layer of class `cls` as Keras makes it, before the class's own `__init__`.
+
+    It has the name and dtype policy of `layer`, and nothing else of it yet.
+    """
+    new = cls.__new__(cls)
+    base = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
+    base.__init__(new, name=layer.name, dtype=layer.dtype_policy)
+    return new
+
+
+@contextlib.contextmanager
+def replaced_attributes(layer, values):
+    """Gives a layer other attributes for a while, unseen by Keras's tracking."""
+    attributes = vars(layer)
+    kept = {name: attributes[name] for name in values if name in attributes}
+    attributes.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del attributes[name]
+        attributes.update(kept)
+
+
+def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
+    """A layer that shares all attributes with another one, but for some of its own.
+
+    For one call: other threads that call the layer see nothing of it.
+    """
+    view = object.__new__(type(layer))
+    # TensorFlow traces it for each object: what it has traced for the layer serves.
+    grouped = "_jit_compiled_convolution_op"
+    traced = {grouped: getattr(layer, grouped)} if hasattr(layer, grouped) else {}
+    # Past Keras's tracking.
+    vars(view).update(vars(layer) | traced | values)
+    return view
+
+
+def without_autograph(method):
+    """Marks a method that AutoGraph need not convert, which takes its time."""
+    marked = tf.autograph.experimental.do_not_convert(method)
+    # Keras goes by the names of the arguments of a `call`.
+    marked.__signature__ = inspect.signature(method)
+    return marked
+
+
+def register_layer(cls: type) -> type:
+    """Registers a class of layers, so that Keras loads what it saves of them."""
+    keras.utils.register_keras_serializable("state_of_sparsity")(cls)
+    # Keras's wrappers, such as TimeDistributed, look for the bare name.
+    keras.utils.get_custom_objects()[cls.__name__] = cls
+    return cls
+
+
+def attention_shapes(layer: keras.layers.MultiHeadAttention) -> dict:
+    """The shapes that a layer of attention was built from, or nothing."""
+    shapes = {n: getattr(layer, f"_{n}_shape") for n in ("query", "value", "key")}
+    if None in shapes.values():
+        return {}
+    return {name: list(tf.TensorShape(shape)) for name, shape in shapes.items()}
+
+
+def build_attention(layer: keras.layers.MultiHeadAttention, shapes: dict) -> None:
+    """Has a layer of attention make the layers inside of it."""
+    if not layer._built_from_signature:
+        layer._build_from_signature(**shapes)
+
+
+def is_operator(layer: keras.layers.Layer) -> bool:
+    """Whether a layer stands for a TensorFlow function in a functional model."""
+    return type(layer).__module__.endswith("tf_op_layer")
+
+
+def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside of a layer or model, in order of creation.
+
+    Metrics, which Keras makes layers too, are left out.
+    """
+    children = layer._flatten_layers(recursive=False, include_self=False)
+    return [child for child in children if not isinstance(child, keras.metrics.Metric)]

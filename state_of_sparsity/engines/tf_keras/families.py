@@ -1,0 +1,124 @@
+"""What the families of sparse layers, and TF-MOT's own wrapper, tell of themselves.
+
+A family registers its layer class, and its class of techniques, with these functions.
+"""
+
+import functools
+
+import numpy as np
+
+from state_of_sparsity.engines.base import DENSE, DeployedWeight
+from state_of_sparsity.engines.tf_keras.backend import (
+    PruneLowMagnitude,
+    keras,
+    raw_variable,
+    tf,
+)
+from state_of_sparsity.engines.tf_keras.weights import (
+    sparsifiable_weights,
+    weight_variable,
+    wrapped_weights,
+)
+from state_of_sparsity.techniques.base import Technique
+
+
+@functools.singledispatch
+def sparse_layer(
+    technique: Technique, layer: keras.layers.Layer, copy, index: int
+) -> keras.layers.Layer:
+    """The layer that stands in the sparse model for a dense layer.
+
+    Args:
+      technique: that makes it sparse.
+      layer: the dense layer. The sparse one is built if it is.
+      copy: `copy(layer, cls=None, without=())` makes a copy of a layer with
+        variables of its own, of another class if given, without the attributes
+        named.
+      index: of the layer among those of the model that could be made sparse.
+    """
+    del layer, copy, index
+    raise TypeError(
+        f"{type(technique).__name__} is of neither family of techniques: derive it "
+        "from PruningTechnique or from ReparameterizationTechnique."
+    )
+
+
+@functools.singledispatch
+def plain_layer(layer, copy) -> keras.layers.Layer | None:
+    """A dense copy of a sparse layer with its deployed weights; None if it is dense.
+
+    Args:
+      layer: of a model.
+      copy: as of `sparse_layer`.
+    """
+    del layer, copy
+    return None
+
+
+@functools.singledispatch
+def technique_name(layer) -> str:
+    """Name of the technique that makes a layer sparse; of a dense one, "dense"."""
+    del layer
+    return DENSE
+
+
+@functools.singledispatch
+def deployed_weights(layer) -> list[DeployedWeight]:
+    """The weights of a layer that a technique can make sparse, as deployed."""
+    return [
+        DeployedWeight(attribute, value, value != 0)
+        for attribute in sparsifiable_weights(layer)
+        for value in [raw_variable(weight_variable(layer, attribute)).numpy()]
+    ]
+
+
+@functools.singledispatch
+def added_variables(layer) -> list[tf.Variable]:
+    """The variables that a technique adds to a layer, and that are not deployed."""
+    del layer
+    return []
+
+
+def is_sparse(layer) -> bool:
+    """Whether a layer is one that a technique has made."""
+    return technique_name(layer) != DENSE
+
+
+def deploy(sparse: keras.layers.Layer, plain: keras.layers.Layer) -> None:
+    """Gives a plain layer the deployed weights of a sparse one."""
+    for weight in deployed_weights(sparse):
+        raw_variable(weight_variable(plain, weight.attribute)).assign(weight.value)
+
+
+@plain_layer.register
+def _(layer: PruneLowMagnitude, copy):
+    plain = copy(layer.layer)
+    deploy(layer, plain)
+    if hasattr(layer, "_batch_input_shape"):
+        # A Sequential model takes its input shape from its first layer.
+        plain._batch_input_shape = layer._batch_input_shape
+    return plain
+
+
+@technique_name.register
+def _(layer: PruneLowMagnitude) -> str:
+    return "prune_low_magnitude"
+
+
+@deployed_weights.register
+def _(layer: PruneLowMagnitude) -> list[DeployedWeight]:
+    deployed = []
+    names = wrapped_weights(layer.layer)
+    for name, (variable, mask, _) in zip(names, layer.pruning_vars, strict=True):
+        keep = raw_variable(mask).numpy() != 0
+        value = np.where(keep, raw_variable(variable).numpy(), 0)
+        deployed.append(DeployedWeight(name, value, keep))
+    return deployed
+
+
+@added_variables.register
+def _(layer: PruneLowMagnitude) -> list[tf.Variable]:
+    masks_and_thresholds = [
+        v for variables in layer.pruning_vars for v in variables[1:]
+    ]
+    return [*masks_and_thresholds, layer.pruning_step]

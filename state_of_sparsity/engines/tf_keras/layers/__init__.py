@@ -1,0 +1,1 @@
+"""Learned layers of `tf_keras`; see `state_of_sparsity.layers.tf_keras`."""

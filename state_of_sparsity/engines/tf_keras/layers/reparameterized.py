@@ -1,0 +1,208 @@
+"""What all layers of the reparameterization family have in common."""
+
+import dataclasses
+from typing import ClassVar
+
+from state_of_sparsity.engines.base import DeployedWeight
+from state_of_sparsity.engines.tf_keras.backend import (
+    check_keras_backend,
+    keras,
+    raw_variable,
+    smart_cond,
+    tf,
+)
+from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
+from state_of_sparsity.engines.tf_keras.families import (
+    added_variables,
+    deploy,
+    deployed_weights,
+    plain_layer,
+    sparse_layer,
+    technique_name,
+)
+from state_of_sparsity.engines.tf_keras.weights import (
+    add_kind,
+    scope_of,
+    weight_variable,
+)
+from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+
+# The layer class for each technique and Keras layer.
+LAYERS: dict[tuple[type, type], type] = {}
+
+
+class Reparameterized:
+    """Put before a Keras layer, gives its weights to a technique.
+
+    A class that derives from it and from a Keras layer is the one that `sparsify` takes
+    for that layer, unless there is another one already.
+
+    Attributes:
+      technique: with the hyperparameters.
+      training_step: how many training steps the layer has taken part in.
+    """
+
+    technique_class: ClassVar[type[ReparameterizationTechnique]]
+    # The Keras layer.
+    keras_class: ClassVar[type[keras.layers.Layer]]
+    # Dotted attributes that hold the trainable weights, and what the name of the
+    # technique's parameter for each begins with: "log_alpha", "recurrent_log_alpha".
+    sparse_weights: ClassVar[dict[str, str]] = {"kernel": ""}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            if issubclass(base, keras.layers.Layer) and not issubclass(
+                base, Reparameterized
+            ):
+                cls.keras_class = base
+                if hasattr(cls, "technique_class"):
+                    LAYERS.setdefault((cls.technique_class, base), cls)
+                    add_kind(base, list(cls.sparse_weights))
+                break
+
+    def __init__(self, *args, **kwargs):
+        names = {field.name for field in dataclasses.fields(self.technique_class)}
+        given = {name: kwargs.pop(name) for name in names & kwargs.keys()}
+        self.technique = self.technique_class(**given)
+        super().__init__(*args, **kwargs)
+        check_keras_backend(self.name)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.add_technique()
+
+    def add_technique(self):
+        """Makes what the technique adds to the weights of the Keras layer."""
+        for weight in self.sparse_weights:
+            name = self.extra_name(weight)
+            extra = self.add_weight(
+                name,
+                shape=weight_variable(self, weight).shape,
+                initializer=_initializer(*self.technique.extra_initial),
+                dtype=tf.float32,
+                experimental_autocast=False,
+            )
+            setattr(self, name, extra)
+        self.training_step = self.add_weight(
+            "training_step",
+            shape=(),
+            dtype=tf.int64,
+            initializer="zeros",
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        self.add_loss(self.weighted_penalty)
+
+    def extra_name(self, weight):
+        """The attribute that holds the technique's parameter for a weight."""
+        return self.sparse_weights[weight] + self.technique.extra_name
+
+    def parameters(self, weight):
+        """Theta and the technique's parameter of a weight, in float32."""
+        theta = tf.cast(raw_variable(weight_variable(self, weight)), tf.float32)
+        return theta, tf.convert_to_tensor(getattr(self, self.extra_name(weight)))
+
+    def penalty(self):
+        """The penalty without its weight: a float32 scalar."""
+        return tf.add_n(
+            [self.technique.penalty(*self.parameters(w)) for w in self.sparse_weights]
+        )
+
+    def penalty_weight(self):
+        """The weight of the penalty at the present step."""
+        # Within a step, it has been counted already.
+        step = tf.maximum(self.training_step - 1, 0)
+        return self.technique.current_penalty_weight(step)
+
+    def weighted_penalty(self):
+        """What the layer adds to the loss."""
+        return self.penalty_weight() * self.penalty()
+
+    def in_phase(self, training, drawn, deployed):
+        """`drawn()` in training, which counts the step, `deployed()` in inference."""
+        if training is None:
+            training = keras.backend.learning_phase()
+        if is_first_call_in_graph(self, training):
+            smart_cond(training, self._count_step, tf.no_op)
+        return smart_cond(training, drawn, deployed)
+
+    def _count_step(self):
+        self.training_step.assign_add(1)
+        return tf.no_op()
+
+    def deployed_weight(self, weight):
+        """A weight without noise, with its zeros: a float32 tensor."""
+        return self.technique.deployed_weight(*self.parameters(weight))
+
+    def check_inputs(self, inputs):
+        """Raises for inputs that no gradient can pass, naming the layer."""
+        if not inputs.dtype.is_floating:
+            raise TypeError(
+                f"Layer {self.name!r} ({type(self).__name__}) takes floating-point "
+                f"inputs: cast them. Received: {inputs.dtype.name}"
+            )
+
+    def get_config(self):
+        return {**super().get_config(), **self.technique.get_config()}
+
+
+@technique_name.register
+def _(layer: Reparameterized) -> str:
+    return layer.technique.technique_name()
+
+
+@deployed_weights.register
+def _(layer: Reparameterized) -> list[DeployedWeight]:
+    return [
+        DeployedWeight(
+            weight,
+            layer.deployed_weight(weight).numpy(),
+            layer.technique.keeps(*layer.parameters(weight)).numpy(),
+        )
+        for weight in layer.sparse_weights
+    ]
+
+
+@added_variables.register
+def _(layer: Reparameterized) -> list[tf.Variable]:
+    extras = [getattr(layer, layer.extra_name(w)) for w in layer.sparse_weights]
+    return [*extras, layer.training_step]
+
+
+@plain_layer.register
+def _(layer: Reparameterized, copy):
+    if not layer.built:
+        # A Bidirectional layer keeps the one that its two were made from.
+        return copy(layer, layer.keras_class, ("technique",))
+    extras = map(layer.extra_name, layer.sparse_weights)
+    without = ("technique", "training_step", "weighted_penalty", *extras)
+    plain = copy(layer, layer.keras_class, without)
+    deploy(layer, plain)
+    return plain
+
+
+@sparse_layer.register
+def _(technique: ReparameterizationTechnique, layer, copy, index):
+    del index
+    kinds = {plain: cls for (t, plain), cls in LAYERS.items() if t is type(technique)}
+    if type(layer) not in kinds:
+        raise ValueError(
+            f"{type(technique).__name__} has no linear map for layer {layer.name!r} of "
+            f"kind {type(layer).__name__}; it has some for "
+            f"{', '.join(kind.__name__ for kind in kinds)}. Leave the layer dense "
+            "with an override of None, or define a class that derives from a map of "
+            "state_of_sparsity.layers.tf_keras (Linear, ...) and from its kind."
+        )
+    sparse = copy(layer, kinds[type(layer)])
+    sparse.technique = technique
+    if layer.built:
+        with tf.name_scope(scope_of(layer)):
+            sparse.add_technique()
+    return sparse
+
+
+def _initializer(mean, deviation):
+    if deviation:
+        return keras.initializers.RandomNormal(mean, deviation)
+    return keras.initializers.Constant(mean)

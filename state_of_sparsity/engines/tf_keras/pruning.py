@@ -1,0 +1,271 @@
+"""The pruning family in `tf_keras`, built on TF-MOT's `PruneLowMagnitude`.
+
+The computation of masks, mixed precision, distribution and serialization are our own;
+TF-MOT's callbacks, `strip_pruning` and `isinstance` checks work with it.
+"""
+
+import collections
+import functools
+import inspect
+
+from state_of_sparsity import masks
+from state_of_sparsity.engines.tf_keras.backend import (
+    PruneLowMagnitude,
+    UpdatePruningStep,
+    keras,
+    raw_variable,
+    register_layer,
+    smart_cond,
+    tf,
+)
+from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
+from state_of_sparsity.engines.tf_keras.families import sparse_layer, technique_name
+from state_of_sparsity.engines.tf_keras.schedules import (
+    in_graph,
+    with_schedule,
+    zero_count,
+)
+from state_of_sparsity.engines.tf_keras.sites import sites
+from state_of_sparsity.engines.tf_keras.weights import (
+    scope_of,
+    sparsifiable_weights,
+    weight_variable,
+)
+from state_of_sparsity.techniques.base import restored_technique, saved_technique
+from state_of_sparsity.techniques.pruning import PruningTechnique
+
+MISSING_CALLBACK = (
+    "The masks of a pruned model are renewed by training step, and nothing has "
+    "started to count. Pass the callbacks to fit: "
+    "model.fit(..., callbacks=sos.callbacks(model))"
+)
+
+
+@register_layer
+class PrunedLayer(PruneLowMagnitude):
+    """A layer whose weights are multiplied with masks that a technique renews.
+
+    At each training step the masks are renewed if the schedule says so, then the
+    weights that they mask are set to zero, then the layer computes as ever. A
+    layer that is used several times in a step counts the step once. The gradient of
+    a masked weight is not masked: it moves the optimizer's state, and the weight
+    for as long as until the next step begins.
+
+    Args:
+      layer: a layer with weights to prune.
+      technique: a `PruningTechnique`.
+      index: makes the random numbers of this layer differ from those of others.
+      **kwargs: of a Keras layer.
+    """
+
+    def __init__(self, layer, technique, index=0, **kwargs):
+        if not hasattr(type(layer), "get_prunable_weights"):
+            layer.get_prunable_weights = lambda: [
+                weight_variable(layer, name) for name in sparsifiable_weights(layer)
+            ]
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        technique = with_schedule(technique)
+        schedule = in_graph(technique.schedule())
+        super().__init__(layer, pruning_schedule=schedule, **kwargs)
+        self.technique = technique
+        self.index = index
+        # Not an attribute to Keras, which would save it.
+        vars(self)["_names_given"] = collections.Counter()
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.pruning_obj = _MaskUpdate(self)
+
+    def add_weight(self, name, *args, **kwargs):
+        # HDF5 files go by the names of variables, and TF-MOT names all masks alike.
+        earlier = self._names_given[name]
+        self._names_given[name] += 1
+        unique = f"{name}_{earlier}" if earlier else name
+        return super().add_weight(unique, *args, **kwargs)
+
+    def call(self, inputs, *args, **kwargs):
+        training = kwargs.get("training")
+        if training is None:
+            training = keras.backend.learning_phase()
+        if is_first_call_in_graph(self, training):
+            smart_cond(training, self._count_step_and_renew, tf.no_op)
+            self.pruning_obj.weight_mask_op()
+        return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
+
+    # Nothing here is for AutoGraph, which takes its time to find that out.
+    @tf.autograph.experimental.do_not_convert
+    def _count_step_and_renew(self):
+        self.pruning_step.assign_add(1)
+        self.pruning_obj.conditional_mask_update()
+        return tf.no_op()
+
+    def _expected_by_layer(self, kwargs):
+        """Keras offers a wrapper `training` and `mask`; its layer may take neither."""
+        parameters = inspect.signature(self.layer.call).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return kwargs
+        return {
+            name: value
+            for name, value in kwargs.items()
+            if name in parameters or name not in ("training", "mask")
+        }
+
+    def compute_mask(self, inputs, mask=None):
+        if not self.layer.supports_masking:
+            return None
+        return self.layer.compute_mask(inputs, mask)
+
+    def get_config(self):
+        config = keras.layers.Wrapper.get_config(self)
+        config["technique"] = saved_technique(self.technique, index=self.index)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        layer = keras.layers.deserialize(config.pop("layer"))
+        saved = config.pop("technique")
+        return cls(layer, restored_technique(saved), saved["index"], **config)
+
+
+@technique_name.register
+def _(layer: PrunedLayer) -> str:
+    return layer.technique.technique_name()
+
+
+@sparse_layer.register
+def _(technique: PruningTechnique, layer, copy, index):
+    wrapper = PrunedLayer(copy(layer), technique, index)
+    if layer.built:
+        # HDF5 files go by the names of weights, which have to differ.
+        with tf.name_scope(f"{scope_of(layer)}/{wrapper.name}"):
+            wrapper.build(layer.get_build_config()["input_shape"])
+    return wrapper
+
+
+class PruningStep(UpdatePruningStep):
+    """Starts the count of steps, and zeroes masked weights after each epoch.
+
+    TF-MOT's callback, which finds the wrappers of subclassed models and of custom
+    layers, too.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.prunable_layers = [
+            site.layer
+            for site in sites(self.model)
+            if isinstance(site.layer, PruneLowMagnitude)
+        ]
+        for layer in self.prunable_layers:
+            # It is -1 until training begins; a restored model counts on.
+            if layer.pruning_step.numpy() < 0:
+                layer.pruning_step.assign(0)
+
+
+class _MaskUpdate:
+    """What TF-MOT's wrapper and callbacks ask of a wrapper's `pruning_obj`.
+
+    Masks are computed once, across replicas, and assigned to each of them; weights
+    are masked by each replica for itself.
+    """
+
+    def __init__(self, wrapper: PrunedLayer):
+        self._wrapper = wrapper
+
+    def conditional_mask_update(self):
+        """Renews the masks if the schedule says so at this step."""
+        _across_replicas(self._update)
+
+    def _update(self, strategy):
+        schedule = self._wrapper.pruning_schedule
+        counter = self._wrapper.pruning_step
+
+        # On a small model, the operations that run at every step are what pruning
+        # costs. So all that a renewal needs is in the branch, and there in one node,
+        # since a branch that is not taken still passes its nodes by.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def renew():
+            _, sparsity = schedule(tf.convert_to_tensor(counter))
+            for position, variables in enumerate(self._wrapper.pruning_vars):
+                self._renew(strategy, position, *map(raw_variable, variables), sparsity)
+
+        step = tf.convert_to_tensor(counter)
+        due, _ = schedule(step)
+        not_counted = step < 1
+
+        def check_and_renew():
+            # The check is outside of the node. As soon as one fails, what other nodes
+            # do is cancelled, and that might be the error that shows.
+            check = tf.raw_ops.Assert(
+                condition=tf.logical_not(not_counted), data=[MISSING_CALLBACK]
+            )
+            with tf.control_dependencies([check] if check is not None else []):
+                renew()
+                return tf.no_op()
+
+        tf.cond(due | not_counted, check_and_renew, tf.no_op)
+
+    def _renew(self, strategy, position, weight, mask, threshold, sparsity):
+        technique, stream = self._wrapper.technique, (self._wrapper.index, position)
+        theta, shape = tf.convert_to_tensor(weight), tuple(weight.shape)
+        zeros = zero_count(sparsity, technique.structure().units(shape))
+        old = tf.cast(mask, tf.bool)
+        keep = technique.renewed_mask(theta, old, zeros, stream, _lowest)
+        # For TF-MOT's PruningSummaries: the smallest magnitude that stays.
+        lowest_kept = tf.reduce_min(tf.where(keep, tf.abs(theta), theta.dtype.max))
+        for variable, value in ((mask, keep), (threshold, lowest_kept)):
+            value = tf.cast(value, variable.dtype)
+            _update(strategy, _assign, variable, value)
+
+    @tf.autograph.experimental.do_not_convert
+    def weight_mask_op(self):
+        """Sets the masked weights to zero."""
+
+        def apply(strategy):
+            for variables in self._wrapper.pruning_vars:
+                weight, mask, _ = map(raw_variable, variables)
+                _update(strategy, _multiply, weight, mask)
+
+        _across_replicas(apply)
+
+
+def _lowest(scores, count):
+    """`masks.lowest` in a graph that all tensors of a size have in common.
+
+    A model has many of them, and the graph of a training step would repeat it for each.
+    """
+    vector = tf.reshape(tf.cast(scores, tf.float32), [-1])
+    marked = _lowest_of(vector.shape[0])(vector, count)
+    return tf.reshape(marked, scores.shape)
+
+
+@functools.cache
+def _lowest_of(size):
+    signature = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.int32)]
+    return tf.function(masks.lowest, input_signature=signature, autograph=False)
+
+
+def _across_replicas(update):
+    """Calls `update(strategy)` in cross-replica context."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        update(tf.distribute.get_strategy())
+    else:
+        context.merge_call(update)
+
+
+def _update(strategy, function, variable, value):
+    """Calls `function(variable, value)` for the copy of each replica."""
+    if tf.distribute.has_strategy():
+        strategy.extended.update(variable, function, args=(value,))
+    else:
+        # Outside of its strategy's scope, a variable takes care of its copies.
+        function(variable, value)
+
+
+def _assign(variable, value):
+    return variable.assign(value)
+
+
+def _multiply(variable, factor):
+    return variable.assign(variable * factor)

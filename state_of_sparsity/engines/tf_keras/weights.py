@@ -1,0 +1,131 @@
+"""Which weights of a layer are made sparse, and under which names."""
+
+from state_of_sparsity.engines.tf_keras.backend import (
+    ConvLSTMCell,
+    DepthwiseConv,
+    PruneLowMagnitude,
+    PruneRegistry,
+    keras,
+    tf,
+)
+
+# Weights of linear maps that TF-MOT's registry does not name; see `add_kind`.
+_FURTHER_WEIGHTS = {
+    keras.layers.EinsumDense: ["kernel"],
+    DepthwiseConv: ["depthwise_kernel"],
+}
+_CELLS = (
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+    ConvLSTMCell,
+)
+
+
+def add_kind(cls: type[keras.layers.Layer], weights: list[str]) -> None:
+    """Makes a kind of layer one with weights to make sparse, if it is not yet.
+
+    Args:
+      cls: of the layers.
+      weights: names of the attributes that hold them.
+    """
+    if not _weights_of_kind(cls):
+        _FURTHER_WEIGHTS[cls] = weights
+
+
+def _weights_of_kind(cls):
+    for base in cls.__mro__:
+        known = PruneRegistry._LAYERS_WEIGHTS_MAP.get(base) or _FURTHER_WEIGHTS.get(
+            base
+        )
+        if known:
+            return list(known)
+    return []
+
+
+def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
+    """Dotted names of the attributes that hold a layer's weights to make sparse.
+
+    They are those that TF-MOT prunes: kernels of Dense, convolutions and recurrent
+    cells, embeddings; those of EinsumDense, which `MultiHeadAttention` is made of; and
+    those of depthwise convolutions, which the pruning family, as TF-MOT, leaves dense.
+    A subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
+    `get_prunable_weights()`.
+    """
+    if isinstance(layer, keras.layers.RNN):
+        return _cell_weights(layer.cell)
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        return []  # The EinsumDense layers inside of it are layers of their own.
+    if hasattr(type(layer), "get_prunable_weights"):
+        return [_attribute_of(layer, w) for w in layer.get_prunable_weights()]
+    return _weights_of_kind(type(layer))
+
+
+def _cell_weights(cell):
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return [
+            f"cell.cells.{index}.{name}"
+            for index, inner in enumerate(cell.cells)
+            for name in _names_in_cell(inner)
+        ]
+    return [f"cell.{name}" for name in _names_in_cell(cell)]
+
+
+def _names_in_cell(cell):
+    if isinstance(cell, _CELLS):
+        return ["kernel", "recurrent_kernel"]
+    return sparsifiable_weights(cell)
+
+
+def _attribute_of(layer, weight):
+    path = _path_to(layer, weight)
+    if path is None:
+        raise ValueError(
+            f"get_prunable_weights() of layer {layer.name!r} returns {weight.name}, "
+            "which is in none of its attributes."
+        )
+    return path
+
+
+def _path_to(holder, weight):
+    """Dotted path to a weight from a layer, or from a list in one."""
+    if isinstance(holder, keras.layers.Layer):
+        # Keras's own lists come last: what they hold has a better name elsewhere.
+        names = sorted(vars(holder), key=lambda name: name.startswith("_"))
+        items = [(name, vars(holder)[name]) for name in names]
+    else:
+        items = [(str(index), item) for index, item in enumerate(holder)]
+    for name, value in items:
+        if value is weight:
+            return name
+        if isinstance(value, keras.layers.Layer | list | tuple):
+            path = _path_to(value, weight)
+            if path is not None:
+                return f"{name}.{path}"
+    return None
+
+
+def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:
+    """The variable behind a dotted attribute such as "cell.kernel"."""
+    value = layer
+    for name in attribute.split("."):
+        value = value[int(name)] if name.isdigit() else getattr(value, name)
+    return value
+
+
+def scope_of(layer: keras.layers.Layer) -> str:
+    """What the names of a built layer's weights begin with: "block/attention/query"."""
+    weight = weight_variable(layer, sparsifiable_weights(layer)[0])
+    return weight.name.rpartition("/")[0] or layer.name
+
+
+def plain_layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer itself, or the layer in a pruning wrapper."""
+    return layer.layer if isinstance(layer, PruneLowMagnitude) else layer
+
+
+def wrapped_weights(layer: keras.layers.Layer) -> list[str]:
+    """Dotted names of the weights that TF-MOT's wrapper masks in a layer."""
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        return list(PruneRegistry._LAYERS_WEIGHTS_MAP[keras.layers.MultiHeadAttention])
+    return sparsifiable_weights(layer)

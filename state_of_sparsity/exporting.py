@@ -1,0 +1,70 @@
+"""Stripped models in files, for whoever deploys."""
+
+import os
+import pathlib
+
+from state_of_sparsity.conversion import strip
+from state_of_sparsity.engines import engine_of
+
+SAVED_MODEL = "tf_saved_model"
+
+
+def export(
+    model,
+    path: str | os.PathLike,
+    format: str = SAVED_MODEL,
+    overwrite: bool = False,
+    log_alpha_threshold: float | None = None,
+) -> None:
+    """Writes the stripped model for inference, zeros in place.
+
+    The file or folder appears complete or not at all.
+
+    Args:
+      model: a sparse model, or a stripped, a TF-MOT-pruned or a plain one.
+      path: the file or folder to write.
+      format: "tf_saved_model", which loads with TensorFlow alone
+        (`tf.saved_model.load(path).serve(inputs)`), and is the only one of `tf_keras`
+        models; for Keras 3 also "onnx", "openvino", "litert" and "torch", as far as
+        the backend has them.
+      overwrite: whether to replace what an earlier export has left there.
+      log_alpha_threshold: as for `sos.strip`.
+
+    Raises:
+      FileExistsError: if something is at `path`, and it is no earlier export in this
+        format or `overwrite` is false.
+      ImportError: if a package that the format needs is missing, naming it.
+      TypeError, ValueError: for something that is not a built model, a format that its
+        Keras backend does not have, or a threshold that will not do.
+    """
+    path = pathlib.Path(path)
+    engine = engine_of(model)
+    engine.check_format(format)
+    check_free(path, overwrite, format)
+    engine.write(strip(model, log_alpha_threshold), path, format)
+
+
+def export_saved_model(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    log_alpha_threshold: float | None = None,
+) -> None:
+    """Writes the stripped model as a SavedModel: `export` in its default format."""
+    export(model, path, SAVED_MODEL, overwrite, log_alpha_threshold)
+
+
+def check_free(path: pathlib.Path, overwrite: bool, format: str = SAVED_MODEL) -> None:
+    """Raises FileExistsError unless an export may be written at a path."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    is_folder = format == SAVED_MODEL
+    kind = "SavedModel" if is_folder else "file"
+    is_export = (path / "saved_model.pb").is_file() if is_folder else path.is_file()
+    if not is_export:
+        raise FileExistsError(f"{path} exists and is no {kind}: choose another path.")
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} holds a {kind} already: choose another path, or pass "
+            "overwrite=True."
+        )

@@ -1,0 +1,137 @@
+"""In which pattern weights are masked: singly, in blocks, or m of every n.
+
+A structure knows shapes and scores, not what a score means nor when it is asked.
+Another pattern is a class with the same three methods.
+"""
+
+import dataclasses
+import math
+
+from keras import ops
+
+from state_of_sparsity import masks
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleWeights:
+    """Every weight is masked by itself."""
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Why a weight of this shape cannot be masked so, or None if it can."""
+        del shape
+
+    def zeros(self, sparsity: float, shape: tuple[int, ...]) -> int:
+        """How many units of a weight are masked at a sparsity."""
+        return masks.zero_count(sparsity, self.units(shape))
+
+    def units(self, shape: tuple[int, ...]) -> int:
+        """How many units, which are masked as a whole, a weight has."""
+        return math.prod(shape)
+
+    def mask(self, scores, zeros, lowest=masks.lowest):
+        """Boolean mask of the shape of the scores: true where a weight stays.
+
+        Args:
+          scores: float tensor.
+          zeros: integer scalar, the number of units that go.
+          lowest: `masks.lowest`, or that as an engine has compiled it.
+        """
+        return ops.logical_not(lowest(scores, zeros))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks(SingleWeights):
+    """Whole blocks of a matrix are masked.
+
+    Attributes:
+      size: height and width of a block. Blocks that reach beyond an edge are cut.
+      pooling: "AVG" or "MAX": what of its weights' scores a block counts.
+    """
+
+    size: tuple[int, int]
+    pooling: str
+
+    def refusal(self, shape):
+        return None if len(shape) == 2 else f"blocks of {self.size} need matrices"
+
+    def units(self, shape):
+        return math.prod(self._grid(shape))
+
+    def mask(self, scores, zeros, lowest=masks.lowest):
+        kept = super().mask(self._pool(scores), zeros, lowest)
+        for axis, repeats in enumerate(self.size):
+            kept = ops.repeat(kept, repeats, axis=axis)
+        return kept[: scores.shape[0], : scores.shape[1]]
+
+    def _grid(self, shape):
+        return tuple(
+            -(-side // length) for side, length in zip(shape, self.size, strict=True)
+        )
+
+    def _pool(self, scores):
+        """A score per block; what an edge cuts off a block does not count.
+
+        TF-MOT pads at both ends, which can shift the blocks against the mask's.
+        """
+        (rows, columns), (height, width) = self._grid(scores.shape), self.size
+        padding = (
+            (0, rows * height - scores.shape[0]),
+            (0, columns * width - scores.shape[1]),
+        )
+
+        def by_block(reduce, values, fill):
+            padded = ops.pad(values, padding, constant_values=fill)
+            blocks = ops.reshape(padded, (rows, height, columns, width))
+            return reduce(blocks, axis=(1, 3))
+
+        scores = ops.cast(scores, "float32")
+        if self.pooling == "MAX":
+            return by_block(ops.max, scores, -float("inf"))
+        counts = by_block(ops.sum, ops.ones_like(scores), 0.0)
+        return by_block(ops.sum, scores, 0.0) / counts
+
+
+@dataclasses.dataclass(frozen=True)
+class ZerosOfN(SingleWeights):
+    """`m` zeros in every `n` consecutive weights along the input channels.
+
+    Groups of Dense (rank 2) and Conv2D (rank 4) kernels, as in TF-MOT; the last group
+    is filled up with zeros, which go first. The sparsity is that of the pattern.
+
+    Attributes:
+      m: zeros in a group.
+      n: size of a group.
+    """
+
+    m: int
+    n: int
+
+    def refusal(self, shape):
+        if len(shape) in (2, 4):
+            return None
+        return f"{self.m} zeros of {self.n} need kernels of Dense and Conv2D"
+
+    def zeros(self, sparsity, shape):
+        del sparsity, shape
+        return self.m
+
+    def mask(self, scores, zeros, lowest=masks.lowest):
+        del zeros, lowest
+        # All but the input channels first.
+        channels = len(scores.shape) - 2
+        moved = ops.moveaxis(ops.cast(scores, "float32"), channels, -1)
+        short = -moved.shape[-1] % self.n
+        padded = ops.pad(moved, [(0, 0)] * (len(moved.shape) - 1) + [(0, short)])
+        groups = ops.reshape(padded, (-1, self.n))
+        # A weight stays if fewer than n - m of its group are ahead of it.
+        kept = self._rank(groups) < self.n - self.m
+        kept = ops.reshape(kept, padded.shape)[..., : moved.shape[-1]]
+        return ops.moveaxis(kept, -1, channels)
+
+    def _rank(self, groups):
+        """How many scores of its group are ahead of each; the first of equals is."""
+        mine, others = ops.expand_dims(groups, -1), ops.expand_dims(groups, -2)
+        places = ops.arange(self.n)
+        earlier = ops.expand_dims(places, 0) < ops.expand_dims(places, 1)
+        ahead = ops.logical_or(others > mine, ops.logical_and(others == mine, earlier))
+        return ops.sum(ops.cast(ahead, "int32"), axis=-1)

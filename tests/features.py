@@ -1,0 +1,68 @@
+"""A pytest plugin: which features work with the present Keras and backend.
+
+Tests name what they show, as a user would say it: `@pytest.mark.feature("EMA")`. With
+`--features=FILE.json`, what came of the tests of each feature is written there;
+`tests/make_features.py` makes a table of such files.
+
+What is written of a feature: "yes"; "no: " and why, if all of its tests were skipped;
+"partly: " and why, if some were; "no: failed".
+"""
+
+import json
+import pathlib
+
+import pytest
+
+FAILED = "failed"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--features", metavar="FILE", help="write which features work to this file"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--features"):
+        path = pathlib.Path(config.getoption("--features"))
+        config.pluginmanager.register(FeatureTable(path), "feature-table")
+
+
+class FeatureTable:
+    """Collects outcomes by feature, and writes them when the tests are over."""
+
+    def __init__(self, path):
+        self._path = path
+        # By feature, an entry for each test: None if passed, else why not.
+        self._outcomes: dict[str, list[str | None]] = {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = (yield).get_result()
+        if report.passed and call.when != "call":
+            return
+        if report.skipped:
+            outcome = report.longrepr[2].removeprefix("Skipped: ")
+        else:
+            outcome = FAILED if report.failed else None
+        for marker in item.iter_markers("feature"):
+            self._outcomes.setdefault(marker.args[0], []).append(outcome)
+
+    def pytest_sessionfinish(self):
+        # Imports a framework.
+        from tests.flavour import FLAVOUR
+
+        found = {name: summary(o) for name, o in sorted(self._outcomes.items())}
+        table = {"flavour": FLAVOUR, "features": found}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+
+
+def summary(outcomes: list[str | None]) -> str:
+    """What the tests of a feature say of it."""
+    reasons = list(dict.fromkeys(o for o in outcomes if o is not None))
+    if FAILED in reasons:
+        return f"no: {FAILED}"
+    if not reasons:
+        return "yes"
+    return f"{'partly' if None in outcomes else 'no'}: {'; '.join(reasons)}"

@@ -1,0 +1,364 @@
+"""Files of every format that the backend can write, in the runtimes they are for."""
+
+import contextlib
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+
+from state_of_sparsity import atomic
+from state_of_sparsity.engines.keras3 import formats
+
+BACKEND = keras.backend.backend()
+OWN = [name for name, entry in formats.FORMATS.items() if BACKEND in entry.packages]
+TRACED = BACKEND == "torch"
+
+
+def perceptron():
+    return [
+        keras.Input((8,)),
+        keras.layers.Dense(16, activation="relu"),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(4),
+    ]
+
+
+def convolutions():
+    return [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(4, 3, padding="same", use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.MaxPooling2D(2),
+        keras.layers.DepthwiseConv2D(3, strides=2, padding="same"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(4, activation="softmax"),
+    ]
+
+
+def attention():
+    inputs = keras.Input((6, 8))
+    attended = keras.layers.MultiHeadAttention(2, 4)(inputs, inputs)
+    normalized = keras.layers.LayerNormalization()(inputs + attended)
+    return inputs, keras.layers.Dense(8, activation="gelu")(normalized)
+
+
+def tagger(unroll=True, length=3, mask_zero=False):
+    lstm = keras.layers.LSTM(4, return_sequences=True, unroll=unroll)
+    return [
+        keras.Input((length,), dtype="int32"),
+        keras.layers.Embedding(20, 4, mask_zero=mask_zero),
+        keras.layers.Bidirectional(lstm),
+        keras.layers.Dense(3),
+    ]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, inputs):
+        return self.dense(inputs["left"]) - self.dense(inputs["right"])
+
+
+def subclassed():
+    model = Subclassed()
+    model({"left": np.ones((2, 8), "float32"), "right": np.ones((2, 8), "float32")})
+    return model
+
+
+def built(layers):
+    """A model with weights of which most are zero."""
+    model = layers
+    if isinstance(layers, list):
+        model = keras.Sequential(layers)
+    elif isinstance(layers, tuple):
+        model = keras.Model(*layers)
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            value = rng.uniform(0.5, 1.5, weight.shape)
+            if len(weight.shape) > 1:
+                value = (value - 1) * (rng.random(weight.shape) > 0.7)
+            weight.assign(value)
+    return model
+
+
+def batch(model, size):
+    rng = np.random.default_rng(size)
+    if isinstance(model, Subclassed):
+        left, right = rng.normal(size=(2, size, 8)).astype("float32")
+        return {"left": left, "right": right}
+    (inputs,) = model.inputs
+    if inputs.dtype == "int32":
+        return rng.integers(0, 20, (size, *inputs.shape[1:])).astype("int32")
+    return rng.normal(size=(size, *inputs.shape[1:])).astype("float32")
+
+
+# Each of these gives a function of a batch to the outputs, and the weights in the file.
+
+
+def load_saved_model(path):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    weights = [variable.numpy() for variable in loaded.variables]
+    return lambda inputs: loaded.serve(inputs).numpy(), weights
+
+
+def load_onnx(path):
+    import onnx
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    names = [tensor.name for tensor in session.get_inputs()]
+    initializers = onnx.load(path).graph.initializer
+    return (
+        lambda inputs: session.run(None, dict(zip(names, flat(inputs), strict=True)))[
+            0
+        ],
+        [onnx.numpy_helper.to_array(tensor) for tensor in initializers],
+    )
+
+
+def load_openvino(path):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    # Otherwise it computes in half precision on processors that have it.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
+    return lambda inputs: compiled(flat(inputs))[0], [op.data for op in constants]
+
+
+def load_litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    interpreter.allocate_tensors()
+    places = sorted(interpreter.get_input_details(), key=lambda place: place["name"])
+    (output,) = interpreter.get_output_details()
+
+    def call(inputs):
+        for place, value in zip(places, flat(inputs), strict=True):
+            interpreter.resize_tensor_input(place["index"], value.shape)
+        interpreter.allocate_tensors()
+        for place, value in zip(places, flat(inputs), strict=True):
+            interpreter.set_tensor(place["index"], value)
+        interpreter.invoke()
+        return interpreter.get_tensor(output["index"])
+
+    weights = []
+    for place in interpreter.get_tensor_details():
+        # What is computed has no value yet.
+        with contextlib.suppress(ValueError):
+            weights.append(interpreter.get_tensor(place["index"]))
+    return call, weights
+
+
+def load_torch(path):
+    import torch
+
+    program = torch.export.load(path)
+
+    def call(inputs):
+        tensors = keras.tree.map_structure(torch.tensor, inputs)
+        return program.module()(tensors).detach().numpy()
+
+    return call, [value.detach().numpy() for value in program.state_dict.values()]
+
+
+LOADERS = {
+    "tf_saved_model": load_saved_model,
+    "onnx": load_onnx,
+    "openvino": load_openvino,
+    "litert": load_litert,
+    "torch": load_torch,
+}
+
+
+def flat(inputs):
+    return keras.tree.flatten(inputs)
+
+
+def written(tmp_path, model, format):
+    path = tmp_path / f"model{formats.FORMATS[format].suffix}"
+    formats.write(model, path, format)
+    return LOADERS[format](str(path))
+
+
+def check_outputs(model, call):
+    for size in (1, 3):
+        inputs = batch(model, size)
+        expected = keras.ops.convert_to_numpy(model(inputs, training=False))
+        outputs = np.asarray(call(inputs))
+        assert outputs.shape == expected.shape
+        assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "layers", [perceptron, convolutions, attention, tagger, subclassed]
+)
+@pytest.mark.parametrize("format", OWN)
+def test_outputs_are_the_models_for_any_batch(tmp_path, layers, format):
+    model = built(layers())
+    call, _ = written(tmp_path, model, format)
+    check_outputs(model, call)
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_zeros_of_the_weights_are_written(tmp_path, format):
+    model = built(perceptron())
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    assert (kernel == 0).mean() > 0.5
+    _, weights = written(tmp_path, model, format)
+    assert any(
+        np.array_equal(w, kernel) or np.array_equal(w, kernel.T) for w in weights
+    )
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_nothing_else_is_left_or_printed(tmp_path, format, capfd):
+    written(tmp_path, built(perceptron()), format)
+    names = {path.name for path in tmp_path.iterdir()}
+    more = {"model.bin"} if format == "openvino" else set()
+    assert names == {f"model{formats.FORMATS[format].suffix}"} | more
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
+def test_onnx_of_masked_recurrence(tmp_path):
+    model = built(tagger(unroll=False, mask_zero=True))
+    call, _ = written(tmp_path, model, "onnx")
+    check_outputs(model, call)
+
+
+@pytest.mark.skipif(TRACED, reason="torch traces paddings: see the next test")
+@pytest.mark.parametrize("format", OWN)
+def test_undefined_lengths_stay_so(tmp_path, format):
+    convolution = keras.layers.Conv2D(4, 3, strides=2, padding="same")
+    model = built(
+        [keras.Input((None, None, 3)), convolution, keras.layers.GlobalMaxPooling2D()]
+    )
+    call, _ = written(tmp_path, model, format)
+    for shape in ((2, 7, 8, 3), (1, 12, 9, 3)):
+        inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+        expected = keras.ops.convert_to_numpy(model(inputs, training=False))
+        np.testing.assert_allclose(call(inputs), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not TRACED, reason="only torch traces")
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_undefined_lengths_are_refused_where_they_would_be_fixed(tmp_path, format):
+    model = built(tagger(unroll=False, length=None))
+    with pytest.raises(ValueError, match=r"define them\. Received: \(None, None\)"):
+        written(tmp_path, model, format)
+    assert not any(tmp_path.iterdir())
+
+
+INEXPRESSIBLE = {
+    "tensorflow": ("openvino", {"unroll": False}),
+    "torch": ("torch", {"unroll": False, "mask_zero": True}),
+}
+
+
+@pytest.mark.skipif(BACKEND not in INEXPRESSIBLE, reason="all of it can be written")
+def test_what_cannot_be_expressed_is_refused(tmp_path):
+    format, options = INEXPRESSIBLE[BACKEND]
+    model = built(tagger(**options))
+    with pytest.raises(RuntimeError, match=f"cannot write this model as {format}.*unr"):
+        written(tmp_path, model, format)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf2onnx is TensorFlow's")
+def test_onnx_without_meaning_is_refused(tmp_path):
+    inputs = keras.Input((8,))
+    model = built((inputs, keras.ops.erfinv(keras.layers.Dense(4)(inputs))))
+    with pytest.raises(RuntimeError, match="Erfinv"):
+        written(tmp_path, model, "onnx")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_interrupt_leaves_what_was_there(tmp_path, format, monkeypatch):
+    path = tmp_path / f"model{formats.FORMATS[format].suffix}"
+    path.write_text("of before")
+
+    def interrupted(model, path, *rest):
+        with open(path, "w") as file:
+            file.write("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(formats, "_export", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        formats.write(built(perceptron()), path, format)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "of before"
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_interrupt_of_the_moves_undoes_them(tmp_path, moves, monkeypatch):
+    path, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+    path.write_text("old")
+    weights.write_text("old")
+    rename = type(path).rename
+    calls = iter([True] * moves + [False])
+
+    def interrupted(source, target):
+        if not next(calls, True):
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    def replace():
+        with atomic.replacing(path) as new:
+            new.write_text("new")
+            new.with_suffix(".bin").write_text("new")
+
+    monkeypatch.setattr(type(path), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert {p.name for p in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+    assert path.read_text() == weights.read_text() == "old"
+    replace()
+    assert {p.name for p in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+    assert path.read_text() == weights.read_text() == "new"
+
+
+def test_unknown_format_is_refused():
+    with pytest.raises(ValueError, match=r"one of tf_saved_model, onnx.*'pickle'"):
+        formats.check_format("pickle")
+
+
+@pytest.mark.parametrize("format", sorted(set(formats.FORMATS) - set(OWN)))
+def test_format_of_other_backends_is_refused(format):
+    message = f"{BACKEND} backend can write {', '.join(OWN)}\\. For {format}"
+    with pytest.raises(ValueError, match=message):
+        formats.check_format(format)
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_missing_package_is_named(format, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    packages = formats.FORMATS[format].packages[BACKEND]
+    if not packages:
+        formats.check_format(format)
+        return
+    with pytest.raises(ImportError, match=f"`pip install {' '.join(packages)}`"):
+        formats.check_format(format)
+
+
+@pytest.mark.parametrize("format", [name for name in OWN if name != "tf_saved_model"])
+def test_other_suffix_is_refused(tmp_path, format):
+    with pytest.raises(ValueError, match=r"has to end in '\.\w+'. Received: .*model'"):
+        formats.write(built(perceptron()), tmp_path / "model", format)
+
+
+@pytest.mark.parametrize("format", OWN)
+@pytest.mark.parametrize("model", [Subclassed, keras.Sequential])
+def test_model_that_is_not_built_is_refused(tmp_path, model, format):
+    with pytest.raises(ValueError, match=r"Call the model once"):
+        written(tmp_path, model(), format)

@@ -1,0 +1,133 @@
+"""The handwritten digits: splits, normalization, and batches by step."""
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from state_of_sparsity.models.images import digits
+from state_of_sparsity.models.images.digits import Digits
+
+SIZES = {"train": 1257, "validation": 270, "test": 270}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Digits()
+
+
+def test_splits_are_all_the_digits_of_scikit_learn_each_in_one():
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    whole = sorted((*i / 16, label) for i, label in zip(images, labels, strict=True))
+    split = [
+        (*image.ravel(), label)
+        for images, labels in digits.splits().values()
+        for image, label in zip(images, labels, strict=True)
+    ]
+    assert sorted(split) == whole
+    assert {name: len(labels) for name, (_, labels) in digits.splits().items()} == SIZES
+
+
+def test_each_split_has_the_same_share_of_each_digit():
+    everything = np.bincount(sklearn.datasets.load_digits().target) / 1797
+    for _, labels in digits.splits().values():
+        # Rounding may move an image or two of a digit to another split.
+        counts = np.bincount(labels, minlength=10)
+        assert np.all(np.abs(counts - len(labels) * everything) < 2)
+
+
+def test_splits_are_the_same_each_time():
+    first = {name: labels.copy() for name, (_, labels) in digits.splits().items()}
+    digits.splits.cache_clear()
+    for name, (_, labels) in digits.splits().items():
+        np.testing.assert_array_equal(labels, first[name])
+
+
+def test_the_global_random_state_does_not_change_the_splits():
+    expected = digits.splits()["test"][1]
+    digits.splits.cache_clear()
+    np.random.seed(123)
+    np.testing.assert_array_equal(digits.splits()["test"][1], expected)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_shows_each_image_once_normalized_and_in_order(dataset, split):
+    batches = list(dataset.evaluation(split, 64))
+    labels = np.concatenate([labels for _, labels in batches])
+    images = np.concatenate([images for images, _ in batches])
+    np.testing.assert_array_equal(labels, digits.splits()[split][1])
+    assert images.shape == (270, 32, 32, 3)
+    assert (images.dtype, labels.dtype) == (np.float32, np.int32)
+    # Bilinear interpolation stays within the range, and keeps the mean at the
+    # quarter points where the 8x8 pixels sit.
+    assert images.min() == -1.0
+    assert 0.9 < images.max() <= 1.0
+    np.testing.assert_array_equal(images[..., :1] + 0 * images, images)
+    small = 2 * digits.splits()[split][0] - 1
+    centers = images[:, 1::4, 1::4, 0] + images[:, 2::4, 2::4, 0]
+    corners = images[:, 1::4, 2::4, 0] + images[:, 2::4, 1::4, 0]
+    inner = (slice(None), slice(1, -1), slice(1, -1))
+    # An enlarged pixel's inner four are 3/8 or 1/8 of a pixel off its center.
+    near = ((centers + corners) / 4)[inner]
+    neighbors = small[:, :-2, 1:-1] + small[:, 2:, 1:-1]
+    sideways = small[:, 1:-1, :-2] + small[:, 1:-1, 2:]
+    diagonal = (
+        small[:, :-2, :-2] + small[:, :-2, 2:] + small[:, 2:, :-2] + small[:, 2:, 2:]
+    )
+    expected = (
+        (7 / 8) ** 2 * small[inner]
+        + 7 / 8 / 16 * (neighbors + sideways)
+        + diagonal / 256
+    )
+    np.testing.assert_allclose(near, expected, atol=1e-5)
+
+
+def test_training_batches_have_the_documented_shapes_and_types(dataset):
+    images, labels = next(iter(dataset.training(16, seed=0)))
+    assert images.shape == (16, 32, 32, 3)
+    assert (images.dtype, labels.dtype) == ("float32", "int32")
+    assert np.min(images) >= -1
+    assert np.max(images) <= 1
+
+
+def test_training_images_are_shifted_by_at_most_two_pixels(dataset):
+    images, labels = digits.splits()["train"]
+    batch, targets = next(iter(dataset.training(64, seed=0)))
+    enlarged = np.stack([digits._enlarge(image) for image in images])
+    offsets = set()
+    for image, label in zip(batch.numpy(), targets.numpy(), strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=-1)
+        candidates = enlarged[labels == label][:, 2:-2, 2:-2]
+        found = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            for window in [padded[down + 2 : down + 30, right + 2 : right + 30]]
+            if (np.abs(candidates - window).max(axis=(1, 2, 3)) < 1e-6).any()
+        ]
+        assert found
+        offsets |= set(found)
+    assert len(offsets) > 10
+
+
+def test_an_epoch_holds_each_training_image_once(dataset):
+    # 1257 is 3 * 419.
+    seen = [labels.numpy() for _, labels in dataset.training(419, seed=1).take(6)]
+    expected = np.bincount(digits.splits()["train"][1])
+    for epoch in (seen[:3], seen[3:]):
+        np.testing.assert_array_equal(np.bincount(np.concatenate(epoch)), expected)
+    assert not np.array_equal(seen[0], seen[3])
+
+
+def test_a_resumed_run_sees_what_it_would_have_seen(dataset):
+    # 500 does not divide 1257: the third batch runs across the border of an epoch.
+    whole = list(dataset.training(500, seed=11).take(6))
+    for start in (1, 2, 5):
+        resumed = dataset.training(500, seed=11, start_step=start).take(6 - start)
+        for expected, received in zip(whole[start:], resumed, strict=True):
+            np.testing.assert_array_equal(expected[1], received[1])
+            np.testing.assert_array_equal(expected[0], received[0])
+
+
+def test_seeds_differ_in_order(dataset):
+    first, second = (next(iter(dataset.training(64, seed)))[1] for seed in (0, 1))
+    assert not np.array_equal(first, second)

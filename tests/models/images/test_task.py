@@ -1,0 +1,158 @@
+"""The image task: its loss, its optimizer, and its options."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.images.options import PRESETS, ImageOptions
+from state_of_sparsity.models.images.task import ImageTask, SmoothedCrossEntropy
+from state_of_sparsity.models.training.loop import Sparsification, build_model
+
+
+def cross_entropy(labels, logits, smoothing):
+    """-sum_c q_c log softmax(logits)_c in float64, averaged over the batch."""
+    logits = logits.astype("float64")
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    classes = logits.shape[1]
+    target = np.full(logits.shape, smoothing / classes)
+    target[np.arange(len(labels)), labels] += 1 - smoothing
+    return -(target * log_softmax).sum(axis=1).mean()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_loss_is_the_cross_entropy_with_smoothed_labels(rng, smoothing):
+    logits = rng.normal(scale=5, size=(7, 11)).astype("float32")
+    labels = rng.integers(0, 11, 7)
+    loss = float(SmoothedCrossEntropy(smoothing)(labels, logits))
+    assert loss == pytest.approx(cross_entropy(labels, logits, smoothing), rel=1e-5)
+
+
+def test_loss_does_not_mind_labels_in_a_column(rng):
+    logits = rng.normal(size=(4, 3)).astype("float32")
+    labels = np.array([0, 2, 1, 1])
+    loss = float(SmoothedCrossEntropy(0.1)(labels[:, None], logits))
+    assert loss == pytest.approx(cross_entropy(labels, logits, 0.1), rel=1e-5)
+
+
+def test_loss_comes_back_from_its_configuration():
+    config = keras.losses.serialize(SmoothedCrossEntropy(0.1))
+    assert keras.losses.deserialize(config).label_smoothing == 0.1
+
+
+def tiny(**options):
+    defaults = {"depth": 18, "width": 0.05, "train_steps": 8}
+    return ImageOptions(**defaults | options).resolved()
+
+
+def test_learning_rate_is_that_for_256_images_scaled_to_the_batch():
+    task = ImageTask(
+        tiny(
+            batch_size=64, learning_rate=0.1, warmup_epochs=2.0, decay_epochs=(3.0, 4.0)
+        )
+    )
+    model = keras.Sequential([keras.layers.Dense(10, input_shape=(4,))])
+    task.compile(model)
+    # 1257 images are 19.64 steps of 64; epochs 2, 3 and 4 end at steps 39, 59, 79.
+    assert task.steps_per_epoch == 1257 / 64
+    rate = model.optimizer._learning_rate
+    expected = {
+        0: 0.025 / 39,
+        38: 0.025,
+        58: 0.025,
+        59: 0.0025,
+        78: 0.0025,
+        79: 0.00025,
+    }
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, rel=1e-5)
+    assert (model.optimizer.momentum, model.optimizer.nesterov) == (0.9, True)
+
+
+def test_published_settings_are_what_imagenet_gets_unless_told_otherwise():
+    options = ImageOptions(dataset="imagenet2012").resolved()
+    published = {
+        "depth": 50,
+        "width": 1.0,
+        "train_steps": 128_000,
+        "batch_size": 1024,
+        "learning_rate": 0.1,
+        "warmup_epochs": 5.0,
+        "decay_epochs": (30.0, 60.0, 80.0),
+        "weight_decay": 1e-4,
+    }
+    assert published.items() <= dataclasses.asdict(options).items()
+
+
+@pytest.mark.parametrize("dataset", PRESETS)
+def test_an_option_that_is_given_wins_over_that_of_the_dataset(dataset):
+    options = ImageOptions(dataset=dataset, train_steps=17, weight_decay=0.0).resolved()
+    assert (options.train_steps, options.weight_decay) == (17, 0.0)
+
+
+@pytest.mark.parametrize("train_steps", [1, 2, 10, 600])
+def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
+    defaults = tiny(train_steps=train_steps).technique_defaults()
+    assert 1 <= defaults["begin_step"] <= defaults["end_step"] <= train_steps
+    assert defaults["frequency"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("dataset", "cifar", "dataset must be one of digits, imagenet2012.*'cifar'"),
+        ("depth", 51, "depth must be one of 18, 34, 50, 101, 152, 200.*51"),
+        ("precision", "float8", "precision must be one of float32, mixed.*'float8'"),
+        ("distribution", "tpu", "distribution must be one of auto.*'tpu'"),
+        ("train_steps", 0, "train_steps must be at least 1. Received: 0"),
+        ("batch_size", -1, "batch_size must be at least 1. Received: -1"),
+        ("eval_steps", 0, "eval_steps must be at least 1. Received: 0"),
+        ("width", 0.0, "width must be positive and finite. Received: 0.0"),
+        (
+            "learning_rate",
+            float("nan"),
+            "learning_rate must be positive and finite. Received: nan",
+        ),
+        (
+            "warmup_epochs",
+            -1.0,
+            "warmup_epochs must be at least 0 and finite. Received: -1.0",
+        ),
+        ("weight_decay", -1e-4, "weight_decay must be at least 0 and finite"),
+        ("seed", -1, "seed must be at least 0 and finite. Received: -1"),
+        ("label_smoothing", 1.0, "label_smoothing must be .* below 1.*1.0"),
+        ("seed", 2**32, "seed must be below 4294967295. Received: 4294967296"),
+        ("learning_rate", float("inf"), "learning_rate must be positive"),
+        ("decay_epochs", (float("nan"),), "decay_epochs must be in order.*nan"),
+        ("decay_epochs", (-1.0, 2.0), "none negative.*-1.0"),
+        ("decay_epochs", (3.0, 2.0), "decay_epochs must be in order.*3.0, 2.0"),
+    ],
+)
+def test_a_bad_option_is_an_error_which_names_it(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        ImageOptions(**{option: value}).resolved()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_is_built_in_the_precision_of_its_options(precision):
+    task = ImageTask(tiny(precision=precision))
+    model = build_model(task, Sparsification())
+    assert model.get_layer("conv1").dtype_policy.name == precision
+    assert model.output.dtype == "float32"
+    scales_the_loss = isinstance(
+        model.optimizer, keras.mixed_precision.LossScaleOptimizer
+    )
+    assert scales_the_loss == (precision == "mixed_float16")
+    assert keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_initial_weights_depend_on_the_seed_only():
+    first, again, other = (
+        build_model(ImageTask(tiny(seed=seed)), Sparsification()).get_weights()
+        for seed in (3, 3, 4)
+    )
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])

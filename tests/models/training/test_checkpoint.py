@@ -1,0 +1,189 @@
+"""Checkpoints that are whole are restored; others are refused and left alone."""
+
+import gc
+import shutil
+
+import numpy as np
+import pytest
+
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
+
+
+def trained(units=4, steps=3):
+    model = keras.Sequential(
+        [
+            keras.layers.Dense(units, input_shape=(2,), name="a"),
+            keras.layers.Dense(1, name="b"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    x = np.linspace(-1, 1, 8 * 2, dtype="float32").reshape(8, 2)
+    if steps:
+        model.fit(x, x[:, :1], epochs=steps, batch_size=8, verbose=0)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def saved(folder):
+    model = trained()
+    Checkpoint(model).save(folder)
+    return model
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def check_refused(folder, message, model=None):
+    before = contents(folder)
+    with pytest.raises(CheckpointError, match=message) as error:
+        Checkpoint(model or trained(steps=0)).restore(folder)
+    assert f"Move {folder} away" in str(error.value) or "Move it away" in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
+    assert contents(folder) == before
+
+
+def test_a_checkpoint_of_other_companions_is_refused(folder):
+    Checkpoint(trained(), {"vocabulary": "1"}).save(folder)
+    before = contents(folder)
+    with pytest.raises(CheckpointError, match="trained with another vocabulary"):
+        Checkpoint(trained(steps=0), {"vocabulary": "2"}).restore(folder)
+    with pytest.raises(CheckpointError, match="checkpoint of another model"):
+        Checkpoint(trained(steps=0)).restore(folder)
+    assert contents(folder) == before
+    assert Checkpoint(trained(steps=0), {"vocabulary": "1"}).restore(folder) == 3
+
+
+@pytest.mark.parametrize("units", [4, 5])
+def test_a_checkpoint_that_is_refused_is_not_talked_about_further(
+    folder, saved, units, logged
+):
+    model = trained(units, steps=0)
+    if units == 4:
+        model = keras.Sequential([*model.layers, keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    check_refused(folder, "checkpoint of another model", model)
+    # Then TensorFlow would list what it has not restored.
+    gc.collect()
+    assert logged == []
+
+
+def test_weights_momenta_and_steps_come_back(folder, saved):
+    restored = trained(steps=0)
+    assert Checkpoint(restored).restore(folder) == 3
+    for a, b in zip(saved.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(
+        saved.optimizer.variables, restored.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    momentum = restored.optimizer.variables[-1].numpy()
+    assert np.any(momentum)
+
+
+def test_without_a_folder_training_begins_at_step_0(folder):
+    assert Checkpoint(trained(steps=0)).restore(folder) == 0
+
+
+def test_the_last_two_checkpoints_are_kept(folder):
+    model = trained(steps=0)
+    checkpoint = Checkpoint(model)
+    for step in (1, 2, 3, 4):
+        model.optimizer.iterations.assign(step)
+        assert checkpoint.save(folder) == step
+    assert sorted(p.stem for p in folder.glob("*.index")) == ["ckpt-3", "ckpt-4"]
+
+
+def test_nothing_is_written_before_the_first_step(folder):
+    assert Checkpoint(trained(steps=0)).save(folder) == 0
+    assert not folder.exists()
+
+
+def test_a_step_that_is_on_disk_is_not_written_again(folder, saved):
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    restored = trained(steps=0)
+    checkpoint = Checkpoint(restored)
+    checkpoint.restore(folder)
+    assert checkpoint.save(folder) == 3
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
+@pytest.mark.usefixtures("saved")
+def test_a_truncated_file_is_refused(folder, suffix, share):
+    file = folder / f"ckpt-3.{suffix}"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    check_refused(folder, "ckpt-3 cannot be read, it may be truncated")
+
+
+@pytest.mark.usefixtures("saved")
+def test_damaged_data_is_refused(folder):
+    file = folder / "ckpt-3.data-00000-of-00001"
+    damaged = bytearray(file.read_bytes())
+    # In the middle of the weights.
+    damaged[len(damaged) // 2] ^= 0xFF
+    file.write_bytes(damaged)
+    check_refused(folder, "ckpt-3 cannot be read|another model")
+
+
+@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
+@pytest.mark.usefixtures("saved")
+def test_a_missing_file_is_refused(folder, suffix):
+    (folder / f"ckpt-3.{suffix}").unlink()
+    check_refused(folder, "cannot be read|no checkpoint that could be read")
+
+
+@pytest.mark.usefixtures("saved")
+def test_a_model_of_another_size_is_refused(folder):
+    check_refused(folder, "another model", trained(units=5, steps=0))
+
+
+@pytest.mark.usefixtures("saved")
+def test_a_model_with_more_layers_is_refused(folder):
+    deeper = keras.Sequential(
+        [
+            keras.layers.Dense(4, input_shape=(2,)),
+            keras.layers.Dense(1),
+            keras.layers.Dense(1),
+        ]
+    )
+    deeper.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    check_refused(folder, "another model", deeper)
+
+
+@pytest.mark.usefixtures("saved")
+def test_a_model_with_fewer_layers_is_refused(folder):
+    shallower = keras.Sequential([keras.layers.Dense(4, input_shape=(2,))])
+    shallower.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    check_refused(folder, "another model", shallower)
+
+
+def test_stray_files_are_refused(folder):
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    check_refused(folder, "holds files but no checkpoint")
+
+
+@pytest.mark.usefixtures("saved")
+def test_a_checkpoint_without_its_list_is_refused(folder):
+    (folder / "checkpoint").unlink()
+    check_refused(folder, "holds files but no checkpoint")
+
+
+@pytest.mark.usefixtures("saved")
+def test_what_a_killed_process_left_of_its_first_checkpoint_does_not_matter(folder):
+    shutil.rmtree(folder)
+    part = folder / "ckpt-3_temp" / "part-00000-of-00001.data-00000-of-00001"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    assert Checkpoint(trained(steps=0)).restore(folder) == 0

@@ -1,0 +1,353 @@
+"""Training that can be interrupted at any step, and what it leaves in its folder."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training import loop
+from state_of_sparsity.models.training.loop import TrainingInterrupted, _segments
+from state_of_sparsity.models.training.run_folder import METRICS
+
+
+def steps_of(segments):
+    """The steps of each interval, as `fit` goes through them."""
+    return [
+        (segment.epoch + k, segment.start + k * segment.steps, segment.steps)
+        for segment in segments
+        for k in range(segment.count)
+    ]
+
+
+@pytest.mark.parametrize(("total", "every"), [(12, 4), (10, 4), (3, 5), (7, 1), (1, 1)])
+def test_intervals_end_at_multiples_of_the_interval_and_at_the_end(total, every):
+    for start in range(total + 1):
+        intervals = steps_of(_segments(start, total, every))
+        ends = [first + steps for _, first, steps in intervals]
+        later = [e for e in range(every, total, every) if e > start]
+        assert ends == ([*later, total] if start < total else [])
+        # Each begins where the one before ended, and counts as the same interval as in
+        # a run without interruption.
+        assert [first for _, first, _ in intervals] == [start, *ends][: len(ends)]
+        assert all(epoch == first // every for epoch, first, _ in intervals)
+
+
+def test_a_run_without_interruption_is_one_call_of_fit():
+    (segment,) = _segments(0, 600, 100)
+    assert (segment.start, segment.steps, segment.count) == (0, 100, 6)
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupted_at(
+    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=""
+):
+    """The training within is interrupted after a step, and has to end in the error."""
+
+    class Interrupting(loop._Record):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if int(self.model.optimizer.iterations.numpy()) == step:
+                interrupt()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_Record", Interrupting)
+        with pytest.raises(error, match=match):
+            yield
+
+
+def state(run):
+    """Everything that training changes."""
+    return [v.numpy() for v in run.model.weights + run.model.optimizer.variables]
+
+
+def rows(run, without=("seconds_per_step",)):
+    return [
+        {k: v for k, v in row.items() if k not in without}
+        for row in run.folder.read_metrics()
+    ]
+
+
+def check_same(run, other):
+    for a, b in zip(state(run), state(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
+    tiny_run, pruning, finished, signum
+):
+    message = "saved at step 6: run the same"
+    with interrupted_at(6, lambda: os.kill(os.getpid(), signum), match=message):
+        tiny_run(pruning).train()
+    resumed = tiny_run(pruning)
+    result = resumed.train()
+    check_same(finished, resumed)
+    # Only the loss of the interval that was cut is a mean over fewer steps.
+    cut = ("seconds_per_step", "loss")
+    assert rows(finished, cut) == rows(resumed, cut)
+    assert [row["step"] for row in rows(resumed)] == ["4", "8", "12"]
+    timing = {"seconds_per_step": result["seconds_per_step"]}
+    assert result == finished.result | timing
+
+
+def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
+    tiny_run, pruning, finished
+):
+    for step in (3, 9):
+        with interrupted_at(step, match=f"step {step}:"):
+            tiny_run(pruning).train()
+    resumed = tiny_run(pruning)
+    resumed.train()
+    check_same(finished, resumed)
+
+
+class Killed(BaseException):
+    """Nothing handles it, as nothing handles SIGKILL."""
+
+
+def kill(*args):
+    raise Killed
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
+    tiny_run, pruning, finished, capsys
+):
+    with interrupted_at(7, kill, Killed):
+        tiny_run(pruning).train()
+    assert "Going on" not in capsys.readouterr().out
+    resumed = tiny_run(pruning)
+    resumed.train()
+    assert "Going on from step 4 of 12." in capsys.readouterr().out
+    check_same(finished, resumed)
+    # All of them, the loss too.
+    assert rows(finished) == rows(resumed)
+
+
+def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, finished):
+    run = tiny_run(pruning)
+
+    def fail(model, logs):
+        raise RuntimeError("no BLEU today")
+
+    run.task.quality_in_training = fail
+    with pytest.raises(RuntimeError, match="no BLEU today"):
+        run.train()
+    resumed = tiny_run(pruning)
+    resumed.train()
+    check_same(finished, resumed)
+    assert [row["step"] for row in rows(resumed)] == ["8", "12"]
+
+
+def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(
+    tiny_run, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Checkpoint, "save", kill)
+        with pytest.raises(Killed):
+            tiny_run().train()
+    run = tiny_run()
+    assert [row["step"] for row in rows(run)] == ["4"]
+    run.train()
+    assert [row["step"] for row in rows(run)] == ["4", "8", "12"]
+
+
+def test_a_run_interrupted_before_its_first_step_saves_nothing(tiny_run, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    run = tiny_run()
+    monkeypatch.setattr(run.model, "fit", interrupted)
+    with pytest.raises(TrainingInterrupted, match="before there was anything to save"):
+        run.train()
+    assert not run.folder.checkpoints.exists()
+    assert tiny_run().train()["steps"] == 12
+
+
+def test_sigterm_does_again_what_it_did_before_training(tiny_run):
+    before = signal.getsignal(signal.SIGTERM)
+    tiny_run(train_steps=1).train()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_killed_while_it_writes_its_results_finishes_them(
+    tiny_run, pruning, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(sos, "export_saved_model", lambda *a, **k: kill(), raising=False)
+        with pytest.raises(Killed):
+            tiny_run(pruning).train()
+    again = tiny_run(pruning)
+    assert not again.folder.is_finished
+    fitted = []
+    monkeypatch.setattr(again.model, "fit", lambda *a, **k: fitted.append(a))
+    result = again.train()
+    assert not fitted
+    assert again.folder.is_finished
+    assert result["steps"] == 12
+    assert tf.saved_model.contains_saved_model(again.folder.export)
+
+
+def test_the_result_says_what_came_out(finished):
+    result = json.loads(finished.folder.result.read_text())
+    assert result == finished.result
+    quality, seconds = result.pop("quality"), result.pop("seconds_per_step")
+    # 6x16 and 16x3 kernels; beside them biases, gamma and beta.
+    zeros = round(0.75 * 96) + round(0.75 * 48)
+    assert result == {
+        "technique": "magnitude_pruning",
+        "model": "tiny",
+        "dataset": "tiny",
+        "steps": 12,
+        "seed": 0,
+        "quality_metric": "accuracy",
+        "sparsity": zeros / 144,
+        "target_sparsity": 0.75,
+        "parameters": 144 + 16 + 3 + 32,
+        "nonzero_parameters": 144 + 16 + 3 + 32 - zeros,
+        "flops": 2 * 144,
+        "sparse_flops": 2 * (144 - zeros),
+    }
+    assert 0 < seconds < 60
+    # Computed anew from the export.
+    exported = tf.saved_model.load(str(finished.folder.export))
+    right = [
+        np.argmax(exported.serve(points), axis=1) == labels
+        for points, labels in finished.task.evaluation_data("test")
+    ]
+    assert quality == pytest.approx(np.mean(np.concatenate(right)), rel=1e-6)
+
+
+def test_metrics_have_a_row_for_each_evaluation(finished):
+    with finished.folder.metrics.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == METRICS
+    assert [row["step"] for row in table] == ["4", "8", "12"]
+    # 40 examples are five batches of eight.
+    assert [float(row["epoch"]) for row in table] == [0.8, 1.6, 2.4]
+    # Masks are renewed at steps 2, 4, 6, 8 and 9 of a ramp from 2 to 9.
+    ramp = [0.75 * (1 - (1 - (step - 2) / 7) ** 3) for step in (4, 8, 9)]
+    zeros = [round(sparsity * 96) + round(sparsity * 48) for sparsity in ramp]
+    assert [float(row["sparsity"]) for row in table] == pytest.approx(
+        [count / 144 for count in zeros], rel=1e-5
+    )
+    for row in table:
+        assert 0 <= float(row["quality"]) <= 1
+        assert float(row["loss"]) > 0
+        assert float(row["seconds_per_step"]) > 0
+
+
+def test_training_goes_on_with_other_steps_if_they_do_not_divide(tiny_run, pruning):
+    run = tiny_run(pruning, train_steps=10)
+    assert run.train()["steps"] == 10
+    assert [row["step"] for row in rows(run)] == ["4", "8", "10"]
+
+
+def scalars(folder):
+    """The values of each scalar by step, from the event files in a folder."""
+    values = {}
+    for file in sorted(folder.glob("events.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                by_step = values.setdefault(value.tag, {})
+                by_step[event.step] = float(tf.make_ndarray(value.tensor))
+    return values
+
+
+def test_tensorboard_shows_the_sparsity_overall_and_by_layer(finished):
+    written = scalars(finished.folder.tensorboard / "sparsity")
+    assert set(written) == {
+        "sparsity",
+        "sparsity/hidden/kernel",
+        "sparsity/logits/kernel",
+    }
+    for by_step in written.values():
+        assert list(by_step) == [4, 8, 12]
+        assert by_step[12] == 0.75
+    recorded = {int(row["step"]): float(row["sparsity"]) for row in rows(finished)}
+    assert written["sparsity"] == pytest.approx(recorded, abs=1e-6)
+
+
+def test_tensorboard_shows_losses_and_quality(finished):
+    written = scalars(finished.folder.tensorboard / "validation")
+    recorded = [float(row["quality"]) for row in rows(finished)]
+    shown = list(written["epoch_accuracy"].values())
+    assert shown == pytest.approx(recorded, abs=1e-5)
+
+
+def test_a_dense_run_leaves_the_same_files(tiny_run):
+    run = tiny_run()
+    result = run.train()
+    assert result["technique"] == "dense"
+    assert result["sparsity"] == result["target_sparsity"] == 0.0
+    assert result["parameters"] == result["nonzero_parameters"] == 195
+    for path in (run.folder.layers, run.folder.picture, run.folder.export):
+        assert path.exists()
+
+
+def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
+    run = tiny_run(train_steps=4)
+    run.train()
+    run.folder.metrics.unlink()
+    run.folder.result.unlink()
+    assert tiny_run(train_steps=4).train()["seconds_per_step"] is None
+
+
+@pytest.mark.slow
+def test_a_run_under_a_mirrored_strategy_is_resumed(tiny_run, pruning, mirrored):
+    with mirrored.scope():
+        whole = tiny_run(pruning, "whole")
+    whole.train()
+    with mirrored.scope():
+        run = tiny_run(pruning)
+    with interrupted_at(6):
+        run.train()
+    with mirrored.scope():
+        resumed = tiny_run(pruning)
+    resumed.train()
+    for a, b in zip(state(whole), state(resumed), strict=True):
+        # Replicas add up their gradients in no fixed order.
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)],
+)
+def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
+    whole = tiny_run(pruning, "whole", precision=precision)
+    whole.train()
+    with interrupted_at(6):
+        tiny_run(pruning, precision=precision).train()
+    resumed = tiny_run(pruning, precision=precision)
+    assert resumed.train()["sparsity"] == 0.75
+    check_same(whole, resumed)
+
+
+def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
+    technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
+    with interrupted_at(5):
+        tiny_run(technique).train()
+    resumed = tiny_run(technique)
+    resumed.train()
+    learned = [x for x in resumed.model.layers if hasattr(x, "penalty_weight")]
+    assert len(learned) == 2
+    for layer in learned:
+        assert int(layer.training_step) == 12
+        # The step that was the last is number 11, counted from zero.
+        np.testing.assert_allclose(layer.penalty_weight(), 1e-3 * 9 / 20, rtol=1e-6)
+    assert {"epoch_penalty", "epoch_penalty_weight", "epoch_sparsity"} <= {
+        value.tag
+        for path in resumed.folder.tensorboard.rglob("events*")
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    }

@@ -1,0 +1,158 @@
+"""The folder of a run on disk."""
+
+import os
+
+import pytest
+
+from state_of_sparsity.models.training.run_folder import (
+    METRICS,
+    RunFolder,
+    RunFolderError,
+)
+
+SETTINGS = {"seed": "3", "sparsity": "0.9", "override": ["a=dense", "b=0.5"]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs" / "one"
+
+
+def row(step, **values):
+    return dict.fromkeys(METRICS, 0.5) | {"step": step, **values}
+
+
+def contents(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_flags_are_written_as_a_flagfile(path):
+    RunFolder(path, SETTINGS, "how to").start()
+    assert (path / "flags.txt").read_text().splitlines() == [
+        "# how to",
+        "--seed=3",
+        "--sparsity=0.9",
+        "--override=a=dense",
+        "--override=b=0.5",
+    ]
+
+
+def test_a_new_or_empty_folder_is_free(path):
+    RunFolder(path, SETTINGS).check_same_run()
+    path.mkdir(parents=True)
+    RunFolder(path, SETTINGS).check_same_run()
+    assert not list(path.iterdir())
+
+
+def test_the_same_settings_go_on_in_the_folder(path):
+    RunFolder(path, SETTINGS).start()
+    before = contents(path)
+    again = RunFolder(path, SETTINGS)
+    again.check_same_run()
+    again.start()
+    assert contents(path) == before
+
+
+def test_other_settings_are_refused_and_all_that_differ_are_listed(path):
+    RunFolder(path, SETTINGS).start()
+    before = contents(path)
+    other = {"seed": "4", "override": ["b=0.5"], "frequency": "2"}
+    with pytest.raises(RunFolderError) as error:
+        RunFolder(path, other).check_same_run()
+    assert str(error.value).splitlines()[1:] == [
+        "  --frequency: (not set) in the folder, 2 now",
+        "  --override: a=dense, b=0.5 in the folder, b=0.5 now",
+        "  --seed: 3 in the folder, 4 now",
+        "  --sparsity: 0.9 in the folder, (not set) now",
+    ]
+    assert "Choose another --output_dir" in str(error.value)
+    assert contents(path) == before
+
+
+def test_a_folder_of_something_else_is_refused(path):
+    path.mkdir(parents=True)
+    (path / "thesis.tex").write_text("dear")
+    with pytest.raises(RunFolderError, match=r"holds files but no run .*--output_dir"):
+        RunFolder(path, SETTINGS).check_same_run()
+    assert contents(path) == {"thesis.tex": b"dear"}
+
+
+def test_a_file_is_refused(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(RunFolderError, match=f"{file} is a file: choose another"):
+        RunFolder(file).check_same_run()
+
+
+@pytest.mark.parametrize("method", ["check_same_run", "start"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, method):
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "a" / "b")
+    with pytest.raises(RunFolderError, match=r"--output_dir=.*/a/b cannot be written"):
+        getattr(folder, method)()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="no permission in"):
+        RunFolder(tmp_path / "a" / "b").check_same_run()
+
+
+def test_metrics_are_read_back_in_order_with_all_columns(path):
+    folder = RunFolder(path)
+    folder.start()
+    assert folder.read_metrics() == []
+    for step in (4, 8):
+        folder.add_metrics(row(step))
+    assert [r["step"] for r in folder.read_metrics()] == ["4", "8"]
+    assert folder.metrics.read_text().splitlines()[0] == ",".join(METRICS)
+
+
+def test_metrics_are_written_with_six_digits(path):
+    folder = RunFolder(path)
+    folder.start()
+    folder.add_metrics(row(128_000, loss=1 / 3, quality=0.9666666388511658))
+    (line,) = folder.read_metrics()
+    assert (line["step"], line["loss"], line["quality"]) == (
+        "128000",
+        "0.333333",
+        "0.966667",
+    )
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (4, [4]), (7, [4]), (8, [4, 8])])
+def test_metrics_after_the_step_of_a_checkpoint_are_dropped(path, step, kept):
+    folder = RunFolder(path)
+    folder.start()
+    folder.add_metrics(row(4))
+    folder.add_metrics(row(8))
+    folder.keep_metrics_until(step)
+    assert [int(r["step"]) for r in folder.read_metrics()] == kept
+
+
+def test_the_result_marks_a_finished_run(path):
+    folder = RunFolder(path)
+    folder.start()
+    assert not folder.is_finished
+    folder.write_result({"quality": 0.5})
+    assert folder.is_finished
+    assert folder.read_result() == {"quality": 0.5}
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
+    folder = RunFolder(path)
+    folder.start()
+    folder.write_result({"quality": 0.5})
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        folder.write_result({"quality": 0.6})
+    assert folder.read_result() == {"quality": 0.5}

@@ -1,0 +1,441 @@
+"""Greedy and beam search, against exhaustive search and uncached recomputation."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.translation.decoding import (
+    beam_search,
+    greedy,
+    length_penalty,
+    search_beams,
+    search_greedily,
+)
+from state_of_sparsity.models.translation.special_ids import END_ID
+from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transformer
+
+VOCABULARY = 12
+MAX_LENGTH = 9
+SEARCHES = [greedy, functools.partial(beam_search, beams=3)]
+in_each_search = pytest.mark.parametrize("search", SEARCHES, ids=["greedy", "beams"])
+
+
+class Language:
+    """Random logits that depend on the sentence and on all of its prefix.
+
+    The cache holds the number of the sentence and the tokens read so far.
+
+    Attributes:
+      logits: (sentences, prefixes, vocabulary).
+      steps: how often logits were asked for.
+    """
+
+    def __init__(self, rng, sentences=1, vocabulary=4, max_length=4):
+        self.vocabulary, self.max_length = vocabulary, max_length
+        prefixes = vocabulary**max_length
+        logits = rng.normal(size=(sentences, prefixes, vocabulary), scale=2.0)
+        # So that not most of the sentences end at once.
+        logits[:, :, END_ID] -= 2.0
+        self.logits = logits.astype("float32")
+        self.steps = tf.Variable(0)
+
+    def cache(self, beams=1):
+        sentences = len(self.logits)
+        return {
+            "sentence": tf.repeat(tf.range(sentences), beams),
+            "read": tf.zeros((sentences * beams, self.max_length), tf.int32),
+        }
+
+    def step_logits(self, ids, step, cache):
+        self.steps.assign_add(1)
+        here = tf.range(self.max_length) == step
+        read = tf.where(here, ids[:, None], cache["read"])
+        # Only a prefix that was selected along with its beam has the right number.
+        places = self.vocabulary ** tf.range(self.max_length)
+        prefix = tf.reduce_sum(read * places, axis=1)
+        logits = tf.gather_nd(
+            self.logits, tf.stack([cache["sentence"], prefix], axis=1)
+        )
+        return logits, {"sentence": cache["sentence"], "read": read}
+
+    def log_probability(self, sentence, tokens):
+        """In float64, of a prefix or a whole sentence."""
+        total = 0.0
+        for step, token in enumerate(tokens):
+            read = (0, *tokens[:step])
+            prefix = sum(t * self.vocabulary**i for i, t in enumerate(read))
+            logits = self.logits[sentence, prefix].astype("float64")
+            total += logits[token] - np.log(np.exp(logits).sum())
+        return total
+
+    def greedy(self):
+        return search_greedily(
+            self.step_logits, self.cache(), len(self.logits), self.max_length
+        )
+
+    def beams(self, beams, alpha):
+        return search_beams(
+            self.step_logits,
+            self.cache(beams),
+            len(self.logits),
+            self.max_length,
+            beams,
+            alpha,
+        )
+
+
+class Fixed(Language):
+    """A language whose tokens do not depend on the prefix."""
+
+    def __init__(self, probabilities, max_length):
+        rng = np.random.default_rng(0)
+        super().__init__(rng, len(probabilities), len(probabilities[0]), 1)
+        with np.errstate(divide="ignore"):
+            self.logits[:] = np.log(probabilities)[:, None, :]
+        self.max_length = max_length
+
+    def step_logits(self, ids, step, cache):
+        self.steps.assign_add(1)
+        return tf.gather(self.logits[:, 0], cache["sentence"]), cache
+
+
+def penalty(length, alpha):
+    return ((5 + length) / 6) ** alpha
+
+
+def exhaustive(language, sentence, alpha):
+    """The best ended sentence, and its score, among all of them."""
+    others = range(2, language.vocabulary)
+    candidates = [
+        (*tokens, END_ID)
+        for length in range(language.max_length)
+        for tokens in itertools.product(others, repeat=length)
+    ]
+    scores = [
+        language.log_probability(sentence, c) / penalty(len(c), alpha)
+        for c in candidates
+    ]
+    best = int(np.argmax(scores))
+    return candidates[best], scores[best]
+
+
+def padded(tokens, length):
+    return [*tokens, *[0] * (length - len(tokens))]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_beams_for_all_hypotheses_find_the_best_of_all_sentences(seed, alpha):
+    language = Language(np.random.default_rng(seed), sentences=5)
+    decoded = tf.function(language.beams)(beams=24, alpha=alpha)
+    for sentence in range(5):
+        tokens, score = exhaustive(language, sentence, alpha)
+        assert decoded.ids[sentence].numpy().tolist() == padded(tokens, 4)
+        assert float(decoded.scores[sentence]) == pytest.approx(score, rel=1e-5)
+
+
+def test_the_best_sentences_differ_by_alpha_and_have_all_lengths():
+    found = {0.0: [], 3.0: []}
+    for alpha, seed in itertools.product(found, range(3)):
+        language = Language(np.random.default_rng(seed), sentences=5)
+        found[alpha] += [exhaustive(language, s, alpha)[0] for s in range(5)]
+    assert found[0.0] != found[3.0]
+    assert {len(tokens) for tokens in found[0.0] + found[3.0]} == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_a_score_is_that_of_the_sentence_it_comes_with(rng, beams, alpha):
+    language = Language(rng, sentences=8, vocabulary=5, max_length=5)
+    decoded = language.beams(beams, alpha)
+    for sentence, (ids, score) in enumerate(zip(*decoded, strict=True)):
+        tokens = [t for t in ids.numpy().tolist() if t]
+        expected = language.log_probability(sentence, tokens)
+        expected /= penalty(len(tokens), alpha)
+        assert float(score) == pytest.approx(expected, rel=1e-5)
+
+
+def best_by_hand(language, sentence, beams, alpha):
+    """Beam search without an early stop, with lists of tuples."""
+    live, ended = [()], []
+    for step in range(language.max_length):
+        tokens = range(1, language.vocabulary)
+        grown = [(*prefix, token) for prefix in live for token in tokens]
+        grown.sort(key=lambda h: -language.log_probability(sentence, h))
+        ended += [h for h in grown[:beams] if h[-1] == END_ID]
+        live = [h for h in grown if h[-1] != END_ID][:beams]
+        assert len(live[0]) == step + 1
+    return max(
+        ended or live[:1],
+        key=lambda h: language.log_probability(sentence, h) / penalty(len(h), alpha),
+    )
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 4])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_stopping_early_does_not_change_what_is_found(rng, beams, alpha):
+    language = Language(rng, sentences=12, vocabulary=5, max_length=5)
+    decoded = tf.function(language.beams)(beams, alpha)
+    for sentence in range(12):
+        expected = best_by_hand(language, sentence, beams, alpha)
+        assert decoded.ids[sentence].numpy().tolist() == padded(expected, 5)
+
+
+def test_one_beam_without_penalty_is_greedy_search(rng):
+    language = Language(rng, sentences=20, vocabulary=5, max_length=5)
+    beams, best = language.beams(1, alpha=0.0), language.greedy()
+    np.testing.assert_array_equal(beams.ids, best.ids)
+    np.testing.assert_allclose(beams.scores, best.scores, rtol=1e-5)
+
+
+def test_greedy_search_takes_the_most_likely_token_at_each_step(rng):
+    language = Language(rng, sentences=20, vocabulary=5, max_length=5)
+    decoded = tf.function(language.greedy)()
+    ends = 0
+    for sentence in range(20):
+        tokens = []
+        while len(tokens) < 5 and END_ID not in tokens:
+            options = [[*tokens, token] for token in range(1, 5)]
+            tokens = max(options, key=lambda t: language.log_probability(sentence, t))
+        ends += END_ID in tokens
+        assert decoded.ids[sentence].numpy().tolist() == padded(tokens, 5)
+        score = language.log_probability(sentence, tokens)
+        assert float(decoded.scores[sentence]) == pytest.approx(score, rel=1e-5)
+    assert 0 < ends < 20
+
+
+def test_more_beams_find_sentences_that_score_no_less_on_average(rng):
+    language = Language(rng, sentences=30, vocabulary=5, max_length=5)
+    means = [float(tf.reduce_mean(language.beams(b, 0.0).scores)) for b in (1, 4, 200)]
+    assert means == sorted(means)
+
+
+def test_the_length_penalty_is_that_of_wu_et_al():
+    lengths = np.array([1, 4, 60])
+    expected = ((5 + lengths) / 6) ** 0.6
+    np.testing.assert_allclose(length_penalty(lengths, 0.6), expected, rtol=1e-6)
+    np.testing.assert_array_equal(length_penalty(lengths, 0.0), 1.0)
+
+
+def test_a_longer_sentence_wins_only_under_a_penalty():
+    # Ending at once: log 0.5 = -0.69. Ending after one more token, as likely as can
+    # be: log 0.5 + log 0.999 = -0.694, divided by more.
+    probabilities = [[0.0, 0.5, 0.5], [0.0, 0.999, 0.001]]
+
+    def step_logits(ids, step, cache):
+        logits = tf.math.log(tf.constant(probabilities))
+        return tf.repeat(logits[tf.minimum(step, 1)][None], len(ids), axis=0), cache
+
+    found = {
+        alpha: search_beams(step_logits, (), 1, 3, beams=2, alpha=alpha)
+        for alpha in (0.0, 1.0)
+    }
+    assert found[0.0].ids.numpy().tolist() == [[1, 0, 0]]
+    assert found[1.0].ids.numpy().tolist() == [[2, 1, 0]]
+    expected = (np.log(0.5) + np.log(0.999)) / (7 / 6)
+    assert float(found[1.0].scores[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_sentence_that_never_ends_is_returned_at_its_full_length(beams):
+    language = Fixed([[0.1, 0.0, 0.2, 0.3, 0.4]], max_length=6)
+    expected = 6 * np.log(0.4)
+    for decoded in (language.beams(beams, alpha=0.6), language.greedy()):
+        assert decoded.ids.numpy().tolist() == [[4] * 6]
+    score = language.beams(beams, alpha=0.6).scores
+    assert float(score[0]) == pytest.approx(expected / penalty(6, 0.6), rel=1e-5)
+    assert float(language.greedy().scores[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sentence_that_ends_beats_one_that_is_cut_off():
+    # Not ending is by far more likely at each step, and yet cut off in the end.
+    language = Fixed([[0.0, 0.2, 0.8]], max_length=4)
+    assert language.beams(2, alpha=0.6).ids[0].numpy().tolist() == [1, 0, 0, 0]
+    assert language.beams(1, alpha=0.6).ids[0].numpy().tolist() == [2, 2, 2, 2]
+
+
+def test_padding_is_never_emitted():
+    language = Fixed([[0.9, 0.02, 0.05, 0.03]], max_length=5)
+    assert language.greedy().ids[0].numpy().tolist() == [2] * 5
+    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [2] * 5
+    # The end is the third best of the rest.
+    assert language.beams(3, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_the_search_stops_once_every_sentence_is_done(in_graph):
+    ends_first = [0.0, 0.9, 0.06, 0.04]
+    never_ends = [0.1, 0.0, 0.5, 0.4]
+    expected = {"both": (1, 1), "one": (10, 10)}
+    for name, probabilities in (
+        ("both", [ends_first] * 2),
+        ("one", [ends_first, never_ends]),
+    ):
+        steps = []
+        for search in ("greedy", "beams"):
+            language = Fixed(probabilities, max_length=10)
+            arguments = {} if search == "greedy" else {"beams": 2, "alpha": 0.6}
+            run = functools.partial(getattr(language, search), **arguments)
+            (tf.function(run) if in_graph else run)()
+            steps.append(int(language.steps))
+        assert tuple(steps) == expected[name]
+
+
+def test_the_search_goes_on_while_a_live_hypothesis_can_still_win():
+    # log 0.5 of the end at once against log 0.5 of what lives on, which a penalty
+    # of up to (15 / 6) ** alpha can make the better.
+    language = Fixed([[0.0, 0.5, 0.5]], max_length=10)
+    language.beams(1, alpha=0.0)
+    assert int(language.steps) == 1
+    language.steps.assign(0)
+    language.beams(1, alpha=1.0)
+    # After n more tokens: (n + 1) log 0.5 / (15 / 6), at most log 0.5 from n = 2 on.
+    assert int(language.steps) == 3
+
+
+def test_sentences_of_a_batch_do_not_influence_each_other(rng):
+    language = Language(rng, sentences=6, vocabulary=5, max_length=5)
+    for search in (language.greedy, lambda: language.beams(3, 0.6)):
+        kept = language.logits
+        together = search()
+        for sentence in range(6):
+            language.logits = kept[sentence : sentence + 1]
+            alone = search()
+            np.testing.assert_array_equal(alone.ids[0], together.ids[sentence])
+            np.testing.assert_allclose(alone.scores[0], together.scores[sentence])
+        language.logits = kept
+
+
+@pytest.fixture
+def model():
+    """A Transformer with matrices of which some sentences end, at several lengths."""
+    rng = np.random.default_rng(0)
+    model = Transformer(VOCABULARY, 2, 8, 16, 2)
+    model.build()
+    for weight in model.weights:
+        if weight.shape.rank > 1:
+            weight.assign(rng.normal(size=weight.shape).astype("float32"))
+    return model
+
+
+@pytest.fixture
+def source(rng):
+    lengths = rng.integers(1, 7, size=10)
+    ids = rng.integers(2, VOCABULARY, size=(10, 8))
+    places = np.arange(8)
+    ids = np.where(places < lengths[:, None], ids, END_ID)
+    return np.where(places <= lengths[:, None], ids, 0).astype("int32")
+
+
+def called(model, source, targets):
+    """The logits (batch, T, vocabulary) of targets, by the model's `call`."""
+    arrays = []
+    for ids, segments in ((source, source != 0), (targets, np.ones_like(targets))):
+        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        arrays += [ids, segments, positions]
+    arrays = [tf.constant(np.asarray(a), tf.int32) for a in arrays]
+    return model(dict(zip(INPUT_NAMES, arrays, strict=True)))
+
+
+class Recomputed:
+    """What a search needs, by a `call` on the whole prefix at every step."""
+
+    def __init__(self, model, source, beams):
+        self.model, self.source = model, np.repeat(source, beams, axis=0)
+        self.cache = tf.zeros((len(self.source), MAX_LENGTH + 1), tf.int32)
+
+    def step_logits(self, ids, step, prefix):
+        here = tf.range(MAX_LENGTH + 1) == step
+        prefix = tf.where(here, ids[:, None], prefix)
+        targets = prefix[:, 1 : int(step) + 2]
+        return called(self.model, self.source, targets)[:, -1], prefix
+
+
+def test_cached_greedy_search_finds_what_recomputing_each_prefix_finds(model, source):
+    found = tf.function(greedy)(model, source, MAX_LENGTH)
+    slow = Recomputed(model, source, beams=1)
+    expected = search_greedily(slow.step_logits, slow.cache, len(source), MAX_LENGTH)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("beams", "alpha"), [(1, 0.6), (4, 0.6), (5, 0.0)])
+def test_cached_beam_search_finds_what_recomputing_each_prefix_finds(
+    model, source, beams, alpha
+):
+    found = tf.function(beam_search)(model, source, MAX_LENGTH, beams, alpha)
+    slow = Recomputed(model, source, beams)
+    expected = search_beams(
+        slow.step_logits, slow.cache, len(source), MAX_LENGTH, beams, alpha
+    )
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+
+
+@in_each_search
+def test_translations_end_with_the_end_symbol_and_are_padded(model, source, search):
+    decoded = search(model, source, MAX_LENGTH)
+    assert decoded.ids.dtype == tf.int32
+    assert decoded.ids.shape == (10, MAX_LENGTH)
+    lengths = set()
+    for ids in decoded.ids.numpy().tolist():
+        length = ids.index(END_ID) + 1 if END_ID in ids else MAX_LENGTH
+        assert 0 not in ids[:length]
+        assert not any(ids[length:])
+        lengths.add(length)
+    # The test would be worth little if all were of one length.
+    assert len(lengths) > 2
+
+
+@in_each_search
+def test_a_translation_depends_on_its_source_alone(model, source, search):
+    together = search(model, source, MAX_LENGTH)
+    assert len(np.unique(together.ids, axis=0)) > 2
+    for row in range(len(source)):
+        sentence = source[row : row + 1, : np.count_nonzero(source[row])]
+        alone = search(model, sentence, MAX_LENGTH)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4)
+
+
+@in_each_search
+def test_one_graph_serves_all_batches_and_lengths_of_sources(model, source, search):
+    translate = tf.function(
+        lambda ids: search(model, ids, MAX_LENGTH),
+        input_signature=[tf.TensorSpec((None, None), tf.int32)],
+    )
+    for part in (source, source[:3, :5]):
+        expected = search(model, part, MAX_LENGTH)
+        np.testing.assert_array_equal(translate(part).ids, expected.ids)
+    operations = translate.get_concrete_function().graph.get_operations()
+    assert "While" in {operation.type for operation in operations}
+
+
+@in_each_search
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_decodes_under_mixed_precision(source, search, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    model = Transformer(VOCABULARY, 1, 8, 16, 2)
+    model.build()
+    decoded = tf.function(search)(model, source, MAX_LENGTH)
+    assert decoded.scores.dtype == tf.float32
+    assert np.isfinite(decoded.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_length": 0}, "max_length must be at least 1. Received: 0"),
+        ({"beams": 0}, "beams must be at least 1. Received: 0"),
+        ({"alpha": -0.5}, "alpha must not be negative. Received: -0.5"),
+    ],
+)
+def test_a_bad_argument_is_an_error_which_names_it(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        search_beams(**{
+            "step_logits": None, "cache": (), "sentences": 1, "max_length": 3,
+            **arguments,
+        })  # fmt: skip

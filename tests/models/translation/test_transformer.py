@@ -1,0 +1,499 @@
+"""The Transformer, against a NumPy reference and the description in the paper."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.translation.decoding import beam_search
+from state_of_sparsity.models.translation.special_ids import END_ID
+from state_of_sparsity.models.translation.transformer import (
+    INPUT_NAMES,
+    Transformer,
+    shifted_right,
+    sinusoids,
+)
+
+VOCABULARY, WIDTH, HEADS = 20, 8, 2
+TECHNIQUES = [
+    sos.MagnitudePruning(0.5, begin_step=1, end_step=2, frequency=1),
+    sos.VariationalDropout(1e-3),
+    sos.L0Regularization(1e-3),
+]
+by_technique = pytest.mark.parametrize(
+    "technique", TECHNIQUES, ids=lambda t: type(t).__name__
+)
+in_each_precision = pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16"]
+)
+
+
+def tiny(rng=None, layers=2, **kwargs):
+    """A small built model; with `rng`, no bias is zero and no gamma one."""
+    model = Transformer(VOCABULARY, layers, WIDTH, 16, HEADS, **kwargs)
+    model.build()
+    if rng is not None:
+        for weight in model.weights:
+            noise = rng.normal(size=weight.shape, scale=0.3)
+            weight.assign_add(noise.astype("float32"))
+    return model
+
+
+def rows(*sentences, length):
+    """Ids, segments and positions of sentences packed into one row."""
+    ids, segments, positions = np.zeros((3, 1, length), "int32")
+    begin = 0
+    for number, sentence in enumerate(sentences, start=1):
+        place = slice(begin, begin + len(sentence))
+        ids[0, place], segments[0, place] = sentence, number
+        positions[0, place] = np.arange(len(sentence))
+        begin += len(sentence)
+    return ids, segments, positions
+
+
+def packed(pairs, source_length, target_length):
+    """The inputs of a model for pairs of sentences packed into one row."""
+    sources, targets = zip(*pairs, strict=True)
+    arrays = rows(*sources, length=source_length) + rows(*targets, length=target_length)
+    return dict(zip(INPUT_NAMES, arrays, strict=True))
+
+
+def stacked(batches):
+    return {name: np.concatenate([b[name] for b in batches]) for name in INPUT_NAMES}
+
+
+@pytest.fixture
+def pairs(rng):
+    """Source and target sentences of several lengths."""
+    lengths = [(3, 4), (2, 2), (4, 3), (1, 5)]
+    return [
+        tuple([*rng.integers(2, VOCABULARY, n), END_ID] for n in pair)
+        for pair in lengths
+    ]
+
+
+def two_rows(pairs):
+    """A batch with two of four pairs in each row, and padding on both sides."""
+    return stacked([packed(half, 9, 12) for half in (pairs[:2], pairs[2:])])
+
+
+@pytest.fixture
+def batch(pairs):
+    return two_rows(pairs)
+
+
+class Reference:
+    """The forward pass in float64, one sentence, head and position at a time."""
+
+    def __init__(self, model):
+        self.values = {
+            weight.name.split("/", 1)[1].split(":")[0]: weight.numpy().astype("float64")
+            for weight in model.weights
+        }
+        self.layers = len(model.encoder)
+
+    def logits(self, source, target):
+        memory = self.embed(source)
+        for i in range(1, self.layers + 1):
+            name = f"encoder_{i}"
+            normed = self.norm(memory, f"{name}/attention_norm")
+            memory = memory + self.attention(normed, normed, f"{name}/attention")
+            memory = memory + self.feed_forward(memory, name)
+        memory = self.norm(memory, "encoder_norm")
+
+        x = self.embed([0, *target[:-1]])
+        for i in range(1, self.layers + 1):
+            name = f"decoder_{i}"
+            normed = self.norm(x, f"{name}/self_attention_norm")
+            x = x + self.attention(normed, normed, f"{name}/self_attention", True)
+            normed = self.norm(x, f"{name}/cross_attention_norm")
+            x = x + self.attention(normed, memory, f"{name}/cross_attention")
+            x = x + self.feed_forward(x, name)
+        x = self.norm(x, "decoder_norm")
+        return x @ self.values["embedding/embeddings"].T
+
+    def embed(self, ids):
+        vectors = self.values["embedding/embeddings"][ids] * np.sqrt(WIDTH)
+        timescales = np.geomspace(1, 10_000, WIDTH // 2)
+        for position in range(len(ids)):
+            angles = position / timescales
+            vectors[position] += np.concatenate([np.sin(angles), np.cos(angles)])
+        return vectors
+
+    def norm(self, x, name):
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        normed = (x - mean) / np.sqrt(variance + 1e-6)
+        return normed * self.values[f"{name}/gamma"] + self.values[f"{name}/beta"]
+
+    def attention(self, x, memory, name, causal=False):
+        maps = ("query", "key", "value", "projection")
+        query, key, value, projection = (
+            self.values[f"{name}/{m}/kernel"] for m in maps
+        )
+        heads = []
+        for columns in np.split(np.arange(WIDTH), HEADS):
+            q, k, v = x @ query[:, columns], memory @ key[:, columns], memory @ value
+            outputs = []
+            for place in range(len(x)):
+                seen = place + 1 if causal else len(memory)
+                exponentials = np.exp(k[:seen] @ q[place] / np.sqrt(WIDTH / HEADS))
+                weights = exponentials / exponentials.sum()
+                outputs.append(weights @ v[:seen, columns])
+            heads.append(outputs)
+        return np.concatenate(heads, axis=-1) @ projection
+
+    def feed_forward(self, x, name):
+        values, normed = self.values, self.norm(x, f"{name}/feed_forward_norm")
+        name = f"{name}/feed_forward"
+        hidden = normed @ values[f"{name}/hidden/kernel"]
+        hidden = np.maximum(hidden + values[f"{name}/hidden/bias"], 0)
+        outputs = hidden @ values[f"{name}/projection/kernel"]
+        return outputs + values[f"{name}/projection/bias"]
+
+
+def test_logits_are_those_of_a_reference_in_float64(rng, pairs, batch):
+    model = tiny(rng)
+    logits = model(batch).numpy()
+    assert logits.dtype == "float32"
+    assert logits.shape == (2, 12, VOCABULARY)
+    reference = Reference(model)
+    for row, half in enumerate((pairs[:2], pairs[2:])):
+        expected = np.concatenate([reference.logits(*pair) for pair in half])
+        actual = logits[row, : len(expected)]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_packed_sentences_give_the_logits_of_each_alone(rng, pairs):
+    model = tiny(rng)
+    logits = model(packed(pairs, 20, 25)).numpy()[0]
+    begin = 0
+    for source, target in pairs:
+        alone = packed([(source, target)], len(source), len(target))
+        end = begin + len(target)
+        np.testing.assert_allclose(logits[begin:end], model(alone)[0], atol=1e-5)
+        begin = end
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_padding_influences_nothing(rng, batch, side):
+    model = tiny(rng)
+    padding = batch[f"{side}_segments"] == 0
+    assert padding.any(axis=1).all()
+    changed = dict(batch)
+    for name, high in ((side, VOCABULARY), (f"{side}_positions", 50)):
+        other = rng.integers(2, high, padding.shape)
+        changed[name] = np.where(padding, other, batch[name]).astype("int32")
+    real = batch["target_segments"] != 0
+    np.testing.assert_array_equal(model(changed)[real], model(batch)[real])
+
+
+def test_a_longer_row_of_padding_changes_nothing(rng, pairs):
+    model = tiny(rng)
+    length = sum(len(target) for _, target in pairs)
+    short, long = (model(packed(pairs, 20 + n, 25 + n))[:, :length] for n in (0, 7))
+    np.testing.assert_allclose(short, long, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_token_influences_only_the_logits_after_it_in_its_sentence(
+    rng, pairs, batch, place
+):
+    model = tiny(rng)
+    changed = {name: array.copy() for name, array in batch.items()}
+    changed["target"][0, place] = (batch["target"][0, place] + 1) % VOCABULARY
+    differs = (model(changed).numpy() != model(batch).numpy()).any(axis=-1)
+    expected = np.zeros_like(differs)
+    first_sentence = len(pairs[0][1])
+    expected[0, place + 1 : first_sentence] = True
+    real = batch["target_segments"] != 0
+    np.testing.assert_array_equal(differs[real], expected[real])
+
+
+def test_a_source_token_influences_its_own_sentence_alone(rng, pairs, batch):
+    model = tiny(rng)
+    changed = {name: array.copy() for name, array in batch.items()}
+    changed["source"][0, 1] = (batch["source"][0, 1] + 1) % VOCABULARY
+    differs = (model(changed).numpy() != model(batch).numpy()).any(axis=-1)
+    real = batch["target_segments"] != 0
+    expected = (batch["target_segments"] == 1) & (np.arange(2) == 0)[:, None]
+    np.testing.assert_array_equal(differs[real], expected[real])
+
+
+def test_the_target_is_shifted_right_within_each_segment():
+    target = tf.constant([[5, 6, 1, 7, 1, 9, 9]])
+    segments = tf.constant([[1, 1, 1, 2, 2, 0, 0]])
+    shifted = shifted_right(target, segments).numpy()
+    assert shifted[0, :5].tolist() == [0, 5, 6, 0, 7]
+
+
+def test_positions_are_sines_then_cosines_of_timescales_from_1_to_10000():
+    positions = np.array([[0, 1, 5], [63, 64, 1000]])
+    angles = positions[..., None] / np.geomspace(1, 10_000, 16)
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    np.testing.assert_allclose(sinusoids(positions, 32), expected, atol=2e-4)
+    near = positions < 100
+    np.testing.assert_allclose(
+        sinusoids(positions, 32).numpy()[near], expected[near], atol=1e-5
+    )
+
+
+def test_the_base_model_has_the_parameters_of_the_closed_form():
+    model = Transformer(33_288)
+    model.build()
+    feed_forward = 512 * 2048 + 2048 + 2048 * 512 + 512
+    encoder = 6 * (4 * 512**2 + feed_forward + 2 * 2 * 512)
+    decoder = 6 * (8 * 512**2 + feed_forward + 3 * 2 * 512)
+    expected = 33_288 * 512 + encoder + decoder + 2 * 2 * 512
+    assert expected == 61_147_136
+    assert model.count_params() == expected
+
+
+def test_attention_has_no_biases_and_feed_forward_blocks_have_them():
+    names = [w.name for w in tiny(layers=1).weights]
+    biased = {name.split("/")[-2] for name in names if "bias" in name}
+    assert biased == {"hidden", "projection"}
+    assert not any("bias" in n for n in names if "attention/" in n)
+
+
+def test_the_embedding_starts_from_a_normal_distribution():
+    model = Transformer(2000, layers=1, width=16, feed_forward=8, heads=1)
+    model.build()
+    values = model.embedding.embeddings.numpy()
+    assert abs(values.std() * 4 - 1) < 5 / np.sqrt(2 * values.size)
+    kernel = model.encoder[0].feed_forward.hidden.kernel.numpy()
+    assert np.abs(kernel).max() <= np.sqrt(6 / (16 + 8))
+
+
+@in_each_precision
+def test_logits_and_gradients_are_finite_under_mixed_precision(policy, batch):
+    keras.mixed_precision.set_global_policy(policy)
+    model = tiny()
+    with tf.GradientTape() as tape:
+        logits = model(batch, training=True)
+        loss = tf.reduce_mean(tf.square(logits))
+    assert logits.dtype == "float32"
+    assert model.encoder[0].attention.query.compute_dtype == policy.split("_")[1]
+    for tensor in [logits, *tape.gradient(loss, model.trainable_variables)]:
+        assert np.isfinite(tf.convert_to_tensor(tensor).numpy()).all()
+
+
+@in_each_precision
+def test_mixed_precision_computes_the_same_but_for_rounding(policy, batch):
+    exact = tiny()
+    keras.mixed_precision.set_global_policy(policy)
+    rounded = tiny()
+    rounded.set_weights(exact.get_weights())
+    real = batch["target_segments"] != 0
+    expected = exact(batch).numpy()[real]
+    error = np.abs(rounded(batch).numpy()[real] - expected).max()
+    # The spacing of numbers between 1 and 2 is 2**-10 and 2**-7.
+    spacing = {"mixed_float16": 2**-10, "mixed_bfloat16": 2**-7}[policy]
+    assert error < 10 * spacing * np.abs(expected).max()
+
+
+def test_every_variable_gets_a_gradient(rng, batch):
+    model = tiny(rng, dropout=0.0)
+    real = tf.cast(batch["target_segments"] != 0, tf.float32)
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(
+            batch["target"], model(batch, training=True), from_logits=True
+        )
+        loss = tf.reduce_sum(losses * real)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.name
+
+
+def test_dropout_is_for_training_alone(batch):
+    model = tiny(dropout=0.5)
+    expected = model(batch, training=False).numpy()
+    np.testing.assert_array_equal(model(batch), expected)
+    assert not np.allclose(model(batch, training=True), expected, atol=0.1)
+
+
+def test_dropout_has_one_rate_everywhere():
+    model = tiny(dropout=0.25)
+    found = [
+        (x.name, x.rate)
+        for x in model._flatten_layers()
+        if isinstance(x, keras.layers.Dropout)
+    ]
+    # Of the sums at the input; per block of residuals, attentions and ReLUs.
+    assert len(found) == 1 + 2 * 3 + 2 * 4
+    assert set(found) == {("dropout", 0.25)}
+
+
+def test_without_dropout_training_and_inference_are_the_same(batch):
+    model = tiny(dropout=0.0)
+    np.testing.assert_array_equal(model(batch, training=True), model(batch))
+
+
+def test_works_in_a_tf_function_for_batches_and_lengths_not_known(rng, batch):
+    model = tiny(rng)
+    spec = {name: tf.TensorSpec((None, None), tf.int32) for name in INPUT_NAMES}
+    compiled = tf.function(model, input_signature=[spec])
+    np.testing.assert_allclose(compiled(batch), model(batch), atol=1e-5)
+    part = {name: array[:1, :5] for name, array in batch.items()}
+    np.testing.assert_allclose(compiled(part), model(part), atol=1e-5)
+
+
+def test_a_first_call_makes_the_weights_as_build_does(batch):
+    called = Transformer(VOCABULARY, 2, WIDTH, 16, HEADS)
+    called(batch)
+    names = [w.name.split("/", 1)[1] for w in called.weights]
+    assert names == [w.name.split("/", 1)[1] for w in tiny().weights]
+
+
+def test_a_saved_model_loads_with_its_outputs(rng, batch, tmp_path):
+    model = tiny(rng)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(batch), model(batch))
+    assert loaded.get_config() == model.get_config()
+
+
+def test_an_exported_model_takes_its_inputs_by_name_in_any_length(batch, tmp_path):
+    # The names are those of the inputs, however many models were made before.
+    tiny(layers=1)
+    sparse = sos.sparsify(tiny(layers=1), TECHNIQUES[0])
+    sos.export_saved_model(sparse, tmp_path)
+    serve = tf.saved_model.load(tmp_path).signatures["serving_default"]
+    for part in (batch, {name: array[:1, :5] for name, array in batch.items()}):
+        inputs = {name: tf.constant(array) for name, array in part.items()}
+        (logits,) = serve(**inputs).values()
+        np.testing.assert_allclose(logits, sos.strip(sparse)(part), atol=1e-5)
+
+
+def trained(model, batch, epochs=2, callbacks=()):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    return model.fit(
+        batch,
+        batch["target"],
+        sample_weight=(batch["target_segments"] != 0).astype("float32"),
+        batch_size=1,
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=0,
+    )
+
+
+def test_learns_a_batch_by_heart(batch):
+    losses = trained(tiny(dropout=0.0), batch, epochs=40).history["loss"]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@functools.cache
+def sparse_and_trained(technique):
+    """A sparse model after four steps, the same for all tests."""
+    sentences = [([3, 4, 5, 1], [6, 7, 1]), ([8, 1], [9, 10, 11, 1])]
+    batch = two_rows(sentences * 2)
+    sparse = sos.sparsify(tiny(layers=1), technique)
+    trained(sparse, batch, callbacks=sos.callbacks(sparse))
+    return sparse
+
+
+@by_technique
+def test_every_matrix_is_made_sparse_and_no_other_weight(technique):
+    model = tiny(layers=1)
+    sparse = sos.sparsify(model, technique)
+    report = sos.sparsity_report(sparse)
+    # Queries, keys, values and projections of three attentions, two feed-forward
+    # blocks and the embedding.
+    assert len(report.layers) == 3 * 4 + 2 * 2 + 1
+    assert {layer.technique for layer in report.layers} == {technique.technique_name()}
+    sizes = sum(layer.size for layer in report.layers)
+    assert sizes == sum(
+        w.shape.num_elements() for w in model.weights if w.shape.rank > 1
+    )
+
+
+@by_technique
+def test_a_sparse_model_trains_and_its_stripped_one_computes_the_same(technique, batch):
+    sparse = sparse_and_trained(technique)
+    stripped = sos.strip(sparse)
+    assert type(stripped) is Transformer
+    assert type(stripped.embedding).__name__ == "TiedEmbedding"
+    assert type(stripped.encoder[0].attention.query) is keras.layers.Dense
+    assert stripped.count_params() == tiny(layers=1).count_params()
+    np.testing.assert_allclose(stripped(batch), sparse(batch), atol=1e-5)
+    if isinstance(technique, sos.MagnitudePruning):
+        for layer in sos.sparsity_report(stripped).layers:
+            assert layer.zeros == round(0.5 * layer.size), layer.name
+
+
+@by_technique
+def test_a_layer_that_is_used_several_times_counts_a_step_once(technique):
+    sparse = sparse_and_trained(technique)
+    pruned = isinstance(technique, sos.MagnitudePruning)
+    counter = "pruning_step" if pruned else "training_step"
+    assert int(getattr(sparse.embedding, counter)) == 4
+
+
+@by_technique
+def test_sparse_and_stripped_models_decode_alike(technique):
+    sparse = sparse_and_trained(technique)
+    source = tf.constant([[3, 4, 5, 1], [8, 1, 0, 0]])
+    found = [
+        tf.function(beam_search)(model, source, max_length=6, beams=2)
+        for model in (sparse, sos.strip(sparse))
+    ]
+    np.testing.assert_array_equal(found[0].ids, found[1].ids)
+    np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=1e-4)
+
+
+def prefix_logits(model, source, target=(5, 6, 7)):
+    """Of each token of a target, by cached steps: (batch, T, vocabulary)."""
+    encoded = model.encode(source)
+    batch = tf.shape(source)[0]
+    cache, logits = model.start_cache(batch, len(target) + 2), []
+    for step, token in enumerate((0, *target[:-1])):
+        step_logits, cache = model.decode_step(
+            tf.fill([batch], token), step, encoded, cache
+        )
+        logits.append(step_logits)
+    return tf.stack(logits, axis=1)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_cached_steps_give_the_logits_of_a_call(rng, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    model = tiny()
+    sources, target = ([3, 4, 5, 1], [6, 1]), (5, 6, 7)
+    source = np.concatenate([rows(s, length=5)[0] for s in sources])
+    batch = stacked([packed([(s, target)], 5, 3) for s in sources])
+    logits = prefix_logits(model, source, target)
+    assert logits.dtype == "float32"
+    tolerance = 1e-5 if policy == "float32" else 0.1
+    np.testing.assert_allclose(logits, model(batch), atol=tolerance)
+
+
+def test_several_rows_of_a_sentence_share_its_source(rng):
+    model = tiny(rng)
+    sources = tf.constant([[3, 4, 5, 1], [6, 1, 0, 0]])
+    ids = tf.constant([3, 4, 5, 6, 7, 8])
+    shared, _ = model.decode_step(
+        ids, 0, model.encode(sources), model.start_cache(6, 4)
+    )
+    repeated, _ = model.decode_step(
+        ids, 0, model.encode(tf.repeat(sources, 3, axis=0)), model.start_cache(6, 4)
+    )
+    np.testing.assert_allclose(shared, repeated, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocabulary_size": 0}, "vocabulary_size must be at least 1. Received: 0"),
+        ({"layers": 0}, "layers must be at least 1. Received: 0"),
+        ({"heads": 3}, "multiple of heads. Received: width=512, heads=3"),
+        ({"width": 7, "heads": 1}, "width must be even .* Received: width=7"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\). Received: 1.0"),
+    ],
+)
+def test_a_bad_argument_is_an_error_which_names_it(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(**{"vocabulary_size": 10, **arguments})

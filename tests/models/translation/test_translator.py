@@ -1,0 +1,125 @@
+"""From strings to strings, and the same from a SavedModel."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.translation.decoding import beam_search
+from state_of_sparsity.models.translation.transformer import Transformer
+from state_of_sparsity.models.translation.translator import Translator
+from state_of_sparsity.models.translation.vocabulary import Vocabulary
+
+TEXT = [
+    "one two three four",
+    "eins zwei drei vier fünf",
+    "a quick brown fox jumps over the lazy dog",
+    "zwölf Boxkämpfer jagen Viktor quer über den Deich",
+]
+MAX_LENGTH = 12
+
+
+def make(**options):
+    vocabulary = Vocabulary.learn(TEXT, 300)
+    model = Transformer(vocabulary.size, 1, 8, 16, 2)
+    model.build()
+    return Translator(model, vocabulary, MAX_LENGTH, beams=2, **options)
+
+
+@pytest.fixture
+def translator():
+    return make()
+
+
+def test_translations_are_those_of_a_beam_search_over_the_tokens(translator):
+    strings = ["two dogs", "the quick brown fox"]
+    for string in strings:
+        ids = translator.vocabulary.encode([string]).to_tensor()
+        found = beam_search(translator.model, ids, MAX_LENGTH, beams=2)
+        expected = translator.vocabulary.decode(found.ids).numpy()
+        assert translator.translate([string]).numpy().tolist() == expected.tolist()
+
+
+def test_sentences_of_a_batch_do_not_change_each_other(translator):
+    strings = ["two", "the quick brown fox jumps", "zwölf"]
+    together = translator.translate(strings).numpy().tolist()
+    alone = [translator.translate([string]).numpy()[0] for string in strings]
+    assert together == alone
+
+
+def test_blank_sentences_stay_blank_and_none_are_lost(translator):
+    translations = translator.translate(["", "two", "  \t", "日本語", "two"]).numpy()
+    assert len(translations) == 5
+    assert translations[0] == translations[2] == b""
+    assert translations[1] == translations[4]
+    assert translator.translate(tf.zeros([0], tf.string)).shape == (0,)
+
+
+def test_what_is_longer_than_the_maximum_is_cut(translator):
+    long = "one two three four " * 10
+    assert int(translator.token_counts([long])[0]) > MAX_LENGTH
+    kept = translator.vocabulary.encode([long])[:, : MAX_LENGTH - 1].to_tensor()
+    source = tf.concat([kept, [[1]]], axis=1)
+    found = beam_search(translator.model, source, MAX_LENGTH, beams=2)
+    expected = translator.vocabulary.decode(found.ids).numpy()
+    assert translator.translate([long]).numpy().tolist() == expected.tolist()
+
+
+def test_a_vocabulary_of_another_size_is_refused():
+    model = Transformer(50, 1, 8, 16, 2)
+    model.build()
+    with pytest.raises(ValueError, match=r"has 300 subwords, .* trained with 50"):
+        Translator(model, Vocabulary.learn(TEXT, 300), MAX_LENGTH)
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [None, sos.VariationalDropout(1.0, log_alpha_threshold=-8.0)],
+    ids=["dense", "variational_dropout"],
+)
+def test_the_export_translates_without_this_project(technique, translator, tmp_path):
+    model = translator.model
+    if technique is not None:
+        model = sos.strip(sos.sparsify(model, technique))
+    exported = Translator(model, translator.vocabulary, MAX_LENGTH, beams=2)
+    exported.export(tmp_path / "export")
+    strings = ["two dogs", "", "der Fuchs", "日本語"]
+    code = (
+        "import sys, tensorflow as tf, tensorflow_text\n"
+        "loaded = tf.saved_model.load(sys.argv[1])\n"
+        "out = loaded.serve(tf.constant(sys.argv[2:])).numpy()\n"
+        "served = loaded.signatures['serving_default'](tf.constant(sys.argv[2:]))\n"
+        "assert (list(served.values())[0].numpy() == out).all()\n"
+        "assert not any(m.startswith('state_of_sparsity') for m in sys.modules)\n"
+        "sys.stdout.buffer.write(b'\\0'.join(out))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "export", *strings],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+    ).stdout
+    assert output.split(b"\0") == exported.translate(strings).numpy().tolist()
+
+
+def test_the_export_of_a_sparse_model_holds_its_zeros(translator, tmp_path):
+    sparse = sos.sparsify(
+        translator.model, sos.VariationalDropout(1.0, log_alpha_threshold=-8.0)
+    )
+    stripped = sos.strip(sparse)
+    path = tmp_path / "export"
+    Translator(stripped, translator.vocabulary, MAX_LENGTH).export(path)
+    with pytest.raises(FileExistsError, match="holds a SavedModel already"):
+        Translator(stripped, translator.vocabulary, MAX_LENGTH).export(path)
+    zeros = sum(layer.zeros for layer in sos.sparsity_report(sparse).layers)
+    variables = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    stored = {
+        name: variables.get_tensor(name)
+        for name in variables.get_variable_to_shape_map()
+    }
+    kernels = [v for v in stored.values() if getattr(v, "ndim", 0) == 2]
+    assert zeros > 0
+    assert sum(int(np.sum(kernel == 0)) for kernel in kernels) == zeros

@@ -1,0 +1,232 @@
+"""Every Keras and backend trains to the results of a reference in NumPy's float64.
+
+So all of them train to the same. The reference masks at the start of a step, as both
+engines do: tf_keras sets masked weights to zero there, and Keras 3 multiplies with the
+mask, which with plain SGD is the same.
+"""
+
+import numpy as np
+import pytest
+
+from tests.flavour import (
+    IS_KERAS3,
+    begin_training,
+    compiled,
+    from_logits,
+    keras,
+    outputs_of,
+    sgd,
+    sos,
+    sparse_layers,
+    to_numpy,
+)
+from tests.shared import reference, zoo
+
+STEPS, BATCH, LEARNING_RATE = 20, 8, 0.5
+# Renewals at 2, 5, 8, 11, 14 and, where the ramp ends, 15.
+SCHEDULE = (0.75, 2, 15, 3)
+STAY = sos.MagnitudePruning(*SCHEDULE)
+RETURN = sos.MagnitudePruning(*SCHEDULE, masked_weights="return")
+RANDOM = sos.RandomPruning(*SCHEDULE, seed=7)
+
+pytestmark = pytest.mark.feature("same masks and losses in both Kerases, all backends")
+
+
+@pytest.fixture
+def batches():
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(STEPS, BATCH, zoo.FEATURES)).astype("float32")
+    return list(zip(inputs, rng.integers(0, 3, (STEPS, BATCH)), strict=True))
+
+
+def start():
+    """The weights that all begin with."""
+    rng = np.random.default_rng(6)
+    shapes = [(zoo.FEATURES, 8), (8,), (8, 3), (3,)]
+    return [(0.5 * rng.normal(size=shape)).astype("float32") for shape in shapes]
+
+
+def sparse_perceptron(technique):
+    model = zoo.perceptron()
+    model.set_weights(start())
+    sparse = sos.sparsify(model, technique)
+    compiled(sparse, sgd(LEARNING_RATE), from_logits())
+    begin_training(sparse)
+    return sparse
+
+
+def loss_of_step(model, inputs, labels):
+    model.reset_metrics()
+    return float(model.train_on_batch(inputs, labels))
+
+
+@pytest.mark.parametrize(
+    ("technique", "renewed"),
+    [
+        pytest.param(STAY, reference.by_magnitude_staying, id="magnitude"),
+        pytest.param(
+            RETURN,
+            reference.by_magnitude_returning,
+            id="magnitude-return",
+            marks=pytest.mark.feature("masked weights may return"),
+        ),
+        pytest.param(RANDOM, reference.at_random(seed=7), id="random"),
+    ],
+)
+def test_losses_masks_and_outputs_are_those_of_the_reference(
+    technique, renewed, batches
+):
+    if technique is RETURN and not IS_KERAS3:
+        pytest.skip("tf_keras: a masked weight is zero, as TF-MOT has it, and stays")
+    sparse = sparse_perceptron(technique)
+    expected = reference.Perceptron(start(), renewed, SCHEDULE, LEARNING_RATE)
+    for step, (inputs, labels) in enumerate(batches, 1):
+        expected_loss = expected.train(inputs, labels)
+        loss = loss_of_step(sparse, inputs, labels)
+        assert loss == pytest.approx(expected_loss, abs=1e-4), step
+        masks = sos.weight_masks(sparse)
+        for name, mask in zip(("hidden", "logits"), expected.masks, strict=True):
+            np.testing.assert_array_equal(
+                masks[f"{name}/kernel"], mask != 0, f"step {step}"
+            )
+    inputs = np.concatenate([x for x, _ in batches])
+    logits = expected.logits(inputs.astype("float64"))
+    for model in (sparse, sos.strip(sparse)):
+        np.testing.assert_allclose(
+            outputs_of(model, inputs), logits, rtol=0, atol=1e-5 * np.abs(logits).max()
+        )
+
+
+def test_the_reference_tells_staying_from_returning(batches):
+    """Or else it would show nothing that both agree with one of them."""
+    masks = []
+    for renewed in (reference.by_magnitude_staying, reference.by_magnitude_returning):
+        model = reference.Perceptron(start(), renewed, SCHEDULE, LEARNING_RATE)
+        for inputs, labels in batches:
+            model.train(inputs, labels)
+        masks.append(model.masks[0])
+    assert np.any(masks[0] != masks[1])
+
+
+def test_weights_of_the_reference_do_come_back(batches):
+    model = reference.Perceptron(
+        start(), reference.by_magnitude_returning, SCHEDULE, LEARNING_RATE
+    )
+    came_back, before = 0, model.masks[0]
+    for inputs, labels in batches:
+        model.train(inputs, labels)
+        came_back += np.sum((before == 0) & (model.masks[0] == 1))
+        before = model.masks[0]
+    assert came_back
+
+
+@pytest.mark.feature("penalties equal in both Kerases, all backends")
+@pytest.mark.parametrize(
+    ("technique", "extra"),
+    [
+        (sos.VariationalDropout(0.03, ramp_begin=1, ramp_length=6), "log_sigma2"),
+        (sos.L0Regularization(0.03, "cubic", 1, 6), "log_alpha"),
+    ],
+    ids=["variational", "l0"],
+)
+def test_penalties_are_those_of_the_formulas_in_float64(technique, extra, batches, rng):
+    sparse = sparse_perceptron(technique)
+    for inputs, labels in batches[:4]:
+        loss_of_step(sparse, inputs, labels)
+    expected = 0.0
+    for layer in sparse_layers(sparse):
+        spread = rng.normal(-3, 5, size=tuple(layer.kernel.shape))
+        getattr(layer, extra).assign(spread)
+        theta, value = (
+            to_numpy(v).astype("float64") for v in (layer.kernel, getattr(layer, extra))
+        )
+        expected += (
+            reference.kl_divergence(theta, value)
+            if extra == "log_sigma2"
+            else reference.expected_l0(value)
+        )
+    # The last of four steps has number 3, from 0.
+    done = (3 - 1) / 6
+    weight = 0.03 * (done if extra == "log_sigma2" else 1 - (1 - done) ** 3)
+    losses = [to_numpy(loss).astype("float64") for loss in sparse.losses]
+    np.testing.assert_allclose(sum(losses), weight * expected, rtol=1e-5)
+
+
+@pytest.mark.feature("penalties equal in both Kerases, all backends")
+def test_the_loss_of_a_step_has_the_penalty_in_it(batches):
+    """Under next to no noise the data's loss does not depend on the penalty."""
+    inputs, labels = batches[0]
+    losses = []
+    for weight in (0.0, 0.01):
+        technique = sos.VariationalDropout(
+            weight, initial_log_sigma2=-30.0, clip_log_alpha=20.0
+        )
+        sparse = sparse_perceptron(technique)
+        # In the first step, the ramp has not begun.
+        loss_of_step(sparse, inputs, labels)
+        losses.append(loss_of_step(sparse, inputs, labels))
+    model = sparse_perceptron(technique)
+    loss_of_step(model, inputs, labels)
+    expected = 0.01 * sum(
+        reference.kl_divergence(
+            *(to_numpy(v).astype("float64") for v in (layer.kernel, layer.log_sigma2)),
+            clip=20.0,
+        )
+        for layer in sparse_layers(model)
+    )
+    assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.feature("noise: moments equal in both Kerases, all backends")
+@pytest.mark.parametrize("name", ["variational", "l0"])
+def test_noise_has_the_moments_of_the_formulas(name, rng):
+    """Mean and variance of a Dense layer's outputs over independent examples.
+
+    Of variational dropout, outputs of 4,000 equal examples are independent: the mean
+    is normal, and a bound of 6 standard errors has a false alarm rate of 2e-9 for each
+    of 3 outputs; the variance is that of a normal, with a standard error of
+    sqrt(2 / 4000), so 6 of them are 13.4 %. L0 gates are drawn once for a call: 4,000
+    copies of the same weight, in a layer of as many units, are as many draws.
+    """
+    draws = 4000
+    x = rng.normal(size=5).astype("float32")
+    if name == "variational":
+        units, examples = 3, draws
+        technique = sos.VariationalDropout(1.0)
+    else:
+        units, examples = draws, 1
+        technique = sos.L0Regularization(1.0)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(units, name="d")])
+    sparse = sos.sparsify(model, technique)
+    (layer,) = sparse_layers(sparse)
+    inputs = np.tile(x, (examples, 1))
+    if name == "variational":
+        theta = to_numpy(layer.kernel).astype("float64")
+        log_sigma2 = rng.normal(-2, 1, theta.shape)
+        layer.log_sigma2.assign(log_sigma2)
+        outputs = outputs_of(sparse, inputs, training=True).astype("float64")
+        mean = x.astype("float64") @ theta
+        clipped = np.clip(log_sigma2 - np.log(theta**2 + 1e-8), -8, 8)
+        variance = x.astype("float64") ** 2 @ np.exp(clipped + np.log(theta**2 + 1e-8))
+    else:
+        column, log_alpha = rng.normal(size=5), np.array([-2.0, -0.5, 0.0, 1.0, 3.0])
+        layer.kernel.assign(np.tile(column[:, None], (1, units)))
+        layer.log_alpha.assign(np.tile(log_alpha[:, None], (1, units)))
+        outputs = outputs_of(sparse, inputs, training=True).astype("float64").T
+        first, second = gate_moments(log_alpha)
+        weighted = x.astype("float64") * column
+        mean = np.array([weighted @ first])
+        variance = np.array([weighted**2 @ (second - first**2)])
+    error = np.sqrt(variance / draws)
+    assert np.all(np.abs(outputs.mean(axis=0) - mean) < 6 * error)
+    # A sum of five bounded gates has lighter tails than a normal.
+    assert np.all(np.abs(outputs.var(axis=0) / variance - 1) < 6 * np.sqrt(2 / draws))
+
+
+def gate_moments(log_alpha):
+    """Mean and mean square of the hard concrete gate, by the midpoint rule."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    noise = np.log(u) - np.log1p(-u)
+    s = 1 / (1 + np.exp(-(noise[:, None] + log_alpha) * 1.5))
+    gate = np.clip(1.2 * s - 0.1, 0, 1)
+    return gate.mean(axis=0), (gate**2).mean(axis=0)

@@ -1,0 +1,288 @@
+"""That README.md and the pages of docs/ are true: code runs, links and flags hold.
+
+The pieces of Python of a page run in order, in one process, in an empty folder. A page
+says in a comment at its top with which Keras:
+
+    <!-- flavour: keras -->        Keras 3, on the backend of KERAS_BACKEND, or on JAX
+    <!-- flavour: tf_keras -->
+
+and a comment in front of a piece says if it is for some of the backends only:
+
+    <!-- backends: tensorflow, torch -->
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import state_of_sparsity as sos
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Of a fenced piece: what it is in, its lines, and the comment in front of it.
+_FENCED = re.compile(
+    r"(?:<!-- backends: (?P<backends>.*?) -->\n)?"
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+_LONGEST_LINE = 88
+# What holds after a page has run.
+_CLAIMS = {
+    "README.md": """
+found = {layer.name: layer.sparsity for layer in sos.sparsity_report(stripped).layers}
+assert found == {"hidden/kernel": 0.9, "logits/kernel": 0.5}, found
+""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A fenced piece of a page.
+
+    Attributes:
+      language: "python", or "" for what is typed or printed.
+      text: its lines.
+      line: number of the first of them in the page.
+      backends: those that it is for; none for all.
+    """
+
+    language: str
+    text: str
+    line: int
+    backends: tuple[str, ...]
+
+
+def pieces(page):
+    text = page.read_text(encoding="utf-8")
+    for found in _FENCED.finditer(text):
+        backends = found["backends"]
+        yield Piece(
+            found["language"],
+            found["text"],
+            text.count("\n", 0, found.start("text")) + 1,
+            tuple(backends.split(", ")) if backends else (),
+        )
+
+
+def flavour(page):
+    found = re.match(r"<!-- flavour: (keras|tf_keras) -->", page.read_text("utf-8"))
+    return found and found[1]
+
+
+def with_python(page):
+    return any(piece.language == "python" for piece in pieces(page))
+
+
+def backend_of(page):
+    if flavour(page) == "tf_keras":
+        return "tensorflow"
+    return os.environ.get("KERAS_BACKEND", "jax")
+
+
+def script(page, backend):
+    """The Python of a page, each line where it is in the page."""
+    lines: list[str] = []
+    for piece in pieces(page):
+        if piece.language == "python" and backend in (piece.backends or (backend,)):
+            lines += [""] * (piece.line - 1 - len(lines))
+            lines += piece.text.splitlines()
+    return "\n".join(lines) + "\n" + _CLAIMS.get(page.name, "")
+
+
+# Importing a Keras backend alone takes seconds.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if with_python(page)], ids=lambda page: page.name
+)
+def test_python_of_the_page_runs(page, tmp_path):
+    assert flavour(page), f"{page.name} does not say with which Keras its code runs"
+    backend = backend_of(page)
+    file = tmp_path / "snippets.py"
+    file.write_text(script(page, backend), encoding="utf-8")
+    environment = os.environ | {
+        "KERAS_BACKEND": backend,
+        "MPLBACKEND": "Agg",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, file.name],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_short(page):
+    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+        # A row of a table is one line.
+        if not line.startswith("|"):
+            assert len(line) <= _LONGEST_LINE, f"{page.name}:{number}"
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if heading:
+            assert heading in headings(file), f"{page.name} links to {target}"
+
+
+def headings(page):
+    """What links call the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-")
+        for title in titles
+    }
+
+
+def test_code_files_that_pages_name_are_there():
+    named = re.compile(
+        r"`((?:benchmarks|bin|docs|examples|models|state_of_sparsity|tests)/[\w./]*)`"
+    )
+    for page in PAGES:
+        for path in named.findall(page.read_text("utf-8")):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_api_reference_has_every_public_name():
+    listed = set(re.findall(r"^::: (\S+)$", api_reference(), flags=re.MULTILINE))
+    for name in sos.__all__:
+        value = getattr(sos, name)
+        if hasattr(value, "__qualname__"):
+            assert f"{value.__module__}.{value.__qualname__}" in listed
+        else:
+            assert any(path.endswith(f".{name}") for path in listed), name
+
+
+@pytest.mark.parametrize("name", ["layers", "layers.tf_keras"])
+def test_api_reference_has_every_layer(name):
+    if name == "layers.tf_keras":
+        pytest.importorskip("tensorflow_model_optimization")
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("tf_keras layers need the TensorFlow backend of Keras")
+    module = f"state_of_sparsity.{name}"
+    _, _, text = api_reference().partition(f"::: {module}\n")
+    section = text.partition("\n## ")[0]
+    for layer in importlib.import_module(module).__all__:
+        assert re.search(rf"\b{layer}\b", section), f"{module}.{layer}"
+
+
+def api_reference():
+    return (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_pages_build_without_a_warning_and_fetch_nothing(tmp_path):
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        fetched = r'<(?:script|img)[^>]* src="https?:|<link[^>]*stylesheet[^>]*"https?:'
+        assert not re.search(fetched, text), page.name
+
+
+def commands():
+    """Commands of the pages: their program, and the flags that they name."""
+    found: dict[str, set[str]] = {}
+    for page in PAGES:
+        for piece in pieces(page):
+            if piece.language in ("", "sh"):
+                for line in piece.text.replace("\\\n", " ").splitlines():
+                    _note_command(line.partition(" #")[0], found)
+        prose = _FENCED.sub("", page.read_text("utf-8"))
+        for code in re.findall(r"`([^`]+)`", prose):
+            _note_command(" ".join(code.split()), found)
+    return found
+
+
+def _note_command(line, found):
+    match = re.match(
+        r"(?:\w+=\S+ )*(?:python (?P<file>benchmarks/\w+\.py)|(?P<binary>\w+))(?= |$)",
+        line,
+    )
+    if match is None:
+        return
+    program = match["file"] or match["binary"]
+    if match["file"] or _is_binary(ROOT / "bin" / f"{program}.py"):
+        found.setdefault(program, set()).update(re.findall(r" --(\w+)", line))
+
+
+def _is_binary(path):
+    return path.is_file() and "__main__" in path.read_text(encoding="utf-8")
+
+
+def test_pages_name_commands():
+    assert {"train_resnet50", "benchmarks/step_time.py"} <= commands().keys()
+
+
+# Each binary imports TensorFlow.
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "flags"), sorted(commands().items()))
+def test_commands_have_the_flags_that_pages_name(program, flags):
+    pytest.importorskip("tensorflow")
+    started = (
+        [program]
+        if program.endswith(".py")
+        else ["-m", f"state_of_sparsity.bin.{program}"]
+    )
+    done = subprocess.run(
+        [sys.executable, *started, "--helpfull"],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
+        capture_output=True,
+        text=True,
+    )
+    known = set(re.findall(r"--(?:\[no\])?(\w+)", done.stdout))
+    assert known, done.stderr[-3000:]
+    assert flags <= known, flags - known
+
+
+# A notebook trains several models.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name
+)
+def test_notebook_runs(notebook, tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("sklearn")
+    pytest.importorskip("jax")
+    # They run on the other backends, too: on PyTorch, step by step, for minutes.
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    content = nbformat.read(notebook, as_version=4)
+    nbformat.validate(content)
+    for cell in content.cells:
+        assert not cell.get("outputs"), "notebooks are committed without outputs"
+    client = nbclient.NotebookClient(
+        content,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    )
+    client.execute()

@@ -1,0 +1,71 @@
+"""Patterns of masks against independent computations in NumPy."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from state_of_sparsity import structures
+
+
+def mask_of(structure, scores, sparsity):
+    zeros = structure.zeros(sparsity, scores.shape)
+    return ops.convert_to_numpy(structure.mask(ops.convert_to_tensor(scores), zeros))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.95])
+def test_single_weights_go_in_the_order_of_their_scores(rng, sparsity):
+    scores = np.abs(rng.normal(size=(5, 6))).astype("float32")
+    mask = mask_of(structures.SingleWeights(), scores, sparsity)
+    zeros = min(round(sparsity * 30), 29)
+    kept = np.ones(30, bool)
+    kept[np.argsort(scores, axis=None)[:zeros]] = False
+    np.testing.assert_array_equal(mask, kept.reshape(5, 6))
+
+
+@pytest.mark.parametrize("pooling", ["AVG", "MAX"])
+@pytest.mark.parametrize("shape", [(8, 12), (7, 10), (1, 12), (8, 1)])
+def test_whole_blocks_go_in_order_of_their_pooled_scores(rng, pooling, shape):
+    block = (2, 4)
+    scores = np.abs(rng.normal(size=shape)).astype("float32")
+    pool = np.mean if pooling == "AVG" else np.max
+    rows, columns = (-(-side // b) for side, b in zip(shape, block, strict=True))
+    pooled = np.array(
+        [
+            [pool(scores[2 * i : 2 * i + 2, 4 * j : 4 * j + 4]) for j in range(columns)]
+            for i in range(rows)
+        ]
+    )
+    zeros = min(round(0.6 * pooled.size), pooled.size - 1)
+    kept = np.ones(pooled.size, bool)
+    kept[np.argsort(pooled, axis=None, kind="stable")[:zeros]] = False
+    expected = np.kron(kept.reshape(pooled.shape), np.ones(block, bool))
+    mask = mask_of(structures.Blocks(block, pooling), scores, 0.6)
+    np.testing.assert_array_equal(mask, expected[: shape[0], : shape[1]])
+
+
+@pytest.mark.parametrize(("m", "n"), [(2, 4), (1, 4), (3, 4), (1, 2)])
+@pytest.mark.parametrize("shape", [(16, 5), (3, 3, 8, 4)])
+def test_m_of_n_weights_along_the_input_channels_go(rng, shape, m, n):
+    scores = np.abs(rng.normal(size=shape)).astype("float32")
+    mask = mask_of(structures.ZerosOfN(m, n), scores, m / n)
+    groups = np.moveaxis(scores, -2, -1).reshape(-1, n)
+    kept = np.moveaxis(mask, -2, -1).reshape(-1, n)
+    assert (kept.sum(axis=1) == n - m).all()
+    lowest_kept = np.where(kept, groups, np.inf).min(axis=1)
+    highest_gone = np.where(kept, -np.inf, groups).max(axis=1)
+    assert (lowest_kept >= highest_gone).all()
+
+
+def test_of_a_group_that_the_edge_cuts_the_missing_weights_go_first():
+    scores = np.array([[4.0], [1.0], [2.0], [3.0], [5.0], [6.0], [7.0]], "float32")
+    mask = mask_of(structures.ZerosOfN(2, 4), scores, 0.5)
+    expected = [True, False, False, True, False, True, True]
+    np.testing.assert_array_equal(mask[:, 0], expected)
+
+
+def test_shapes_that_a_structure_does_not_fit_are_refused():
+    blocks, groups = structures.Blocks((2, 2), "AVG"), structures.ZerosOfN(2, 4)
+    assert blocks.refusal((3, 3, 4, 4)) == "blocks of (2, 2) need matrices"
+    assert "need kernels of Dense and Conv2D" in groups.refusal((3, 4, 4))
+    for structure in (blocks, groups, structures.SingleWeights()):
+        assert structure.refusal((8, 8)) is None

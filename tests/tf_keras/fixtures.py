@@ -1,0 +1,48 @@
+"""Fixtures of the tests with tf_keras. TensorFlow gets two CPU devices."""
+
+import logging
+
+import pytest
+
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+
+# Has to be said before TensorFlow makes its first tensor.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_tf_keras():
+    """Names count from one, random numbers and policies are the same, in each test."""
+    keras.backend.clear_session()
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(1)
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def mirrored():
+    """A strategy with two replicas."""
+    # Collective operations of several strategies in one process collide.
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+
+
+@pytest.fixture
+def logged():
+    """What TensorFlow logs, while nothing that was installed before filters it."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = tf.get_logger()
+    level, filters = logger.level, list(logger.filters)
+    logger.filters.clear()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    logger.filters[:] = filters

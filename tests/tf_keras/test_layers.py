@@ -1,0 +1,295 @@
+"""Layers of the reparameterization family: every kind, with both techniques."""
+
+import concurrent.futures
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.weights import weight_variable
+from state_of_sparsity.layers import tf_keras as layers
+from tests.tf_keras.layer_kinds import (
+    EVERY_KIND,
+    KINDS,
+    RECURRENT,
+    TECHNIQUES,
+    as_model,
+    assign,
+    make_inputs,
+    make_layer,
+    reference_deployed,
+    run,
+)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_in_inference_a_layer_is_its_namesake_with_the_deployed_weight(
+    technique, kind, activation, rng
+):
+    embeds = issubclass(EVERY_KIND[kind].cls, keras.layers.Embedding)
+    further = {} if embeds else {"activation": activation}
+    layer, plain = make_layer(kind, technique, rng, **further)
+    masks = []
+    for weight in layer.sparse_weights:
+        theta = weight_variable(layer, weight).numpy()
+        extra = getattr(layer, layer.extra_name(weight)).numpy()
+        expected, mask = reference_deployed(technique, theta, extra)
+        assign(plain, weight, expected)
+        masks.append(mask)
+    inputs = make_inputs(kind, rng)
+    np.testing.assert_allclose(
+        run(kind, layer, inputs), run(kind, plain, inputs), rtol=1e-6, atol=1e-6
+    )
+    deployed = sos.weight_masks(as_model(kind, layer))
+    for mask, actual in zip(masks, deployed.values(), strict=True):
+        np.testing.assert_array_equal(actual, mask)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_saved_and_stripped_layers_compute_the_same(technique, kind, rng, tmp_path):
+    layer, _ = make_layer(kind, technique, rng)
+    inputs = make_inputs(kind, rng)
+    expected = run(kind, layer, inputs)
+    model = as_model(kind, layer)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    (stripped,) = (each for each in sos.strip(loaded).layers if each.weights)
+    assert type(stripped) is EVERY_KIND[kind].cls
+    for each in (loaded.layers[-1], stripped):
+        np.testing.assert_allclose(
+            run(kind, each, inputs), expected, rtol=1e-6, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_sparsify_converts_every_kind(technique, kind, rng):
+    described = EVERY_KIND[kind]
+    model = as_model(kind, described.cls(**described.arguments))
+    sparse = sos.sparsify(model, technique)
+    assert type(sparse.layers[-1]) is layers.LAYERS[type(technique), described.cls]
+    for weight in sparse.layers[-1].sparse_weights:
+        np.testing.assert_array_equal(
+            weight_variable(sparse.layers[-1], weight),
+            weight_variable(model.layers[-1], weight),
+        )
+    assert [each.name for each in sos.sparsity_report(sparse).layers] == [
+        each.name for each in sos.sparsity_report(model).layers
+    ]
+
+
+# What is left of the noise of variational dropout is its variance of 1e-8, which moves
+# a weight by less than a thousandth of what training does.
+@pytest.mark.parametrize(
+    ("technique", "quiet", "tolerance"),
+    [
+        (sos.VariationalDropout(0.0, clip_log_alpha=60.0), -60.0, 1e-2),
+        (sos.L0Regularization(0.0), 60.0, 1e-6),
+    ],
+    ids=["variational_dropout", "l0_regularization"],
+)
+@pytest.mark.parametrize("kind", KINDS | RECURRENT)
+def test_without_noise_a_layer_trains_as_its_namesake(
+    kind, technique, quiet, tolerance, rng
+):
+    layer, plain = make_layer(kind, technique, rng)
+    for weight in layer.sparse_weights:
+        extra = getattr(layer, layer.extra_name(weight))
+        extra.assign(tf.fill(extra.shape, quiet))
+        assign(plain, weight, weight_variable(layer, weight))
+    batches = [make_inputs(kind, rng) for _ in range(5)]
+    names, call = layer.sparse_weights, EVERY_KIND[kind].call
+    before = [weight_variable(plain, name).numpy() for name in names]
+    trained = train(layer, names, batches, training=True, **call)
+    expected = train(plain, names, batches, **call)
+    for actual, dense, initial in zip(trained, expected, before, strict=True):
+        moved = np.abs(dense - initial).max()
+        assert moved > 1e-4
+        assert np.abs(actual - dense).max() <= tolerance * moved
+
+
+def train(layer, names, batches, **arguments):
+    """The weights of a layer after steps towards an output of zero."""
+    optimizer = keras.optimizers.SGD(1e-2)
+    variables = [weight_variable(layer, name) for name in names]
+    for inputs in batches:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(layer(inputs, **arguments)))
+        slopes = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(slopes, variables, strict=True))
+    return [variable.numpy() for variable in variables]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.VariationalDense(3, kl_weight=1.0),
+        layers.L0Conv1D(3, 2, l0_weight=1.0),
+        layers.VariationalGRU(3, kl_weight=1.0),
+    ],
+)
+def test_integer_inputs_are_refused_when_the_model_is_made(layer):
+    with pytest.raises(TypeError, match=r"takes floating-point inputs.*int32"):
+        layer(keras.Input((5, 2), dtype="int32"))
+
+
+@pytest.mark.parametrize("name", ["gelu", "softmax", "softplus", "tanh"])
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", ["dense", "conv2d", "einsum", "lstm"])
+def test_every_activation_is_that_of_the_namesake(technique, kind, name, rng):
+    layer, plain = make_layer(kind, technique, rng, activation=name)
+    for weight in layer.sparse_weights:
+        assign(plain, weight, layer.deployed_weight(weight))
+    inputs = make_inputs(kind, rng)
+    np.testing.assert_allclose(
+        run(kind, layer, inputs), run(kind, plain, inputs), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_a_bias_finds_its_channels_after_further_dimensions(technique, rng):
+    arguments = {"filters": 3, "kernel_size": 2, "data_format": "channels_first"}
+    cls = layers.LAYERS[type(technique), keras.layers.Conv2D]
+    layer = cls(bias_initializer="normal", **arguments, **technique.get_config())
+    # As many of each dimension as there are channels.
+    inputs = tf.constant(rng.normal(size=(2, 3, 3, 4, 4)), tf.float32)
+    compute = tf.function(layer, jit_compile=True)
+    compute(inputs)
+    plain = keras.layers.Conv2D(**arguments)
+    tf.function(plain, jit_compile=True)(inputs)
+    plain.set_weights([layer.deployed_weight("kernel"), layer.bias])
+    expected = tf.function(plain, jit_compile=True)(inputs)
+    np.testing.assert_allclose(compute(inputs), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("functional", [True, False])
+def test_masks_pass_learned_layers(technique, functional, rng, tmp_path):
+    path = [
+        keras.layers.Embedding(9, 4, mask_zero=True),
+        keras.layers.Dense(4, activation="relu"),
+        keras.layers.TimeDistributed(keras.layers.Dense(4)),
+        keras.layers.LSTM(3),
+    ]
+    ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]])
+    model = keras.Sequential(path)
+    model(ids)
+    if functional:
+        inputs = keras.Input((4,), dtype="int32")
+        model = keras.Model(inputs, model(inputs))
+    sparse = sos.sparsify(model, technique)
+    assert np.isfinite(sparse(ids, training=True)).all()
+    np.testing.assert_allclose(sparse(ids), sos.strip(sparse)(ids), atol=1e-6)
+    # What is masked plays no part.
+    longer = np.concatenate([ids, np.zeros((3, 2), int)], axis=1)
+    if not functional:
+        np.testing.assert_allclose(sparse(longer), sparse(ids), atol=1e-6)
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(ids), sparse(ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize(
+    "cls", [keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM]
+)
+def test_a_decoder_begins_with_the_states_of_an_encoder(technique, cls, rng):
+    source, target = keras.Input((4, 2)), keras.Input((5, 2))
+    _, *states = cls(3, return_state=True)(source)
+    outputs = cls(3)(target, initial_state=states)
+    model = keras.Model([source, target], outputs)
+    inputs = [rng.normal(size=(2, n, 2)).astype("float32") for n in (4, 5)]
+    sparse = sos.sparsify(model, technique)
+    assert np.isfinite(sparse(inputs, training=True)).all()
+    np.testing.assert_allclose(sparse(inputs), sos.strip(sparse)(inputs), atol=1e-6)
+    other = [inputs[0] + 1, inputs[1]]
+    assert not np.allclose(sparse(inputs), sparse(other))
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_threads_that_share_a_layer_do_not_disturb_each_other(technique, rng):
+    layer, _ = make_layer("dense", technique, rng, activation="relu")
+    batches = [tf.constant(make_inputs("dense", rng)) for _ in range(4)]
+    expected = [layer(batch).numpy() for batch in batches]
+
+    def call(index):
+        return all(
+            np.array_equal(layer(batches[index]), expected[index]) for _ in range(50)
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(call, range(4))) == [True] * 4
+    assert (layer.use_bias, layer.activation) == (True, keras.activations.relu)
+
+
+def test_grouped_convolutions_are_compiled_once_and_not_at_each_call(rng):
+    layer, _ = make_layer("grouped", sos.L0Regularization(0.0), rng)
+    before = layer._jit_compiled_convolution_op.experimental_get_tracing_count()
+    for _ in range(3):
+        layer(make_inputs("grouped", rng))
+    after = layer._jit_compiled_convolution_op.experimental_get_tracing_count()
+    assert before <= after <= before + 1
+    assert after > 0
+
+
+def test_inputs_that_keras_does_not_cast_are_cast():
+    layer = layers.VariationalDense(3, kl_weight=0.0, autocast=False)
+    assert layer(tf.ones((2, 5), tf.float64), training=True).dtype == tf.float32
+
+
+RAGGED = {
+    "dense": (
+        keras.layers.Dense(3, activation="relu"),
+        tf.ragged.constant([[[1.0, -2.0]], [[0.5, 3.0], [2.0, 1.0]]], ragged_rank=1),
+    ),
+    "embedding": (
+        keras.layers.Embedding(9, 4),
+        tf.ragged.constant([[1, 2, 1], [8]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize("kind", RAGGED)
+def test_ragged_inputs_give_what_their_values_give(technique, kind):
+    plain, inputs = RAGGED[kind]
+    model = keras.Sequential([plain])
+    model(inputs)
+    sparse = sos.sparsify(model, technique)
+    (layer,) = sparse.layers
+    for training in (False, True):
+        keras.utils.set_random_seed(3)
+        ragged = layer(inputs, training=training)
+        assert (
+            ragged.row_lengths().numpy().tolist()
+            == inputs.row_lengths().numpy().tolist()
+        )
+        keras.utils.set_random_seed(3)
+        flat = layer(inputs.flat_values, training=training)
+        np.testing.assert_allclose(ragged.flat_values, flat, rtol=1e-6)
+    spec = tf.RaggedTensorSpec(inputs.shape, inputs.dtype, inputs.ragged_rank)
+    outputs = tf.function(layer, input_signature=[spec])(inputs)
+    expected = sos.strip(sparse)(inputs)
+    np.testing.assert_allclose(outputs.flat_values, expected.flat_values, rtol=1e-6)
+
+
+def test_embeddings_that_give_sparse_tensors_still_do():
+    layer = layers.L0Embedding(9, 4, sparse=True, l0_weight=1e-3)
+    outputs = layer(tf.constant([[1, 2]]))
+    assert isinstance(outputs, tf.SparseTensor)
+    expected = layers.L0Embedding.from_config({**layer.get_config(), "sparse": False})
+    expected.build(None)
+    expected.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(
+        tf.sparse.to_dense(outputs), expected(tf.constant([[1, 2]]))
+    )
+
+
+def test_sparse_ids_are_refused_with_a_way_out():
+    layer = layers.L0Embedding(9, 4, l0_weight=1e-3, name="words")
+    with pytest.raises(TypeError, match=r"'words'.*tf\.sparse\.to_dense"):
+        layer(tf.sparse.from_dense([[1, 2]]))

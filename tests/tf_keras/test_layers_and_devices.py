@@ -1,0 +1,252 @@
+"""Layer kinds, mixed precision, distribution, saving and loading."""
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import PruneLowMagnitude, keras, tf
+from state_of_sparsity.engines.tf_keras.sites import sites
+from tests.tf_keras import zoo
+
+PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
+layers = keras.layers
+
+KINDS = {
+    "dense": (lambda: layers.Dense(6), (5,)),
+    "conv1d": (lambda: layers.Conv1D(6, 3), (7, 5)),
+    "conv2d": (lambda: layers.Conv2D(6, 3, groups=2), (7, 7, 4)),
+    "conv3d": (lambda: layers.Conv3D(3, 2), (4, 4, 4, 2)),
+    "transposed": (lambda: layers.Conv2DTranspose(3, 3), (5, 5, 2)),
+    "separable": (lambda: layers.SeparableConv2D(6, 3), (6, 6, 4)),
+    "einsum": (lambda: layers.EinsumDense("abc,cd->abd", (None, 6)), (4, 5)),
+    "embedding": (lambda: layers.Embedding(20, 6), (4,)),
+    "simple_rnn": (lambda: layers.SimpleRNN(6), (4, 5)),
+    "lstm": (lambda: layers.LSTM(6), (4, 5)),
+    "gru": (lambda: layers.GRU(6), (4, 5)),
+    "stacked_cells": (
+        lambda: layers.RNN([layers.LSTMCell(3), layers.GRUCell(4)]),
+        (4, 5),
+    ),
+    "bidirectional": (lambda: layers.Bidirectional(layers.LSTM(4)), (4, 5)),
+    "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(4)), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_kind_is_pruned_stripped_and_computes_the_same(kind, rng):
+    make, shape = KINDS[kind]
+    inputs = rng.integers(0, 20, (8, *shape)).astype("float32")
+    model = keras.Sequential([keras.Input(shape), make()])
+    sparse = sos.sparsify(model, PRUNE_NOW)
+    np.testing.assert_allclose(sparse(inputs), model(inputs), rtol=1e-5, atol=1e-6)
+    sparse.compile("sgd", "mse")
+    targets = np.zeros(model(inputs).shape)
+    sparse.fit(inputs, targets, verbose=0, callbacks=sos.callbacks(sparse))
+    report = sos.sparsity_report(sparse)
+    assert report.layers
+    for weight in report.layers:
+        assert weight.zeros == round(0.7 * weight.size), weight.name
+    stripped = sos.strip(sparse)
+    np.testing.assert_allclose(stripped(inputs), sparse(inputs), rtol=1e-5, atol=1e-6)
+    assert stripped.count_params() == model.count_params()
+
+
+def test_masks_of_padded_sequences_reach_the_next_layer(rng):
+    ids = np.array([[3, 4, 0, 0], [5, 6, 7, 8]])
+    model = keras.Sequential(
+        [
+            keras.Input((None,)),
+            layers.Embedding(20, 6, mask_zero=True, name="embedding"),
+            layers.LSTM(5, name="lstm"),
+        ]
+    )
+    sparse = sos.sparsify(model, PRUNE_NOW)
+    np.testing.assert_allclose(sparse(ids), model(ids), atol=1e-6)
+    shorter = np.array([[3, 4]])
+    np.testing.assert_allclose(sparse(ids)[:1], model(shorter), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", zoo.ALL)
+def test_mixed_precision_trains_and_prunes_exactly(policy, kind, rng):
+    keras.mixed_precision.set_global_policy(policy)
+    sparse = zoo.compiled(sos.sparsify(zoo.ALL[kind](), PRUNE_NOW))
+    history = sparse.fit(
+        *zoo.data(rng), verbose=0, epochs=2, callbacks=sos.callbacks(sparse)
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    for layer in sos.sparsity_report(sparse).layers:
+        assert layer.zeros == round(0.7 * layer.size)
+    for site in sites(sparse):
+        assert site.layer.compute_dtype == policy.removeprefix("mixed_")
+        assert all(v.dtype.name == "float32" for v in site.layer.trainable_weights)
+
+
+def test_layer_keeps_its_own_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = keras.Sequential([layers.Dense(3, dtype="float32", input_shape=(2,))])
+    sparse = sos.sparsify(model, PRUNE_NOW)
+    assert sparse(np.zeros((1, 2))).dtype == tf.float32
+
+
+@pytest.mark.parametrize("technique", [PRUNE_NOW, sos.RandomPruning(0.7, 1, 3, 1)])
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_replicas_have_the_same_masks_as_one_device(kind, technique, mirrored, rng):
+    inputs, labels = zoo.data(rng)
+
+    def train():
+        keras.utils.set_random_seed(0)
+        sparse = zoo.compiled(sos.sparsify(zoo.ALL[kind](), technique))
+        sparse.fit(
+            inputs, labels, batch_size=8, epochs=2, shuffle=False, verbose=0,
+            callbacks=sos.callbacks(sparse),
+        )  # fmt: skip
+        return sparse
+
+    with mirrored.scope():
+        distributed = train()
+    for site in sites(distributed):
+        for variables in site.layer.pruning_vars:
+            for variable in variables:
+                first, second = (
+                    v.numpy() for v in mirrored.experimental_local_results(variable)
+                )
+                np.testing.assert_array_equal(first, second)
+        assert site.layer.pruning_step.numpy() == 8
+    for layer in sos.sparsity_report(distributed).layers:
+        assert layer.zeros == round(0.7 * layer.size)
+    # Outside of the scope, too.
+    stripped = sos.strip(distributed)
+    np.testing.assert_allclose(distributed(inputs), stripped(inputs), atol=1e-6)
+    if isinstance(technique, sos.RandomPruning):
+        alone = sos.weight_masks(train())
+        for name, mask in sos.weight_masks(distributed).items():
+            np.testing.assert_array_equal(mask, alone[name])
+
+
+@pytest.fixture
+def trained(rng):
+    sparse = zoo.compiled(
+        sos.sparsify(zoo.sequential(), sos.MagnitudePruning(0.7, 1, 6, 1))
+    )
+    sparse.fit(*zoo.data(rng), batch_size=8, verbose=0, callbacks=sos.callbacks(sparse))
+    return sparse
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.h5", "model"])
+def test_saved_model_loads_with_masks_and_goes_on(trained, file, rng, tmp_path):
+    inputs, labels = zoo.data(rng)
+    trained.save(tmp_path / file)
+    loaded = keras.models.load_model(tmp_path / file)
+    np.testing.assert_allclose(loaded(inputs), trained(inputs), atol=1e-6)
+    assert str(sos.sparsity_report(loaded)) == str(sos.sparsity_report(trained))
+    before = sos.sparsity_report(loaded).sparsity
+    assert before < 0.69
+    loaded.fit(inputs, labels, batch_size=8, verbose=0, callbacks=sos.callbacks(loaded))
+    assert sos.sparsity_report(loaded).sparsity == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize("file", ["weights.h5", "weights", "model.weights.h5"])
+def test_weights_restore_masks_and_steps(trained, file, rng, tmp_path):
+    trained.save_weights(tmp_path / file)
+    other = sos.sparsify(zoo.sequential(), sos.MagnitudePruning(0.7, 1, 6, 1))
+    other.load_weights(tmp_path / file)
+    for name, mask in sos.weight_masks(other).items():
+        np.testing.assert_array_equal(mask, sos.weight_masks(trained)[name])
+    assert [int(s.layer.pruning_step) for s in sites(other)] == [4, 4]
+
+
+def test_configuration_of_the_wrapper_round_trip(trained):
+    wrapper = next(
+        layer for layer in trained.layers if isinstance(layer, PruneLowMagnitude)
+    )
+    copy = type(wrapper).from_config(wrapper.get_config())
+    assert copy.technique == wrapper.technique
+    assert (copy.name, copy.index) == (wrapper.name, wrapper.index)
+    assert copy.layer.get_config() == wrapper.layer.get_config()
+
+
+def test_a_wrapper_from_before_the_engines_is_read():
+    """As it was written when techniques were registered with Keras."""
+    config = {
+        "name": "pruned_layer_a",
+        "trainable": True,
+        "dtype": "float32",
+        "layer": keras.layers.serialize(layers.Dense(3, name="a")),
+        "technique": {
+            "registered_name": "state_of_sparsity>RandomPruning",
+            "config": {
+                "sparsity": 0.7,
+                "begin_step": 1,
+                "end_step": 1,
+                "frequency": 1,
+                "seed": 4,
+            },
+            "index": 5,
+        },
+    }
+    saved = {
+        "module": "state_of_sparsity.techniques.pruning",
+        "class_name": "PrunedLayer",
+        "config": config,
+        "registered_name": "state_of_sparsity>PrunedLayer",
+    }
+    wrapper = keras.utils.deserialize_keras_object(saved)
+    assert wrapper.technique == sos.RandomPruning(0.7, 1, 1, 1, seed=4)
+    assert (wrapper.index, wrapper.name) == (5, "pruned_layer_a")
+
+
+def test_sparsity_is_written_for_tensorboard(rng, tmp_path):
+    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
+    sparse.fit(
+        *zoo.data(rng), verbose=0, epochs=2, batch_size=8,
+        callbacks=sos.callbacks(sparse, log_dir=tmp_path),
+    )  # fmt: skip
+    values = {}
+    for file in tmp_path.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                values.setdefault(value.tag, {})[event.step] = float(
+                    tf.make_ndarray(value.tensor)
+                )
+    assert values.keys() == {"sparsity", "sparsity/a/kernel", "sparsity/b/kernel"}
+    assert values["sparsity/a/kernel"].keys() == {4, 8}
+    assert values["sparsity/a/kernel"][8] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 4}],
+)
+def test_ways_to_run_a_step(options, rng):
+    inputs, labels = zoo.data(rng)
+    model = keras.Sequential(
+        [layers.Dense(8, input_shape=(zoo.INPUTS,)), layers.Dense(3)]
+    )
+    sparse = zoo.compiled(sos.sparsify(model, PRUNE_NOW), **options)
+    sparse.fit(inputs, labels, batch_size=8, verbose=0, callbacks=sos.callbacks(sparse))
+    for layer in sos.sparsity_report(sparse).layers:
+        assert layer.zeros == round(0.7 * layer.size)
+    assert {int(site.layer.pruning_step) for site in sites(sparse)} == {4}
+
+
+def test_custom_training_loop(rng):
+    inputs, labels = map(tf.constant, zoo.data(rng))
+    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
+    for callback in sos.callbacks(sparse):
+        callback.set_model(sparse)
+        callback.on_train_begin()
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = sparse.compiled_loss(labels, sparse(inputs, training=True))
+        variables = sparse.trainable_variables
+        sparse.optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+
+    for _ in range(3):
+        step()
+    for layer in sos.sparsity_report(sparse).layers:
+        assert layer.zeros == round(0.7 * layer.size)

@@ -1,0 +1,196 @@
+"""Together with TensorFlow Model Optimization: what its users have keeps working."""
+
+import numpy as np
+import pytest
+import tensorflow_model_optimization as tfmot
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import PruneLowMagnitude, keras
+from tests.tf_keras import zoo
+
+tfmot_keras = tfmot.sparsity.keras
+PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
+
+
+@pytest.fixture
+def pruned_by_tf_mot(rng):
+    model = tfmot_keras.prune_low_magnitude(
+        zoo.sequential(), tfmot_keras.ConstantSparsity(0.5, 0, frequency=1)
+    )
+    zoo.compiled(model)
+    model.fit(*zoo.data(rng), verbose=0, callbacks=[tfmot_keras.UpdatePruningStep()])
+    return model
+
+
+def test_model_pruned_by_tf_mot_is_reported(pruned_by_tf_mot):
+    report = sos.sparsity_report(pruned_by_tf_mot)
+    assert [layer.name for layer in report.layers] == ["a/kernel", "b/kernel"]
+    assert [layer.zeros for layer in report.layers] == [40, 12]
+    assert {layer.technique for layer in report.layers} == {"prune_low_magnitude"}
+    assert report.parameters == zoo.sequential().count_params()
+
+
+def test_model_pruned_by_tf_mot_is_stripped_and_exported(
+    pruned_by_tf_mot, rng, tmp_path
+):
+    inputs, _ = zoo.data(rng)
+    stripped = sos.strip(pruned_by_tf_mot)
+    assert not any(isinstance(layer, PruneLowMagnitude) for layer in stripped.layers)
+    np.testing.assert_allclose(stripped(inputs), pruned_by_tf_mot(inputs), atol=1e-6)
+    masks = sos.weight_masks(pruned_by_tf_mot)
+    for name, mask in sos.weight_masks(stripped).items():
+        np.testing.assert_array_equal(mask, masks[name])
+    sos.export_saved_model(pruned_by_tf_mot, tmp_path / "export")
+    assert (tmp_path / "export" / "saved_model.pb").is_file()
+
+
+def test_attention_pruned_by_tf_mot_is_stripped(rng):
+    inputs = keras.Input((4, 6))
+    wrapper = tfmot_keras.prune_low_magnitude(
+        keras.layers.Dense(6), tfmot_keras.ConstantSparsity(0.5, 0, frequency=1)
+    )
+    model = keras.Model(inputs, wrapper(inputs))
+    assert sos.sparsity_report(sos.strip(model)).layers[0].name == "dense/kernel"
+
+
+def test_callbacks_and_strip_of_tf_mot_work_with_our_wrapper(rng, tmp_path):
+    inputs, labels = zoo.data(rng)
+    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
+    sparse.fit(
+        inputs,
+        labels,
+        verbose=0,
+        callbacks=[
+            tfmot_keras.UpdatePruningStep(),
+            tfmot_keras.PruningSummaries(str(tmp_path)),
+        ],
+    )
+    assert all(
+        layer.zeros == round(0.7 * layer.size)
+        for layer in sos.sparsity_report(sparse).layers
+    )
+    assert isinstance(sparse.layers[0], PruneLowMagnitude)
+    stripped = tfmot_keras.strip_pruning(sparse)
+    assert type(stripped.layers[0]) is keras.layers.Dense
+    np.testing.assert_allclose(stripped(inputs), sparse(inputs), atol=1e-6)
+
+
+def fit(technique, rng, model=None):
+    sparse = sos.sparsify(model or zoo.sequential(), technique)
+    zoo.compiled(sparse)
+    sparse.fit(*zoo.data(rng), batch_size=4, verbose=0, callbacks=sos.callbacks(sparse))
+    return sparse
+
+
+def test_schedule_of_tf_mot_is_followed(rng):
+    schedule = tfmot_keras.PolynomialDecay(0.2, 0.75, 1, 5, power=1, frequency=1)
+    report = sos.sparsity_report(fit(sos.MagnitudePruning.from_schedule(schedule), rng))
+    assert [layer.zeros for layer in report.layers] == [60, 18]
+
+
+def test_a_schedule_of_tf_mot_is_taken_with_its_final_sparsity():
+    polynomial = tfmot_keras.PolynomialDecay(0.2, 0.7, 3, 30, power=1, frequency=9)
+    technique = sos.MagnitudePruning.from_schedule(polynomial, block_size=(2, 2))
+    assert technique.schedule() is polynomial
+    assert (technique.sparsity, technique.begin_step) == (0.7, 3)
+    assert (technique.end_step, technique.frequency) == (30, 9)
+    constant = tfmot_keras.ConstantSparsity(0.5, 4)
+    assert sos.MagnitudePruning.from_schedule(constant).sparsity == 0.5
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.h5"])
+def test_a_model_is_loaded_with_its_schedule_of_tf_mot(file, tmp_path):
+    schedule = tfmot_keras.PolynomialDecay(0.2, 0.7, 3, 30, power=1)
+    technique = sos.MagnitudePruning.from_schedule(schedule)
+    sos.sparsify(zoo.sequential(), technique).save(tmp_path / file)
+    wrapper = keras.models.load_model(tmp_path / file).layers[0]
+    assert wrapper.pruning_schedule is wrapper.technique.pruning_schedule
+    assert wrapper.pruning_schedule.get_config() == schedule.get_config()
+
+
+def test_a_schedule_that_nothing_has_registered_is_named():
+    wrapper = sos.sparsify(zoo.sequential(), PRUNE_NOW).layers[0]
+    config = wrapper.get_config()
+    config["technique"]["config"]["pruning_schedule"] = {"class_name": "Mine"}
+    with pytest.raises(ValueError, match="Unknown schedule 'Mine'"):
+        type(wrapper).from_config(config)
+
+
+def test_blocks_go_as_a_whole(rng):
+    technique = sos.MagnitudePruning(0.5, 1, 1, 1, block_size=(2, 4))
+    mask = sos.weight_masks(fit(technique, rng))["a/kernel"]
+    by_block = mask.reshape(5, 2, 2, 4).sum(axis=(1, 3))
+    assert set(by_block.ravel()) == {0, 8}
+    assert (by_block == 0).sum() == 5
+
+
+def test_two_of_four_weights_are_zero(rng):
+    model = keras.Sequential([keras.layers.Dense(3, input_shape=(zoo.INPUTS,))])
+    technique = sos.MagnitudePruning(0.5, 1, 1, 1, sparsity_m_by_n=(2, 4))
+    mask = next(iter(sos.weight_masks(fit(technique, rng, model)).values()))
+    assert (mask[:8].T.reshape(-1, 4).sum(axis=1) == 2).all()
+
+
+class OnlyA(tfmot_keras.PruningPolicy):
+    def allow_pruning(self, layer):
+        return layer.name == "a"
+
+    def ensure_model_supports_pruning(self, model):
+        if not isinstance(model, keras.Sequential):
+            raise ValueError("OnlyA prunes Sequential models")
+
+
+def test_policy_chooses_the_layers_and_may_refuse_the_model():
+    technique = sos.MagnitudePruning(0.5, 1, 1, 1, pruning_policy=OnlyA())
+    sparse = sos.sparsify(zoo.sequential(), technique)
+    assert sos.weight_masks(sparse).keys() == {"a/kernel"}
+    named_a = keras.Model(
+        inputs := keras.Input((3,)), keras.layers.Dense(2, name="a")(inputs)
+    )
+    with pytest.raises(ValueError, match="OnlyA prunes Sequential"):
+        sos.sparsify(named_a, technique)
+
+
+def test_custom_layer_names_its_own_weights(rng):
+    class Scaled(keras.layers.Layer):
+        def build(self, input_shape):
+            self.table = self.add_weight("table", (input_shape[-1], 3))
+            self.scale = self.add_weight("scale", (3,), initializer="ones")
+
+        def call(self, inputs):
+            # Decided in the graph: AutoGraph has to see the call of a wrapped layer.
+            if tf_sum(inputs) > 1e9:
+                inputs = -inputs
+            return inputs @ self.table * self.scale
+
+        def get_prunable_weights(self):
+            return [self.table]
+
+    model = keras.Sequential([Scaled(input_shape=(zoo.INPUTS,), name="scaled")])
+    masks = sos.weight_masks(fit(PRUNE_NOW, rng, model))
+    assert masks.keys() == {"scaled/table"}
+    assert (~masks["scaled/table"]).sum() == 21
+
+
+def test_custom_layer_names_weights_of_its_parts(rng):
+    class Parts(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="parts")
+            self.inner = keras.layers.Dense(4)
+            self.tables = [self.add_weight(f"table{i}", (4, 4)) for i in range(2)]
+
+        def call(self, inputs):
+            return self.inner(inputs) @ self.tables[0] @ self.tables[1]
+
+        def get_prunable_weights(self):
+            return [self.inner.kernel, self.tables[1]]
+
+    model = keras.Sequential([Parts()])
+    model.build((None, zoo.INPUTS))
+    masks = sos.weight_masks(fit(PRUNE_NOW, rng, model))
+    assert masks.keys() == {"parts/inner.kernel", "parts/tables.1"}
+    assert [(~mask).sum() for mask in masks.values()] == [28, 11]
+
+
+def tf_sum(tensor):
+    return keras.backend.sum(tensor)
