@@ -14,6 +14,7 @@ import pathlib
 import pytest
 
 FAILED = "failed"
+_FEATURES = "features"
 
 
 def pytest_addoption(parser):
@@ -23,9 +24,18 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if config.getoption("--features"):
+    # Of processes that work for another one, that one writes.
+    if config.getoption("--features") and not hasattr(config, "workerinput"):
         path = pathlib.Path(config.getoption("--features"))
         config.pluginmanager.register(FeatureTable(path), "feature-table")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    del call
+    report = (yield).get_result()
+    names = [marker.args[0] for marker in item.iter_markers("feature")]
+    report.user_properties.append((_FEATURES, names))
 
 
 class FeatureTable:
@@ -36,17 +46,15 @@ class FeatureTable:
         # By feature, an entry for each test: None if passed, else why not.
         self._outcomes: dict[str, list[str | None]] = {}
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = (yield).get_result()
-        if report.passed and call.when != "call":
+    def pytest_runtest_logreport(self, report):
+        if report.passed and report.when != "call":
             return
         if report.skipped:
             outcome = report.longrepr[2].removeprefix("Skipped: ")
         else:
             outcome = FAILED if report.failed else None
-        for marker in item.iter_markers("feature"):
-            self._outcomes.setdefault(marker.args[0], []).append(outcome)
+        for feature in dict(report.user_properties).get(_FEATURES, ()):
+            self._outcomes.setdefault(feature, []).append(outcome)
 
     def pytest_sessionfinish(self):
         # Imports a framework.

@@ -26,9 +26,10 @@ def run(*arguments):
 
 
 def documented(cls, name):
-    """The first words on a field in the docstring."""
-    (line,) = [x for x in cls.__doc__.splitlines() if x.strip().startswith(f"{name}: ")]
-    return line.partition(": ")[2].strip()
+    """The first words on a field in the docstring of the class that has it."""
+    lines = [x for c in cls.__mro__ for x in (c.__doc__ or "").splitlines()]
+    found = [line for line in lines if line.strip().startswith(f"{name}: ")]
+    return found[0].partition(": ")[2].strip()
 
 
 @pytest.mark.parametrize("cls", [ImageOptions, *sos.TECHNIQUES.values()])
@@ -41,11 +42,13 @@ def test_every_field_has_a_flag_with_its_help_text(cls):
             assert values[field.name].help.startswith(documented(cls, field.name))
 
 
-@pytest.mark.parametrize("name", ["initial_sparsity", "sparsity"])
+@pytest.mark.parametrize("name", ["kl_weight", "sparsity", "ramp"])
 def test_the_help_of_a_hyperparameter_names_its_techniques(name):
     text = parsed()[name].help
-    assert "magnitude_pruning" in text
-    assert ("random_pruning" in text) == (name == "sparsity")
+    for technique in ("magnitude_pruning", "random_pruning"):
+        assert (technique in text) == (name == "sparsity")
+    assert ("variational_dropout" in text) == (name != "sparsity")
+    assert ("l0_regularization" in text) == (name == "ramp")
 
 
 def test_a_field_without_help_is_an_error():
@@ -102,7 +105,7 @@ def test_a_dense_run_has_no_technique():
 
 @pytest.mark.parametrize(
     ("technique", "flag"),
-    [("random_pruning", "initial_sparsity=0.5"), ("dense", "sparsity=0.9")],
+    [("variational_dropout", "initial_sparsity=0.5"), ("dense", "sparsity=0.9")],
 )
 def test_a_flag_that_the_technique_does_not_have_is_an_error_naming_both(
     technique, flag
@@ -115,7 +118,7 @@ def test_a_flag_that_the_technique_does_not_have_is_an_error_naming_both(
 
 def test_a_flag_of_another_technique_is_an_error_at_its_default_value_too():
     with pytest.raises(UsageError, match="does not have --block_size"):
-        run("--technique=random_pruning", "--block_size=1,1")
+        run("--technique=l0_regularization", "--block_size=1,1")
 
 
 def test_a_dense_run_has_no_overrides():

@@ -90,9 +90,13 @@ def test_options_of_the_other_engine_are_refused():
 def test_integers_that_would_be_multiplied_are_refused():
     x = keras.Input((3,), dtype="int32")
     dense = keras.Model(x, keras.layers.Dense(3, name="d", dtype="float32")(x))
-    sparse = compiled(sos.sparsify(dense, sos.VariationalDropout(1.0)))
-    with pytest.raises(TypeError, match=r"'d'.*floating-point"):
-        fit(sparse, np.ones((4, 3), "int32"), np.ones((4, 3)))
+    with pytest.raises(TypeError, match=r"'d'[^']*floating-point"):
+        _train_on_integers(dense)
+
+
+def _train_on_integers(model):
+    sparse = compiled(sos.sparsify(model, sos.VariationalDropout(1.0)))
+    fit(sparse, np.ones((4, 3), "int32"), np.ones((4, 3)))
 
 
 def python(code, **environment):
@@ -160,24 +164,20 @@ def test_a_tf_keras_model_under_another_backend_is_refused():
     "technique", ["MagnitudePruning(0.5, 1, 1, 1)", "L0Regularization(1.0)"]
 )
 def test_a_file_of_the_other_engine_is_refused(technique, tmp_path):
-    other, backend = (
-        ("tf_keras", "tensorflow") if IS_KERAS3 else ("keras", "tensorflow")
-    )
+    if not IS_KERAS3:
+        pytest.skip("tf_keras reads no file of Keras 3, and says so in its own words")
     path = str(tmp_path / "model.keras")
     made = python(
         f"""
-        import {other} as keras
+        import tf_keras as keras
         import state_of_sparsity as sos
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
         sos.sparsify(model, sos.{technique}).save({path!r})
         """,
-        KERAS_BACKEND=backend,
+        KERAS_BACKEND="tensorflow",
     )
     assert made.returncode == 0, made.stderr
     # What a user imports before loading.
-    importlib.import_module(
-        "state_of_sparsity.layers" if IS_KERAS3 else "state_of_sparsity.layers.tf_keras"
-    )
-    saved_with = "tf_keras" if IS_KERAS3 else "Keras 3"
-    with pytest.raises((TypeError, ValueError), match=saved_with):
+    importlib.import_module("state_of_sparsity.layers")
+    with pytest.raises((TypeError, ValueError), match="tf_keras"):
         keras.models.load_model(path)
