@@ -61,5 +61,14 @@ test-all: test docs
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
+features: $(INSTALLED)
+	SOS_KERAS=tf_keras $(PYTEST) tests/shared --features=build/features/tf_keras.json
+	for backend in $(BACKENDS); do \
+	    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) tests/shared tests/keras3 \
+	        -n 2 --features=build/features/$$backend.json || exit 1; \
+	done
+	$(VENV)/bin/python -m tests.make_features build/features/*.json \
+	    --output docs/features.md
+
 clean:
 	rm -rf $(VENV) runs build
