@@ -128,5 +128,8 @@ def steps_of(model):
 
 
 def register(cls):
-    """Registers a class, so that Keras loads what it saves of it."""
-    return keras.saving.register_keras_serializable("tests")(cls)
+    """Registers a class, so that Keras loads what it saves of it.
+
+    By its module, too: the tests of one process have several of one name.
+    """
+    return keras.saving.register_keras_serializable(cls.__module__)(cls)
