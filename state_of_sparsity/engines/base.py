@@ -66,13 +66,40 @@ class Engine(abc.ABC):
     def check_model(self, model) -> None:
         """Raises ValueError unless the model is built and can be served."""
 
-    @abc.abstractmethod
     def sites(self, model) -> Iterator[Site]:
         """Every layer of a model, at any depth, that has weights to make sparse.
 
         Each layer comes once, however often it is used, in the order of creation. A
         layer of the same path as an earlier one gets "_1", "_2", … appended.
         """
+        seen_layers: set[int] = set()
+        seen_paths: dict[str, int] = {}
+        for site in self._walk(model, ""):
+            if id(site.layer) in seen_layers:
+                continue
+            seen_layers.add(id(site.layer))
+            count = seen_paths.get(site.path, 0)
+            seen_paths[site.path] = count + 1
+            path = f"{site.path}_{count}" if count else site.path
+            yield dataclasses.replace(site, path=path)
+
+    def _walk(self, layer, path):
+        for child in self.children(layer):
+            site = self.site(child)
+            name = site.name if site else child.name
+            child_path = f"{path}/{name}" if path else name
+            if site:
+                yield dataclasses.replace(site, path=child_path)
+            else:
+                yield from self._walk(child, child_path)
+
+    @abc.abstractmethod
+    def children(self, layer) -> list:
+        """The layers directly inside of a layer or model, in order of creation."""
+
+    @abc.abstractmethod
+    def site(self, layer) -> Site | None:
+        """The site that a layer is by itself, its path its name, or None."""
 
     def left_out(self, model) -> list[str]:
         """Names of matrices that no site holds, since nothing says what they are."""

@@ -18,8 +18,8 @@ Importing this module lets Keras load models with sparse layers. For `tf_keras` 
 
 import keras
 
+from state_of_sparsity.engines.handmade import layer_classes
 from state_of_sparsity.engines.keras3.layers import Handmade
-from state_of_sparsity.techniques import L0Regularization, VariationalDropout
 
 _KINDS = (
     "Dense",
@@ -43,26 +43,11 @@ _KINDS = (
     "ConvLSTM2D",
     "ConvLSTM3D",
 )
-_FAMILIES = {"Variational": VariationalDropout, "L0": L0Regularization}
 
-
-def _layer_class(prefix, technique_class, kind):
-    plain_class = getattr(keras.layers, kind)
-    noun = "variational dropout" if prefix == "Variational" else "L0 gates"
-    members = {
-        "__doc__": f"`{kind}` with {noun}; see `state_of_sparsity.layers`.",
-        "__module__": __name__,
-        "plain_class": plain_class,
-        "technique_class": technique_class,
-    }
-    cls = type(f"{prefix}{kind}", (Handmade, plain_class), members)
-    return keras.saving.register_keras_serializable("state_of_sparsity")(cls)
-
-
-_CLASSES = {
-    f"{prefix}{kind}": _layer_class(prefix, technique_class, kind)
-    for prefix, technique_class in _FAMILIES.items()
-    for kind in _KINDS
-}
+_CLASSES = layer_classes(
+    {kind: (Handmade, getattr(keras.layers, kind)) for kind in _KINDS},
+    keras.saving.register_keras_serializable("state_of_sparsity"),
+    __name__,
+)
 globals().update(_CLASSES)
 __all__ = sorted(_CLASSES)

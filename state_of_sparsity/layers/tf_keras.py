@@ -23,20 +23,7 @@ technique; `sparsify` finds it in `LAYERS`.
 
 # Registers what Keras needs to load models that `sos.sparsify` made.
 import state_of_sparsity.engines.tf_keras.engine  # noqa: F401
-from state_of_sparsity.engines.tf_keras.layers.l0 import (
-    L0GRU,
-    L0LSTM,
-    L0Conv1D,
-    L0Conv2D,
-    L0Conv3D,
-    L0Dense,
-    L0DepthwiseConv1D,
-    L0DepthwiseConv2D,
-    L0EinsumDense,
-    L0Embedding,
-    L0SimpleRNN,
-    L0TiedEmbedding,
-)
+from state_of_sparsity.engines.tf_keras.layers import learned
 from state_of_sparsity.engines.tf_keras.layers.maps import (
     Depthwise,
     Linear,
@@ -49,52 +36,16 @@ from state_of_sparsity.engines.tf_keras.layers.reparameterized import (
     Reparameterized,
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
-from state_of_sparsity.engines.tf_keras.layers.variational import (
-    VariationalConv1D,
-    VariationalConv2D,
-    VariationalConv3D,
-    VariationalDense,
-    VariationalDepthwiseConv1D,
-    VariationalDepthwiseConv2D,
-    VariationalEinsumDense,
-    VariationalEmbedding,
-    VariationalGRU,
-    VariationalLSTM,
-    VariationalSimpleRNN,
-    VariationalTiedEmbedding,
-)
 
+globals().update(learned.CLASSES)
 __all__ = [
-    "L0GRU",
-    "L0LSTM",
     "LAYERS",
     "Depthwise",
-    "L0Conv1D",
-    "L0Conv2D",
-    "L0Conv3D",
-    "L0Dense",
-    "L0DepthwiseConv1D",
-    "L0DepthwiseConv2D",
-    "L0EinsumDense",
-    "L0Embedding",
-    "L0SimpleRNN",
-    "L0TiedEmbedding",
     "Linear",
     "Lookup",
     "Recurrent",
     "Reparameterized",
     "TiedEmbedding",
     "TiedLookup",
-    "VariationalConv1D",
-    "VariationalConv2D",
-    "VariationalConv3D",
-    "VariationalDense",
-    "VariationalDepthwiseConv1D",
-    "VariationalDepthwiseConv2D",
-    "VariationalEinsumDense",
-    "VariationalEmbedding",
-    "VariationalGRU",
-    "VariationalLSTM",
-    "VariationalSimpleRNN",
-    "VariationalTiedEmbedding",
+    *learned.CLASSES,
 ]

@@ -9,8 +9,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.engines.tf_keras.sites import sites
 from state_of_sparsity.layers import tf_keras as layers
+from tests.flavour import sites
 
 TECHNIQUES = [
     sos.MagnitudePruning(0.5, 0, 2, 1),

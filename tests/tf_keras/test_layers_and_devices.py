@@ -5,7 +5,7 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import PruneLowMagnitude, keras, tf
-from state_of_sparsity.engines.tf_keras.sites import sites
+from tests.flavour import sites
 from tests.tf_keras import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)

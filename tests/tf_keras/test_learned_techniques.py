@@ -5,10 +5,10 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.engines.tf_keras.sites import sites
 from state_of_sparsity.engines.tf_keras.weights import plain_layer_of
 from state_of_sparsity.layers import tf_keras as layers
 from state_of_sparsity.layers.tf_keras import Linear
+from tests.flavour import sites
 from tests.tf_keras import zoo
 from tests.tf_keras.layer_kinds import TECHNIQUES, reference_deployed
 

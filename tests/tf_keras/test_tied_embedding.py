@@ -5,8 +5,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.engines.tf_keras.sites import sites
 from state_of_sparsity.layers import tf_keras as layers
+from tests.flavour import sites
 from tests.tf_keras import zoo
 from tests.tf_keras.layer_kinds import TECHNIQUES
 

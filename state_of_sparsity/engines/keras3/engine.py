@@ -15,8 +15,6 @@ from state_of_sparsity.engines.keras3.layers import (
     make_sparse,
 )
 
-_CONVOLUTIONS = (private.BaseConv, private.BaseDepthwiseConv)
-
 
 class Keras3Engine(Engine):
     """Keras 3 on TensorFlow, JAX and PyTorch."""
@@ -41,16 +39,22 @@ class Keras3Engine(Engine):
                 "a batch, or call model.build(input_shape)."
             )
 
-    def sites(self, model):
-        seen_layers: set[int] = set()
-        seen_paths: dict[str, int] = {}
-        for layer, path in _walk(model, ""):
-            if id(layer) in seen_layers:
-                continue
-            seen_layers.add(id(layer))
-            count = seen_paths.get(path, 0)
-            seen_paths[path] = count + 1
-            yield _site(layer, f"{path}_{count}" if count else path)
+    def children(self, layer):
+        return private.children(layer)
+
+    def site(self, layer):
+        is_sparse = isinstance(layer, Sparse)
+        weights = located_weights(layer) if is_sparse or has_weights(layer) else []
+        if not (is_sparse or weights):
+            return None
+        return Site(
+            layer,
+            layer.name,
+            layer.name,
+            layer.technique.technique_name() if is_sparse else DENSE,
+            {found.label: found.variable.shape for found in weights},
+            isinstance(layer, private.BaseDepthwiseConv),
+        )
 
     def left_out(self, model):
         known = {id(v) for site in self.sites(model) for v in site.layer.weights}
@@ -154,27 +158,6 @@ class Keras3Engine(Engine):
 
 
 ENGINE = Keras3Engine()
-
-
-def _walk(layer, path):
-    for child in private.children(layer):
-        child_path = f"{path}/{child.name}" if path else child.name
-        if isinstance(child, Sparse) or (has_weights(child) and located_weights(child)):
-            yield child, child_path
-        else:
-            yield from _walk(child, child_path)
-
-
-def _site(layer, path):
-    is_sparse = isinstance(layer, Sparse)
-    return Site(
-        layer,
-        path,
-        layer.name,
-        layer.technique.technique_name() if is_sparse else DENSE,
-        {found.label: found.variable.shape for found in located_weights(layer)},
-        isinstance(layer, private.BaseDepthwiseConv),
-    )
 
 
 def _calls(nodes):

@@ -173,6 +173,11 @@ class Handmade(Sparse):
 
     technique_class: ClassVar[type[Technique]]
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if Handmade in cls.__bases__:
+            cls.plain_class = cls.__bases__[-1]
+
     def __init__(self, *args, **kwargs):
         names = {field.name for field in dataclasses.fields(self.technique_class)}
         given = {name: kwargs.pop(name) for name in names & kwargs.keys()}

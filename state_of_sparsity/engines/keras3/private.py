@@ -21,38 +21,6 @@ from keras.src.ops.symbolic_arguments import SymbolicArguments
 from keras.src.saving import serialization_lib
 from keras.src.utils.tracking import Tracker
 
-__all__ = [
-    "BaseConv",
-    "BaseConvTranspose",
-    "BaseDepthwiseConv",
-    "BaseSeparableConv",
-    "ConvLSTMCell",
-    "Function",
-    "Functional",
-    "Node",
-    "SymbolicArguments",
-    "Tracker",
-    "Trainer",
-    "all_layers",
-    "assign_if",
-    "call_parameters",
-    "children",
-    "copied_variable",
-    "described",
-    "entry_call",
-    "extra_variable",
-    "fused",
-    "graph_nodes",
-    "in_full_precision",
-    "own_trainable",
-    "refresh_signature",
-    "remove_variable",
-    "replica",
-    "scope_of",
-    "set_mask",
-    "step_token",
-]
-
 _CONTEXT = "current_call_ctx"
 set_mask = backend.set_keras_mask
 

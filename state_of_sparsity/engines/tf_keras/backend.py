@@ -34,36 +34,6 @@ PruningPolicy = pruning_policy.PruningPolicy
 PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
 
-__all__ = [
-    "ConvLSTMCell",
-    "DepthwiseConv",
-    "PruneLowMagnitude",
-    "PruneRegistry",
-    "PruningPolicy",
-    "PruningSchedule",
-    "UpdatePruningStep",
-    "attention_shapes",
-    "build_attention",
-    "check_keras_backend",
-    "child_layers",
-    "copy_variable",
-    "custom_weights",
-    "fresh_layer",
-    "input_signature",
-    "is_functional",
-    "is_operator",
-    "keras",
-    "keras3_layers",
-    "pruning_schedule",
-    "raw_variable",
-    "register_layer",
-    "replaced_attributes",
-    "smart_cond",
-    "tf",
-    "view_of",
-    "without_autograph",
-]
-
 
 def check_keras_backend(name: str) -> None:
     """Raises ValueError if Keras 3, in which the mathematics are, is not TensorFlow's.
@@ -81,7 +51,7 @@ def check_keras_backend(name: str) -> None:
 
 def keras3_layers(model: keras.Model) -> Iterator[keras3.Layer]:
     """The layers of Keras 3 that a model, or a layer in it, holds."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         held = list(getattr(layer, "_self_tracked_trackables", ()))
         while held:
             value = held.pop()
@@ -130,7 +100,7 @@ def custom_weights(
 
     Layers whose class derives from one of Keras's kinds have weights of that kind.
     """
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         classes = type(layer).__mro__
         kind = next(cls for cls in classes if cls.__module__.startswith("tf_keras."))
         if kind in (keras.layers.Layer, keras.Model):
@@ -237,6 +207,11 @@ def build_attention(layer: keras.layers.MultiHeadAttention, shapes: dict) -> Non
 def is_operator(layer: keras.layers.Layer) -> bool:
     """Whether a layer stands for a TensorFlow function in a functional model."""
     return type(layer).__module__.endswith("tf_op_layer")
+
+
+def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and the layers inside of it at any depth, each layer once."""
+    return list({id(x): x for x in layer._flatten_layers()}.values())
 
 
 def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -2,11 +2,13 @@
 
 import math
 
-from state_of_sparsity.engines.base import Engine
-from state_of_sparsity.engines.tf_keras import saved_model, sites
+from state_of_sparsity.engines.base import Engine, Site
+from state_of_sparsity.engines.tf_keras import saved_model
 from state_of_sparsity.engines.tf_keras.backend import (
+    DepthwiseConv,
     check_keras_backend,
     child_layers,
+    custom_weights,
     is_functional,
     keras,
     keras3_layers,
@@ -25,13 +27,19 @@ from state_of_sparsity.engines.tf_keras.families import (
     is_sparse,
     plain_layer,
     sparse_layer,
+    technique_name,
 )
 
-# Both register the classes of their techniques' layers.
-from state_of_sparsity.engines.tf_keras.layers import l0, variational  # noqa: F401
+# Registers the classes of layers.
+from state_of_sparsity.engines.tf_keras.layers import learned  # noqa: F401
 from state_of_sparsity.engines.tf_keras.layers.reparameterized import Reparameterized
 from state_of_sparsity.engines.tf_keras.pruning import PruningStep
-from state_of_sparsity.engines.tf_keras.weights import plain_layer_of
+from state_of_sparsity.engines.tf_keras.weights import (
+    plain_layer_of,
+    sparsifiable_weights,
+    weight_variable,
+    wrapped_weights,
+)
 from state_of_sparsity.techniques.pruning import PruningTechnique
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -66,11 +74,37 @@ class TFKerasEngine(Engine):
                 f"of {type(layer).__module__}"
             )
 
-    def sites(self, model):
-        return sites.sites(model)
+    def children(self, layer):
+        return child_layers(layer)
+
+    def site(self, layer):
+        if not (is_sparse(layer) or sparsifiable_weights(layer)):
+            return None
+        plain = plain_layer_of(layer)
+        names = wrapped_weights(plain) if plain.built else []
+        return Site(
+            layer,
+            plain.name,
+            plain.name,
+            technique_name(layer),
+            {name: tuple(weight_variable(plain, name).shape) for name in names},
+            isinstance(plain, DepthwiseConv),
+        )
 
     def left_out(self, model):
-        return sites.left_out(model)
+        held = {
+            id(weight_variable(plain_layer_of(site.layer), name))
+            for site in self.sites(model)
+            for name in site.shapes
+        }
+        return [
+            f"{layer.name}/{weight.name.rpartition('/')[2].partition(':')[0]}"
+            for layer, weight in custom_weights(model)
+            if len(weight.shape) > 1
+            and id(weight) not in held
+            # One that names its weights has left the others out on purpose.
+            and not hasattr(layer, "get_prunable_weights")
+        ]
 
     def check_technique(self, technique, model):
         if not isinstance(technique, PruningTechnique):

@@ -12,6 +12,7 @@ from state_of_sparsity import masks
 from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
     UpdatePruningStep,
+    all_layers,
     keras,
     raw_variable,
     register_layer,
@@ -25,7 +26,6 @@ from state_of_sparsity.engines.tf_keras.schedules import (
     with_schedule,
     zero_count,
 )
-from state_of_sparsity.engines.tf_keras.sites import sites
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     sparsifiable_weights,
@@ -152,9 +152,9 @@ class PruningStep(UpdatePruningStep):
 
     def on_train_begin(self, logs=None):
         self.prunable_layers = [
-            site.layer
-            for site in sites(self.model)
-            if isinstance(site.layer, PruneLowMagnitude)
+            layer
+            for layer in all_layers(self.model)
+            if isinstance(layer, PruneLowMagnitude)
         ]
         for layer in self.prunable_layers:
             # It is -1 until training begins; a restored model counts on.

@@ -1,0 +1,33 @@
+"""The layers of tf_keras that learn which of their weights go."""
+
+from state_of_sparsity.engines.handmade import layer_classes
+from state_of_sparsity.engines.tf_keras.backend import keras, register_layer
+from state_of_sparsity.engines.tf_keras.layers.maps import (
+    Depthwise,
+    Linear,
+    Lookup,
+    Recurrent,
+    TiedLookup,
+)
+from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
+
+_KINDS = {
+    "Dense": Linear,
+    "EinsumDense": Linear,
+    "Conv1D": Linear,
+    "Conv2D": Linear,
+    "Conv3D": Linear,
+    "DepthwiseConv1D": Depthwise,
+    "DepthwiseConv2D": Depthwise,
+    "Embedding": Lookup,
+    "SimpleRNN": Recurrent,
+    "LSTM": Recurrent,
+    "GRU": Recurrent,
+}
+
+CLASSES = layer_classes(
+    {kind: (its_map, getattr(keras.layers, kind)) for kind, its_map in _KINDS.items()}
+    | {"TiedEmbedding": (TiedLookup, TiedEmbedding)},
+    register_layer,
+    "state_of_sparsity.layers.tf_keras",
+)
