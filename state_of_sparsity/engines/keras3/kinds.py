@@ -1,6 +1,7 @@
 """Which weights of which kinds of layers can be made sparse."""
 
 import dataclasses
+import re
 from typing import Any
 
 import keras
@@ -30,6 +31,9 @@ _WEIGHTS = {
     keras.layers.LSTMCell: ("kernel", "recurrent_kernel"),
     ConvLSTMCell: ("kernel", "recurrent_kernel"),
 }
+
+# Attributes in which Keras lists what others hold.
+_KERAS_OWN = re.compile("_self_|_tracke|_layers$|_modules$|.*trainable_variables$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,7 @@ def located_weights(
 def _own(layer):
     if hasattr(type(layer), "get_prunable_weights"):
         named = {id(v): v for v in layer.get_prunable_weights()}
-        paths = {id(v): path for path, v in _variables_in(layer, ())}
+        paths = {id(v): path for path, v in _held(layer, keras.Variable)}
         unknown = [v.path for i, v in named.items() if i not in paths]
         if unknown:
             raise ValueError(
@@ -100,54 +104,40 @@ def _own(layer):
             for i, v in named.items()
         ]
     names = next((_WEIGHTS[c] for c in type(layer).__mro__ if c in _WEIGHTS), ())
-    held = {v.name: (path, v) for path, v in _variables_in(layer, ()) if len(path) == 1}
+    held = {
+        v.name: (path, v) for path, v in _held(layer, keras.Variable) if len(path) == 1
+    }
     return [Located(name, *held[name]) for name in names if name in held]
-
-
-def _variables_in(value, path):
-    """Paths and variables in the attributes of a layer, but not of layers in it."""
-    items = ()
-    if isinstance(value, keras.Variable):
-        yield path, value
-    elif isinstance(value, keras.layers.Layer) and not path:
-        # What Keras keeps for itself comes first: what it holds has a better name.
-        items = sorted(vars(value).items(), key=lambda item: item[0] == "_kernel")
-        items = [i for i in items if not i[0].endswith("trainable_variables")]
-    elif isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    for key, item in items:
-        if not str(key).startswith(("_self_", "_tracker")):
-            yield from _variables_in(item, (*path, key))
 
 
 def _with_inner(layer, place):
     """A layer and all layers inside of it, with the attributes that lead to them."""
     yield place, layer
     inner = {id(child) for child in children(layer)}
-    for path, held in _layers_in(layer, ()):
+    for path, held in _held(layer, keras.layers.Layer):
         if id(held) in inner:
             inner.remove(id(held))
             yield from _with_inner(held, (*place, *path))
 
 
-def _layers_in(value, path):
-    if path and isinstance(value, keras.layers.Layer):
-        yield path, value
-        return
+def _held(value, wanted, path=()):
+    """Paths and objects of a class in a layer, but not in the layers inside of it."""
     items = ()
-    if isinstance(value, keras.layers.Layer):
-        # PyTorch keeps layers apart from other attributes.
-        held = {**vars(value), **vars(value).get("_modules", {})}
-        items = [i for i in held.items() if i[0] not in ("_layers", "_modules")]
+    if path and isinstance(value, wanted):
+        yield path, value
+    elif not path:
+        # PyTorch keeps layers apart from other attributes. What Keras keeps for itself
+        # comes last: what it holds has a better name.
+        items = {**vars(value), **vars(value).get("_modules", {})}.items()
+        items = sorted(items, key=lambda item: item[0] == "_kernel")
+        items = [i for i in items if not _KERAS_OWN.match(i[0])]
     elif isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list | tuple):
         items = enumerate(value)
     for key, item in items:
-        if not str(key).startswith(("_self_", "_tracker", "_tracked")):
-            yield from _layers_in(item, (*path, key))
+        if not str(key).startswith("_self_"):
+            yield from _held(item, wanted, (*path, key))
 
 
 def _shown(key: Any) -> str:

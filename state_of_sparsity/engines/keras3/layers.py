@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.keras3 import maps, private
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
@@ -79,6 +80,7 @@ class Sparse:
         noise = Noise(self, weight.position)
         return self.technique.training_output(linear, inputs, *weight.values(), noise)
 
+    @private.uncompiled
     def _begin_step(self):
         """Counts the step, once however often it uses the layer, and renews masks."""
         token = private.step_token()
@@ -194,29 +196,16 @@ class Handmade(Sparse):
         config = dict(config)
         # The layers of tf_keras have the same names.
         if config.pop("keras", None) != 3:
-            return _OfTfKeras.from_config(config)
+            return foreign_class(cls.__name__, "tf_keras", "Keras 3").from_config({})
         return cls(**config)
 
 
-class _OfTfKeras:
-    """Stands for classes that the tf_keras engine saves by these names."""
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        raise ValueError(
-            "This file holds sparse layers of tf_keras: load it with "
-            "tf_keras.models.load_model. To change to Keras 3, build the model with "
-            "that, call sos.sparsify, and copy the weights."
-        )
-
-
 for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
-    keras.saving.register_keras_serializable("state_of_sparsity", _name)(
-        type(_name, (_OfTfKeras,), {})
-    )
+    # As tf_keras names them in its files, with the package and without.
+    for _saved in (f"state_of_sparsity>{_name}", _name):
+        keras.saving.get_custom_objects()[_saved] = foreign_class(
+            _name, "tf_keras", "Keras 3"
+        )
 
 
 class SparseWeight:

@@ -34,6 +34,7 @@ class Noise:
         """Noise that is uniform in [0, 1], float32."""
         return self._drawn(shape, keras.random.uniform, _uniform)
 
+    @private.uncompiled
     def _drawn(self, shape, generator, hashed):
         layer = self._layer
         seed = private.in_full_precision(layer.noise_seed)

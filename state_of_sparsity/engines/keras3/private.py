@@ -98,6 +98,18 @@ def entry_call(layer: keras.layers.Layer, training):
         global_state.set_global_attribute(_CONTEXT, None)
 
 
+def uncompiled(method):
+    """A method that `torch.compile` calls and does not trace.
+
+    It would compile anew for each number that Python has read from a tensor.
+    """
+    if keras.backend.backend() != "torch":
+        return method
+    import torch  # The backend, which has imported it.
+
+    return torch.compiler.disable(method)
+
+
 def in_full_precision(variable: keras.Variable):
     """The value of a variable in the dtype in which it is stored."""
     with backend.AutocastScope(None):

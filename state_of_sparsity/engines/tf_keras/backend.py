@@ -29,10 +29,26 @@ from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 
+from state_of_sparsity.engines.base import foreign_class
+
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 PruningPolicy = pruning_policy.PruningPolicy
 PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
+
+
+_plain_input = keras.layers.InputLayer.from_config.__func__
+
+
+def _input_from_config(cls, config):
+    """Refuses inputs of Keras 3, with which most of its files begin, by that name."""
+    if "batch_shape" in config:
+        return foreign_class(cls.__name__, "keras", "tf_keras").from_config(config)
+    return _plain_input(cls, config)
+
+
+# `load_model` would say that an argument is unknown, and leave the reason to guess.
+keras.layers.InputLayer.from_config = classmethod(_input_from_config)
 
 
 def check_keras_backend(name: str) -> None:
@@ -221,3 +237,8 @@ def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """
     children = layer._flatten_layers(recursive=False, include_self=False)
     return [child for child in children if not isinstance(child, keras.metrics.Metric)]
+
+
+# What the Keras 3 engine saves in a subclassed model.
+for _name in ("Sparse", "Container"):
+    register_layer(foreign_class(_name, "keras", "tf_keras"))

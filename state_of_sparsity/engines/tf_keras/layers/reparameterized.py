@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from state_of_sparsity.engines.base import DeployedWeight
+from state_of_sparsity.engines.base import DeployedWeight, foreign_class
 from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
     keras,
@@ -145,6 +145,13 @@ class Reparameterized:
 
     def get_config(self):
         return {**super().get_config(), **self.technique.get_config()}
+
+    @classmethod
+    def from_config(cls, config):
+        # The layers of Keras 3 have the same names.
+        if "keras" in config:
+            return foreign_class(cls.__name__, "keras", "tf_keras").from_config({})
+        return super().from_config(config)
 
 
 @technique_name.register

@@ -1,0 +1,58 @@
+"""Files of one Keras are refused by the other, by name and with the way out."""
+
+import keras as keras3
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity import layers as layers3
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.layers import tf_keras as layers
+
+# One whose layers are wrapped, or get another class, and one whose do not.
+TECHNIQUES = [sos.MagnitudePruning(0.5, 1, 2, 1), sos.L0Regularization(1e-3)]
+
+
+def sequential(of):
+    return of.Sequential([of.Input((4,)), of.layers.Dense(3)])
+
+
+def subclassed(of):
+    """Made of nothing that the other Keras lacks, but for what makes it sparse."""
+
+    class Net(of.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = of.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = Net()
+    model(np.zeros((1, 4), "float32"))
+    return model
+
+
+@pytest.mark.parametrize("make", [sequential, subclassed])
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_keras_3_refuses_files_of_tf_keras(make, technique, tmp_path):
+    sos.sparsify(make(keras), technique).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"load it with tf_keras\.models\.load_model"):
+        keras3.models.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("make", [sequential, subclassed])
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_tf_keras_refuses_files_of_keras_3(make, technique, tmp_path):
+    sos.sparsify(make(keras3), technique).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"load it with keras\.models\.load_model"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_layers_by_hand_are_refused_by_the_other_keras():
+    ours = keras.utils.serialize_keras_object(layers.L0Dense(3, l0_weight=1.0))
+    with pytest.raises(ValueError, match=r"load it with tf_keras\.models"):
+        keras3.saving.deserialize_keras_object(ours)
+    theirs = keras3.saving.serialize_keras_object(layers3.L0Dense(3, l0_weight=1.0))
+    with pytest.raises(ValueError, match=r"load it with keras\.models"):
+        keras.utils.deserialize_keras_object(theirs)
