@@ -191,7 +191,16 @@ class PruningTechnique(Technique):
           schedule: a `PruningSchedule`: `PolynomialDecay`, `ConstantSparsity` or
             another one. `sparsity` becomes the sparsity that it ends with.
           **options: the other hyperparameters.
+
+        Raises:
+          TypeError: for what cannot be called with a step, as those can.
         """
+        if not callable(schedule):
+            raise TypeError(
+                "schedule must be a PruningSchedule of TF-MOT; for the cubic ramp, "
+                "give the technique its steps instead: MagnitudePruning(sparsity, "
+                f"begin_step, end_step, frequency). Received: {schedule!r}"
+            )
         end = getattr(schedule, "end_step", -1)
         last_step = np.int64(end if end >= 0 else _FOR_EVER)
         begin = getattr(schedule, "begin_step", 0)

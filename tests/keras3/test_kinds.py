@@ -187,7 +187,7 @@ def test_a_kind_trains_strips_saves_and_loads(kind, name, rng, tmp_path):
     check_trained(sparse, inputs, tmp_path)
 
 
-@pytest.mark.feature("MultiHeadAttention, GroupQueryAttention")
+@pytest.mark.feature("MultiHeadAttention, GroupedQueryAttention")
 @pytest.mark.parametrize("name", ["magnitude", "variational"])
 @pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
 def test_all_projections_of_attention_become_sparse(kind, name, rng, tmp_path):

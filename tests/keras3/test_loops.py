@@ -156,7 +156,7 @@ class Halved(keras.Model):
         return {"name": self.name}
 
 
-@pytest.mark.feature("custom train_step and compute_loss")
+@pytest.mark.feature("custom train_step")
 def test_a_class_keeps_its_way_to_train():
     plain = Halved()
     plain.build((None, 6))

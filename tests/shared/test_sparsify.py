@@ -183,7 +183,7 @@ def test_masked_weights_stay_zero_under_momentum(name, rng):
         np.testing.assert_array_equal(kernel != 0, masks[f"{layer.name}/kernel"])
 
 
-@pytest.mark.feature("a layer that a step uses several times")
+@pytest.mark.feature("a layer used several times in a step")
 @pytest.mark.parametrize("name", ["magnitude", "variational"])
 def test_a_layer_used_three_times_counts_each_step_once(name, rng):
     shared = keras.layers.Dense(zoo.FEATURES, name="shared")
