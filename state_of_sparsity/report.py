@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 
 from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines.base import DENSE
 from state_of_sparsity.thresholds import deployed_at
 
 _COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")
@@ -20,14 +21,15 @@ class WeightReport:
       shape: of the tensor.
       size: number of weights.
       zeros: number of weights that are exactly zero.
-      technique: that makes it sparse, or "dense".
+      technique: that makes it sparse, or "dense". A stripped model does not know it,
+        so that it does not count when reports are compared.
     """
 
     name: str
     shape: tuple[int, ...]
     size: int
     zeros: int
-    technique: str
+    technique: str = dataclasses.field(compare=False)
 
     @property
     def sparsity(self) -> float:
@@ -45,9 +47,9 @@ class SparsityReport:
     """Zeros of a model, as deployed.
 
     Attributes:
-      layers: a `WeightReport` for each weight tensor that a technique makes sparse.
-        Of a model without sparse layers (a plain or a stripped one), for each that
-        a technique could make sparse.
+      layers: a `WeightReport` for each weight tensor that a technique could make
+        sparse, those that are left dense included: the same ones for a dense model,
+        for a sparse one and for its stripped copy.
       parameters: number of all weights of the model that were made to be trained,
         biases included; neither masks nor moving averages.
       nonzero_parameters: those minus the zeros of `layers`.
@@ -62,9 +64,18 @@ class SparsityReport:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among the weights of `layers`."""
-        size = sum(layer.size for layer in self.layers)
-        return sum(layer.zeros for layer in self.layers) / size if size else 0.0
+        """Share of zeros among the weights of all `layers`."""
+        return _share_of_zeros(self.layers)
+
+    @property
+    def sparsified(self) -> list[WeightReport]:
+        """Those of `layers` that a technique makes sparse."""
+        return [layer for layer in self.layers if layer.technique != DENSE]
+
+    @property
+    def sparsified_sparsity(self) -> float:
+        """Share of zeros among the weights that a technique makes sparse."""
+        return _share_of_zeros(self.sparsified)
 
     def __str__(self) -> str:
         rows = [_COLUMNS] + [
@@ -82,8 +93,14 @@ class SparsityReport:
             ).rstrip()
             for row in rows
         ]
+        count = len(self.sparsified)
+        some = (
+            f" ({self.sparsified_sparsity:.2%} over the {count} sparsified)"
+            if 0 < count < len(self.layers)
+            else ""
+        )
         lines.append(
-            f"sparsity {self.sparsity:.2%} over {len(self.layers)} tensors; "
+            f"sparsity {self.sparsity:.2%} over {len(self.layers)} tensors{some}; "
             f"{self.nonzero_parameters:,} of {self.parameters:,} parameters non-zero"
         )
         return "\n".join(lines)
@@ -122,6 +139,11 @@ class SparsityReport:
         figure.savefig(path, dpi=120)
 
 
+def _share_of_zeros(layers):
+    size = sum(layer.size for layer in layers)
+    return sum(layer.zeros for layer in layers) / size if size else 0.0
+
+
 def sparsity_report(model, log_alpha_threshold: float | None = None) -> SparsityReport:
     """Counts the zeros of a model as it would be deployed.
 
@@ -155,7 +177,7 @@ def weight_masks(
     """Which weights a model keeps when it is deployed.
 
     Args:
-      model: as for `sparsity_report`. Of a model without sparse layers, a weight is
+      model: as for `sparsity_report`. Where no technique makes it sparse, a weight is
         kept if it is not zero.
       log_alpha_threshold: as for `sos.strip`.
 
@@ -174,11 +196,7 @@ def weight_masks(
 
 
 def _deployed(engine, model):
-    """Name, deployed weight and site of each tensor to report.
-
-    Of a model without sparse layers, those that could be.
-    """
-    found = list(engine.sites(model))
-    for site in [site for site in found if site.is_sparse] or found:
+    """Name, deployed weight and site of each tensor that could be made sparse."""
+    for site in engine.sites(model):
         for weight in engine.deployed_weights(site.layer):
             yield f"{site.path}/{weight.attribute}", weight, site

@@ -16,7 +16,7 @@ def techniques(model):
 def test_none_leaves_a_layer_dense():
     sparse = sos.sparsify(zoo.perceptron(), NOW, {"logits": None})
     assert techniques(sparse) == {"hidden": "magnitude_pruning", "logits": "dense"}
-    assert [x.name for x in sos.sparsity_report(sparse).layers] == ["hidden/kernel"]
+    assert [x.name for x in sos.sparsity_report(sparse).sparsified] == ["hidden/kernel"]
 
 
 def test_a_number_is_another_sparsity(rng):
@@ -57,7 +57,7 @@ def test_the_first_expression_that_matches_counts(rng):
     overrides = {"block/first": 0.25, "block/.*": None}
     sparse = compiled(sos.sparsify(zoo.functional(), NOW, overrides))
     fit(sparse, *zoo.data(rng))
-    zeros = {x.name: x.zeros for x in sos.sparsity_report(sparse).layers}
+    zeros = {x.name: x.zeros for x in sos.sparsity_report(sparse).sparsified}
     assert zeros == {
         "block/first/kernel": 6,
         "shared/kernel": 10,

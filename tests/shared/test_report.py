@@ -33,18 +33,39 @@ def trained():
 
 
 @reports
-def test_a_report_is_over_the_tensors_that_are_sparse(trained):
+def test_a_report_is_over_all_tensors_that_could_be_sparse(trained):
     report = sos.sparsity_report(trained)
-    names = [layer.name for layer in report.layers]
-    assert "shared/kernel" not in names
-    assert "block/attention/query/kernel" in names
-    assert {layer.technique for layer in report.layers} == {"magnitude_pruning"}
+    zeros = {layer.name: layer.zeros for layer in report.layers}
+    assert zeros.pop("shared/kernel") == 0
+    assert "block/attention/query/kernel" in zeros
+    assert {layer.technique for layer in report.layers} == {
+        "magnitude_pruning",
+        "dense",
+    }
+    (left,) = (layer for layer in report.layers if layer.technique == "dense")
+    assert left.name == "shared/kernel"
     size = sum(layer.size for layer in report.layers)
-    assert report.sparsity == sum(layer.zeros for layer in report.layers) / size
-    for layer in report.layers:
+    assert report.sparsity == sum(zeros.values()) / size
+    assert report.sparsified == [x for x in report.layers if x is not left]
+    assert report.sparsified_sparsity == sum(zeros.values()) / (size - left.size)
+    for layer in report.sparsified:
         assert layer.size == np.prod(layer.shape)
         assert layer.zeros == round(0.6 * layer.size)
         assert layer.sparsity == layer.zeros / layer.size
+
+
+@reports
+def test_a_model_and_its_stripped_copy_have_equal_reports(trained):
+    stripped = sos.strip(trained)
+    report, expected = map(sos.sparsity_report, (stripped, trained))
+    assert report == expected
+    assert report.sparsity == expected.sparsity
+    assert {layer.technique for layer in report.layers} == {"dense"}
+    assert report.sparsified_sparsity == 0.0
+    masks, expected_masks = map(sos.weight_masks, (stripped, trained))
+    assert list(masks) == list(expected_masks)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(mask, expected_masks[name])
 
 
 @reports

@@ -136,7 +136,8 @@ class Keras3Engine(Engine):
     def penalty(self, layer):
         if not layer.technique.extra_is_trained:
             return None
-        return float(layer.penalty()), float(layer.penalty_weight())
+        both = layer.penalty(), layer.penalty_weight()
+        return tuple(float(keras.ops.convert_to_numpy(value)) for value in both)
 
     def uses(self, model):
         nodes = private.graph_nodes(model)
