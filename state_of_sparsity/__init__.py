@@ -18,6 +18,7 @@ __version__ = "0.2.0"
 # importing this package imports no Keras and no framework. Which ones there are, the
 # user decides.
 _HOMES = {
+    "FixedMask": "techniques",
     "Flops": "flops",
     "L0Regularization": "techniques",
     "MagnitudePruning": "techniques",
@@ -31,6 +32,8 @@ _HOMES = {
     "count_flops": "flops",
     "export": "exporting",
     "export_saved_model": "exporting",
+    "load_masks": "mask_files",
+    "save_masks": "mask_files",
     "sparsify": "conversion",
     "sparsity_report": "report",
     "strip": "conversion",

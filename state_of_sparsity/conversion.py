@@ -59,6 +59,7 @@ def sparsify(
     rules = _Overrides(technique, overrides or {})
     candidates = list(engine.sites(model))
     plan: dict[int, tuple[int, Technique]] = {}
+    technique.check_sites(candidates)
     for index, site in enumerate(candidates):
         if site.is_sparse:
             raise ValueError(
@@ -67,6 +68,9 @@ def sparsify(
             )
         chosen, is_named = rules.technique_for(site)
         if chosen is None or not engine.allows(chosen, site.layer):
+            continue
+        chosen = chosen.for_site(site)
+        if chosen is None:
             continue
         if is_named or chosen.applies_to(depthwise=site.depthwise):
             _check_shapes(chosen, site)

@@ -60,6 +60,18 @@ class CubicSchedule:
         return min(max((step - self.end_step) / length + 1.0, 0.0), 1.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Never:
+    """Masks are never renewed."""
+
+    def renewals(self) -> list[int]:
+        return []
+
+    def sparsity(self, step: int) -> float:
+        del step
+        return 0.0
+
+
 def is_renewal(schedule, step: int) -> bool:
     """Whether masks are renewed at a training step."""
     steps = schedule.renewals()

@@ -52,6 +52,10 @@ class Site:
     def is_sparse(self) -> bool:
         return self.technique != DENSE
 
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of its weights, by the names that they have in reports."""
+        return {f"{self.path}/{name}": shape for name, shape in self.shapes.items()}
+
 
 def foreign_class(name: str, theirs: str, ours: str) -> type:
     """Stands for a class that the engine of another Keras saves; refuses to be loaded.

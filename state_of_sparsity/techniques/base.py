@@ -71,10 +71,31 @@ class Technique(abc.ABC):
         """Why a weight of this shape cannot be made sparse, or None if it can."""
         del shape
 
+    def check_sites(self, sites) -> None:
+        """Raises ValueError if it does not fit a model.
+
+        Args:
+          sites: of the model; see `state_of_sparsity.engines.base.Site`.
+        """
+        del sites
+
+    def for_site(self, site) -> Self | None:
+        """The technique for one site of a model, or None if that stays dense."""
+        del site
+        return self
+
+    def extra_value(self, attribute: str):
+        """What the extra tensor of a weight begins with, or None for random values.
+
+        Args:
+          attribute: of the layer that holds the weight, such as "kernel".
+        """
+        del attribute
+
     @property
     @abc.abstractmethod
     def extra_initial(self) -> tuple[float, float]:
-        """Mean and standard deviation of the initial values of the extra tensor."""
+        """Mean and standard deviation of the random values that it begins with."""
 
     @abc.abstractmethod
     def training_weight(self, theta, extra, noise):

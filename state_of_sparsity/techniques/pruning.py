@@ -11,7 +11,6 @@ import dataclasses
 from typing import Self
 
 import numpy as np
-from keras import ops
 
 from state_of_sparsity import masks, structures
 from state_of_sparsity.checks import (
@@ -21,14 +20,14 @@ from state_of_sparsity.checks import (
     check_pair,
 )
 from state_of_sparsity.schedules import CubicSchedule
-from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.masked import MaskingTechnique
 
 # As far into a schedule of TF-MOT as one may look: its end is -1 if it has none.
 _FOR_EVER = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
-class PruningTechnique(Technique):
+class PruningTechnique(MaskingTechnique):
     """Base of the techniques that mask the weights of the lowest scores.
 
     The options from `block_size` to `pruning_schedule` are those of TF-MOT's
@@ -66,12 +65,6 @@ class PruningTechnique(Technique):
     sparsity_m_by_n: tuple[int, int] | None = None
     pruning_policy: object | None = None
     pruning_schedule: object | None = None
-
-    extra_name = "mask"
-    extra_dtype = "bool"
-    extra_is_trained = False
-    draws_noise = False
-    extra_initial = (1.0, 0.0)
 
     def __post_init__(self):
         check_fraction("sparsity", self.sparsity)
@@ -151,27 +144,8 @@ class PruningTechnique(Technique):
         """
         # What stays masked scores as zero does, or else momentum alone would, between
         # renewals, lift it over the threshold.
-        weight = self.deployed_weight(theta, mask) if self._stay else theta
+        weight = self.regularized_weight(theta, mask)
         return self.structure().mask(self.score(weight, stream), zeros, lowest)
-
-    @property
-    def _stay(self):
-        return self.masked_weights == "stay"
-
-    def regularized_weight(self, theta, mask):
-        """What a regularizer of the weight sees."""
-        return self.deployed_weight(theta, mask) if self._stay else theta
-
-    def training_weight(self, theta, extra, noise):
-        del noise
-        return self.deployed_weight(theta, extra)
-
-    def deployed_weight(self, theta, extra):
-        return theta * ops.cast(extra, theta.dtype)
-
-    def keeps(self, theta, extra):
-        del theta
-        return ops.cast(extra, "bool")
 
     def applies_to(self, *, depthwise):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.

@@ -95,6 +95,8 @@ class Sparse:
 
     def _renew_masks(self, step):
         steps, zeros = self._renewals
+        if not len(steps):
+            return
         at_step = ops.equal(step, steps)
 
         def renewed():
@@ -115,8 +117,11 @@ class Sparse:
     def _renewals(self):
         """Steps of the renewals, and for each weight how many units go at each."""
         # Counted in Python, since a float32 counts no further than 2**24.
-        schedule, structure = self.technique.schedule(), self.technique.structure()
+        schedule = self.technique.schedule()
         steps = schedule.renewals()
+        if not steps:
+            return (), ()
+        structure = self.technique.structure()
         sparsities = [schedule.sparsity(step) for step in steps]
         zeros = [
             [structure.zeros(s, tuple(w.theta.shape)) for s in sparsities]
@@ -225,16 +230,13 @@ class SparseWeight:
         self.theta, self.position = located.variable, position
         self.regularizer = self.theta.regularizer
         technique = layer.technique
-        mean, deviation = technique.extra_initial
         self.extra = private.extra_variable(
             layer,
             _free_name(layer, self.theta.name, technique.extra_name),
             self.theta,
             shape=tuple(self.theta.shape),
             dtype=technique.extra_dtype,
-            initializer=keras.initializers.RandomNormal(mean, deviation)
-            if deviation
-            else keras.initializers.Constant(mean),
+            initializer=_initializer(technique, self.label),
             trainable=technique.extra_is_trained,
             aggregation="mean" if technique.extra_is_trained else "only_first_replica",
         )
@@ -258,6 +260,16 @@ class SparseWeight:
         """Theta, in float32 at least, and the extra tensor."""
         theta = at_least_float32(private.in_full_precision(self.theta))
         return theta, private.in_full_precision(self.extra)
+
+
+def _initializer(technique, attribute):
+    value = technique.extra_value(attribute)
+    if value is not None:
+        return lambda shape, dtype: ops.convert_to_tensor(value, dtype)
+    mean, deviation = technique.extra_initial
+    if deviation:
+        return keras.initializers.RandomNormal(mean, deviation)
+    return keras.initializers.Constant(mean)
 
 
 def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):

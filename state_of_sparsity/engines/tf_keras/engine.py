@@ -40,7 +40,7 @@ from state_of_sparsity.engines.tf_keras.weights import (
     weight_variable,
     wrapped_weights,
 )
-from state_of_sparsity.techniques.pruning import PruningTechnique
+from state_of_sparsity.techniques.masked import MaskingTechnique
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 # To Keras, these are kinds of convolutions.
@@ -107,7 +107,7 @@ class TFKerasEngine(Engine):
         ]
 
     def check_technique(self, technique, model):
-        if not isinstance(technique, PruningTechnique):
+        if not isinstance(technique, MaskingTechnique):
             return
         if technique.masked_weights != "stay":
             raise ValueError(
@@ -115,7 +115,7 @@ class TFKerasEngine(Engine):
                 "weights are zero: only a Keras 3 model keeps the values that they "
                 f"had. Received: {technique.masked_weights!r}"
             )
-        if technique.pruning_policy is not None:
+        if getattr(technique, "pruning_policy", None) is not None:
             technique.pruning_policy.ensure_model_supports_pruning(model)
 
     def allows(self, technique, layer):

@@ -39,7 +39,7 @@ def sparse_layer(
     del layer, copy, index
     raise TypeError(
         f"{type(technique).__name__} is of neither family of techniques: derive it "
-        "from PruningTechnique or from ReparameterizationTechnique."
+        "from MaskingTechnique or from ReparameterizationTechnique."
     )
 
 

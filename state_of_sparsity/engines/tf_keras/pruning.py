@@ -30,9 +30,11 @@ from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     sparsifiable_weights,
     weight_variable,
+    wrapped_weights,
 )
+from state_of_sparsity.schedules import Never
 from state_of_sparsity.techniques.base import restored_technique, saved_technique
-from state_of_sparsity.techniques.pruning import PruningTechnique
+from state_of_sparsity.techniques.masked import MaskingTechnique
 
 MISSING_CALLBACK = (
     "The masks of a pruned model are renewed by training step, and nothing has "
@@ -53,7 +55,7 @@ class PrunedLayer(PruneLowMagnitude):
 
     Args:
       layer: a layer with weights to prune.
-      technique: a `PruningTechnique`.
+      technique: a `MaskingTechnique`.
       index: makes the random numbers of this layer differ from those of others.
       **kwargs: of a Keras layer.
     """
@@ -75,6 +77,11 @@ class PrunedLayer(PruneLowMagnitude):
     def build(self, input_shape):
         super().build(input_shape)
         self.pruning_obj = _MaskUpdate(self)
+        names = wrapped_weights(self.layer)
+        for name, (_, mask, _) in zip(names, self.pruning_vars, strict=True):
+            value = self.technique.extra_value(name)
+            if value is not None:
+                mask.assign(tf.cast(value, mask.dtype))
 
     def add_weight(self, name, *args, **kwargs):
         # HDF5 files go by the names of variables, and TF-MOT names all masks alike.
@@ -96,7 +103,8 @@ class PrunedLayer(PruneLowMagnitude):
     @tf.autograph.experimental.do_not_convert
     def _count_step_and_renew(self):
         self.pruning_step.assign_add(1)
-        self.pruning_obj.conditional_mask_update()
+        if not isinstance(self.technique.schedule(), Never):
+            self.pruning_obj.conditional_mask_update()
         return tf.no_op()
 
     def _expected_by_layer(self, kwargs):
@@ -134,7 +142,7 @@ def _(layer: PrunedLayer) -> str:
 
 
 @sparse_layer.register
-def _(technique: PruningTechnique, layer, copy, index):
+def _(technique: MaskingTechnique, layer, copy, index):
     wrapper = PrunedLayer(copy(layer), technique, index)
     if layer.built:
         # HDF5 files go by the names of weights, which have to differ.

@@ -55,6 +55,17 @@ class CubicSchedule(PruningSchedule):
         return cls(schedules.CubicSchedule(config.pop("sparsity"), **config))
 
 
+class Never(PruningSchedule):
+    """`state_of_sparsity.schedules.Never` in the graph."""
+
+    def __call__(self, step):
+        del step
+        return tf.constant(False), tf.constant(0.0, tf.float64)
+
+    def get_config(self):
+        return {"class_name": type(self).__name__, "config": {}}
+
+
 # Those that are not registered with Keras.
 _SCHEDULES = {
     "ConstantSparsity": pruning_schedule.ConstantSparsity,
@@ -67,12 +78,14 @@ def in_graph(schedule):
     """A schedule as a function of a tensor with the step."""
     if isinstance(schedule, schedules.CubicSchedule):
         return CubicSchedule(schedule)
+    if isinstance(schedule, schedules.Never):
+        return Never()
     return schedule
 
 
 def with_schedule(technique):
     """A technique with its schedule, if a configuration left only that of it."""
-    saved = technique.pruning_schedule
+    saved = getattr(technique, "pruning_schedule", None)
     if not isinstance(saved, dict):
         return technique
     name = saved["class_name"]

@@ -1,0 +1,63 @@
+"""Masks in files, in NumPy's format."""
+
+import pathlib
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from state_of_sparsity import atomic
+
+
+def save_masks(path, masks: Mapping[str, np.ndarray]) -> None:
+    """Writes masks to a file, a bit for each weight and compressed.
+
+    Args:
+      path: of the file, which ends in `.npz`. What is there is replaced.
+      masks: boolean arrays by weight name, as of `sos.weight_masks`.
+
+    Raises:
+      ValueError: for another ending.
+    """
+    path = _checked(path)
+    arrays = {}
+    for name, mask in masks.items():
+        arrays[f"bits:{name}"] = np.packbits(np.asarray(mask, bool))
+        arrays[f"shape:{name}"] = np.asarray(mask.shape, np.int64)
+    with atomic.replacing(path) as written:
+        np.savez_compressed(written, **arrays)
+
+
+def load_masks(path) -> dict[str, np.ndarray]:
+    """The masks that `save_masks` wrote.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is no such file, or it is another one.
+    """
+    path = _checked(path)
+    try:
+        with np.load(path) as arrays:
+            shapes = {
+                key.removeprefix("shape:"): tuple(arrays[key])
+                for key in arrays
+                if key.startswith("shape:")
+            }
+            if not shapes:
+                raise KeyError("no masks in it")
+            return {
+                name: np.unpackbits(arrays[f"bits:{name}"], count=int(np.prod(shape)))
+                .astype(bool)
+                .reshape(shape)
+                for name, shape in shapes.items()
+            }
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} is no file that sos.save_masks wrote: {error}"
+        ) from error
+
+
+def _checked(path):
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"The path has to end in '.npz'. Received: {str(path)!r}")
+    return path
