@@ -308,3 +308,18 @@ def test_a_part_of_a_sparse_model_trains_in_another_model(name, rng):
     np.testing.assert_allclose(
         outputs_of(stripped, inputs), outputs_of(new, inputs), atol=1e-5
     )
+
+
+@pytest.mark.feature("models of hundreds of layers")
+def test_a_model_of_more_layers_than_python_has_frames(rng):
+    x = y = keras.Input((2,))
+    for place in range(400):
+        y = keras.layers.Add(name=f"add_{place}")([y, x])
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
+    sparse = sos.sparsify(model, TECHNIQUES["magnitude"])
+    inputs = rng.normal(size=(3, 2)).astype("float32")
+    np.testing.assert_array_equal(outputs_of(sparse, inputs), outputs_of(model, inputs))
+    stripped = sos.strip(sparse)
+    np.testing.assert_array_equal(
+        outputs_of(stripped, inputs), outputs_of(model, inputs)
+    )

@@ -54,9 +54,18 @@ class Copier:
         self.copies: dict[int, Any] = {}
         # Keeps what was copied alive, so that no `id` is used twice.
         self._originals: list[Any] = []
+        # Nodes and their copies, which have no attributes yet: by way of its nodes a
+        # graph is a chain of references, which may be longer than Python's stack.
+        self._nodes: list[tuple[Node, Node]] = []
 
     def copy(self, value):
         """What stands in a copy for a value in the original."""
+        copy = self._copy(value)
+        while self._nodes:
+            self._fill(*self._nodes.pop())
+        return copy
+
+    def _copy(self, value):
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, keras.Variable):
@@ -66,16 +75,16 @@ class Copier:
         if isinstance(value, list | set | dict):
             return self._collection(value)
         if isinstance(value, tuple):
-            items = [self.copy(item) for item in value]
+            items = [self._copy(item) for item in value]
             # TensorFlow wraps what it watches.
             cls = type(getattr(value, "__wrapped__", value))
             return cls._make(items) if hasattr(cls, "_make") else cls(items)
         if isinstance(value, functools.partial):
             return functools.partial(
-                value.func, *self.copy(value.args), **self.copy(value.keywords)
+                value.func, *self._copy(value.args), **self._copy(value.keywords)
             )
         if isinstance(value, types.MethodType) and isinstance(value.__self__, _COPIED):
-            return types.MethodType(value.__func__, self.copy(value.__self__))
+            return types.MethodType(value.__func__, self._copy(value.__self__))
         return value
 
     def _remember(self, original, copy):
@@ -91,6 +100,14 @@ class Copier:
         new = keras.layers.Layer.__new__(cls) if is_layer else object.__new__(cls)
         # Before its parts, which may refer back to it.
         self._remember(value, new)
+        if isinstance(value, Node):
+            self._nodes.append((value, new))
+        else:
+            self._fill(value, new)
+        return new
+
+    def _fill(self, value, new):
+        is_layer = isinstance(value, keras.layers.Layer)
         left_out = _compiled_names() if isinstance(value, keras.Model) else frozenset()
         for metric in ("_loss_tracker", "_compile_metrics"):
             if metric in left_out and vars(value).get(metric) is not None:
@@ -99,7 +116,7 @@ class Copier:
             if is_layer and name in _EMPTIED:
                 vars(new)[name] = _EMPTIED[name]()
             elif not (is_layer and name in _NOT_COPIED) and name not in left_out:
-                vars(new)[name] = self.copy(attribute)
+                vars(new)[name] = self._copy(attribute)
         if "_modules" in vars(new):
             vars(new)["_modules"].pop("_torch_params", None)
         if isinstance(value, keras.Model):
@@ -113,7 +130,6 @@ class Copier:
                 name: {id(item) for item in items if item is not None}
                 for name, (_, items) in new.config.items()
             }
-        return new
 
     def _renamed(self, key):
         operation, separator, index = key.partition("_")
@@ -130,16 +146,16 @@ class Copier:
             for key, item in value.items():
                 dict.__setitem__(new, key, self._kept(key, item))
         elif isinstance(value, list):
-            list.extend(new, map(self.copy, value))
+            list.extend(new, map(self._copy, value))
         else:
-            set.update(new, map(self.copy, value))
+            set.update(new, map(self._copy, value))
         if hasattr(new, "__dict__"):
-            vars(new).update({k: self.copy(v) for k, v in vars(value).items()})
+            vars(new).update({k: self._copy(v) for k, v in vars(value).items()})
         return new
 
     def _kept(self, key, item):
         # As of `_object`: PyTorch keeps modules in a dictionary.
-        return None if key == "_torch_params" else self.copy(item)
+        return None if key == "_torch_params" else self._copy(item)
 
 
 @functools.cache
