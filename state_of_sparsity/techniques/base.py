@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 import re
 from typing import ClassVar, Self
 
@@ -66,6 +67,15 @@ class Technique(abc.ABC):
         """
         del depthwise
         return True
+
+    def kept_weights(self, shape: tuple[int, ...], steps: int) -> int:
+        """How many elements of a weight training computes with, summed over steps.
+
+        Args:
+          shape: of the weight.
+          steps: number of training steps from the first one.
+        """
+        return math.prod(shape) * steps
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be made sparse, or None if it can."""

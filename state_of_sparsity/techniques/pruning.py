@@ -8,19 +8,19 @@ which never know of each other.
 
 import abc
 import dataclasses
+import math
 from typing import Self
 
 import numpy as np
 from keras import ops
 
-from state_of_sparsity import masks, structures
+from state_of_sparsity import masks, schedules, structures
 from state_of_sparsity.checks import (
     check_choice,
     check_fraction,
     check_integer,
     check_pair,
 )
-from state_of_sparsity.schedules import CubicSchedule
 from state_of_sparsity.techniques.base import Technique
 
 # As far into a schedule of TF-MOT as one may look: its end is -1 if it has none.
@@ -123,7 +123,7 @@ class PruningTechnique(Technique):
         """When the masks are renewed, and how sparse they are then."""
         if self.pruning_schedule is not None:
             return self.pruning_schedule
-        return CubicSchedule(
+        return schedules.CubicSchedule(
             self.sparsity,
             self.begin_step,
             self.end_step,
@@ -176,6 +176,13 @@ class PruningTechnique(Technique):
     def applies_to(self, *, depthwise):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
         return not depthwise
+
+    def kept_weights(self, shape, steps):
+        lengths, sparsities = schedules.sparsities(self.schedule(), steps)
+        shares = self.structure().masked_share(sparsities, shape)
+        size = math.prod(shape)
+        # Exact, but for blocks that an edge cuts.
+        return size * steps - round(float(np.dot(lengths, shares * size)))
 
     def refusal(self, shape):
         return self.structure().refusal(shape)

@@ -37,6 +37,7 @@ __all__ = [
     "assign_if",
     "call_parameters",
     "children",
+    "compute_output_spec",
     "copied_variable",
     "described",
     "entry_call",
@@ -55,6 +56,7 @@ __all__ = [
 
 _CONTEXT = "current_call_ctx"
 set_mask = backend.set_keras_mask
+compute_output_spec = backend.compute_output_spec
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

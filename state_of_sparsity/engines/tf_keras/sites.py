@@ -36,7 +36,7 @@ def sites(model: keras.layers.Layer) -> Iterator[Site]:
             path=f"{path}_{count}" if count else path,
             name=plain.name,
             technique=technique_name(layer),
-            shapes={name: tuple(weight_variable(plain, name).shape) for name in names},
+            weights={name: weight_variable(plain, name) for name in names},
             depthwise=isinstance(plain, DepthwiseConv),
         )
 
@@ -55,11 +55,7 @@ def left_out(model: keras.Model) -> list[str]:
 
     A layer with a `get_prunable_weights()` has left them out on purpose.
     """
-    held = {
-        id(weight_variable(plain_layer_of(site.layer), name))
-        for site in sites(model)
-        for name in site.shapes
-    }
+    held = {id(variable) for site in sites(model) for variable in site.weights.values()}
     return [
         f"{layer.name}/{weight.name.rpartition('/')[2].partition(':')[0]}"
         for layer, weight in custom_weights(model)
