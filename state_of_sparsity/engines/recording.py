@@ -68,14 +68,20 @@ class _Recorder:
 
     @contextlib.contextmanager
     def listening(self, layer):
-        attributes = vars(layer)
-        before = {"call": attributes["call"]} if "call" in attributes else {}
+        heard = {
+            "call": self._recorded(layer, layer.call),
+            # In tf_keras, that of a functional model computes all of it again.
+            "compute_mask": self._unheard(layer.compute_mask),
+        }
         # Past Keras's tracking.
-        attributes["call"] = self._recorded(layer, layer.call)
+        attributes = vars(layer)
+        before = {name: attributes[name] for name in heard if name in attributes}
+        attributes.update(heard)
         try:
             yield
         finally:
-            del attributes["call"]
+            for name in heard:
+                del attributes[name]
             attributes.update(before)
 
     def _recorded(self, layer, call):
@@ -89,6 +95,17 @@ class _Recorder:
             return outputs
 
         return recorded
+
+    def _unheard(self, method):
+        @functools.wraps(method)
+        def unheard(*args, **kwargs):
+            before = self.calls, self._around, self._times
+            self.calls, self._around, self._times = [], [], 1
+            result = method(*args, **kwargs)
+            self.calls, self._around, self._times = before
+            return result
+
+        return unheard
 
     def _begin(self, layer, inputs):
         if not self._around or layer is self._around[0][0]:
