@@ -30,6 +30,7 @@ _HOMES = {
     "WeightReport": "report",
     "callbacks": "training_callbacks",
     "count_flops": "flops",
+    "count_training_flops": "flops",
     "export": "exporting",
     "export_saved_model": "exporting",
     "load_masks": "mask_files",

@@ -118,12 +118,13 @@ def strip(model, log_alpha_threshold: float | None = None):
 
 
 def _check_shapes(technique, site):
-    for attribute, shape in site.shapes.items():
-        why = technique.refusal(tuple(shape))
+    for attribute, variable in site.weights.items():
+        shape = tuple(variable.shape)
+        why = technique.refusal(shape)
         if why is not None:
             raise ValueError(
                 f"{technique.technique_name()} cannot mask {site.path}/{attribute} of "
-                f"shape {tuple(shape)}: {why}. Give its layer another technique, or "
+                f"shape {shape}: {why}. Give its layer another technique, or "
                 "None to leave it dense, with `overrides`."
             )
 

@@ -1,54 +1,292 @@
-"""How much a model computes, dense and with its zeros skipped."""
+"""How much a model computes: dense, with its zeros skipped, and in training."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines.recording import is_kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of the linear maps for one example.
+    """Floating-point operations of the products for one example.
 
     A multiplication and the addition that takes its result count as two.
 
     Attributes:
       dense: with every weight counted.
       sparse: with only the non-zero weights counted.
+      layers: by weight, named as in `sparsity_report` ("block/conv1/kernel"), and, for
+        products of activations, by layer ("block/attention").
     """
 
     dense: int
     sparse: int
+    layers: Mapping[str, "Flops"] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
 
-def count_flops(model) -> Flops:
-    """Counts the operations of the Dense and convolution layers of a model.
+def count_flops(model, inputs=None) -> Flops:
+    """Counts the operations of a model's inference, of its products with weights.
 
-    A weight takes part in one multiply-add for each position of the layer's output.
-    Biases, normalization and activations are not counted.
+    They are those of Dense, EinsumDense, convolutions (grouped, depthwise, separable
+    and transposed), SimpleRNN, LSTM, GRU and ConvLSTM, also within Bidirectional and
+    TimeDistributed, and the logits of ReversibleEmbedding; lookups are free. Of
+    attention layers, the products of queries, keys and values count as well, in dense
+    and sparse alike.
+
+    A weight takes part in one multiply-add for each position of the layer's output (of
+    its input, if it is a transposed convolution), padding included. Biases,
+    normalization, activations, and what a custom layer's `call` computes of
+    activations or of weights of other layers are not counted.
 
     Args:
-      model: a Sequential or functional model, sparse or not, whose input has a fixed
-        size apart from the batch.
+      model: any built model, sparse or not.
+      inputs: an example batch: arrays of which shapes and types are used, but for the
+        number of examples. By default, what the model is made for, or was called on.
 
     Raises:
-      ValueError: for another kind of model, a layer kind that it cannot count, or an
-        input without a fixed size.
+      ValueError: if the sizes of the inputs or of a product are not known, or for a
+        layer with matrices that it cannot count. A custom layer says how often each is
+        used for a batch in a method `weight_uses(input_shape, output_shape)`, which
+        returns `{attribute: number}`.
     """
     engine = engine_of(model)
-    dense = sparse = 0
-    for layer, shapes in engine.uses(model):
-        uses = 0
-        for shape in shapes:
-            if None in shape[1:]:
-                raise ValueError(
-                    f"The output of layer {layer.name!r} has no fixed size: {shape}. "
-                    "Build the model for inputs of a fixed size."
-                )
-            uses += math.prod(shape[1:])
-        for weight in engine.deployed_weights(layer):
-            dense += 2 * uses * weight.value.size
-            sparse += 2 * uses * int(np.count_nonzero(weight.value))
-    return Flops(dense, sparse)
+    sites = list(engine.sites(model))
+    if any(site.is_sparse for site in sites):
+        model = engine.strip(model)
+        sites = list(engine.sites(model))
+    weights = _Weights(engine, sites)
+    layers = {w.name: Flops(0, 0) for x in engine.layers(model) for w in weights.of(x)}
+
+    def add(name, dense, sparse):
+        before = layers.get(name, Flops(0, 0))
+        layers[name] = Flops(before.dense + dense, before.sparse + sparse)
+
+    for call in engine.calls(model, inputs):
+        for layer in _used_layers(call):
+            for weight in weights.of(layer):
+                uses = 2 * call.times * _uses(call, layer, weight)
+                add(weight.name, uses * weight.size, uses * weight.nonzero)
+        if products := 2 * call.times * _products(call):
+            add(call.path, products, products)
+    return _sum(layers)
+
+
+def count_training_flops(model, steps: int, inputs=None) -> Flops:
+    """Counts the operations of training on one example at each of a number of steps.
+
+    After Evci et al. 2020 (arXiv 1911.11134, appendix): a step takes three times the
+    operations of inference, once forward and twice backward. Of a pruned weight, only
+    what the mask of a step keeps counts; the learned techniques train all weights.
+
+    Args:
+      model: a sparse model, or a dense one.
+      steps: number of training steps from the first one.
+      inputs: as of `count_flops`.
+
+    Returns:
+      `dense` as if the model were dense, `sparse` as it is, summed over the steps.
+
+    Raises:
+      ValueError: as `count_flops`, and for a model that TF-MOT's `prune_low_magnitude`
+        made sparse.
+    """
+    engine, counted = engine_of(model), count_flops(model, inputs).layers
+    dense = {name: 3 * steps * flops.dense for name, flops in counted.items()}
+    layers = {name: Flops(flops, flops) for name, flops in dense.items()}
+    for site in (site for site in engine.sites(model) if site.is_sparse):
+        if not hasattr(site.layer, "technique"):
+            raise ValueError(
+                f"Layer {site.path!r} was not made sparse by sos.sparsify: how sparse "
+                "it is at each step of training is not known."
+            )
+        for weight in engine.deployed_weights(site.layer):
+            name, mask = f"{site.path}/{weight.attribute}", weight.mask
+            kept = site.layer.technique.kept_weights(mask, steps)
+            sparse = dense[name] * kept // max(steps * mask.size, 1)
+            layers[name] = Flops(dense[name], sparse)
+    return _sum(layers)
+
+
+def _sum(layers):
+    dense = sum(flops.dense for flops in layers.values())
+    return Flops(dense, sum(flops.sparse for flops in layers.values()), layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weight:
+    """A weight of two or more dimensions: its name in the model and in its layer."""
+
+    name: str
+    attribute: str
+    size: int
+    nonzero: int
+
+
+class _Weights:
+    """The weights of two or more dimensions of plain layers; biases are none."""
+
+    def __init__(self, engine, sites):
+        self._engine = engine
+        self._paths = {id(site.layer): site.path for site in sites}
+        self._names = {
+            id(variable): (site.path, attribute)
+            for site in sites
+            for attribute, variable in site.weights.items()
+        }
+        self._found: dict[int, list[_Weight]] = {}
+
+    def of(self, layer):
+        if id(layer) not in self._found:
+            self._found[id(layer)] = [
+                self._weight(layer, variable, name)
+                for variable in self._engine.own_weights(layer)
+                for name in [variable.name.rpartition("/")[2].partition(":")[0]]
+                # Of attention, GRU and EinsumDense, biases have several dimensions.
+                if len(variable.shape) > 1 and name != "bias"
+            ]
+        return self._found[id(layer)]
+
+    def _weight(self, layer, variable, name):
+        elsewhere = self._paths.get(id(layer), layer.name), name
+        path, attribute = self._names.get(id(variable), elsewhere)
+        value = self._engine.to_numpy(variable)
+        nonzero = int(np.count_nonzero(value))
+        return _Weight(f"{path}/{attribute}", attribute, value.size, nonzero)
+
+
+def _used_layers(call):
+    """The layers whose own weights a call uses: of a recurrent layer, its cells."""
+    if not is_kind(call.layer, "RNN"):
+        return [call.layer]
+    cells = getattr(call.layer.cell, "cells", [call.layer.cell])
+    for cell in cells:
+        if not is_kind(cell, *_CELLS):
+            raise _no_rule(cell)
+    return cells
+
+
+def _uses(call, layer, weight):
+    """How often a call of a layer uses each element of a weight."""
+    if hasattr(layer, "weight_uses"):
+        uses = layer.weight_uses(call.inputs[0], call.outputs)
+        if weight.attribute in uses:
+            return uses[weight.attribute]
+    for kind, rules in _RULES.items():
+        attribute = weight.attribute.rpartition(".")[2]
+        if is_kind(layer, kind) and attribute in rules:
+            return rules[attribute](call)
+    raise _no_rule(layer, weight.attribute)
+
+
+def _no_rule(layer, attribute="its weights"):
+    return ValueError(
+        f"No rule to count the operations of layer {layer.name!r} of kind "
+        f"{type(layer).__name__} with {attribute}. Of a class of your own, say it in a "
+        "method weight_uses(input_shape, output_shape)."
+    )
+
+
+def _product(call, sizes):
+    if None in sizes:
+        raise ValueError(
+            f"Layer {call.path!r} computes on tensors of no fixed size: {call.inputs} "
+            f"to {call.outputs}. Pass `inputs`, or build it for a fixed size."
+        )
+    return math.prod(sizes)
+
+
+def _never(call):
+    del call
+    return 0
+
+
+def _positions(call, shape):
+    """Batch and positions of a tensor of channels."""
+    channels_first = getattr(call.layer, "data_format", None) == "channels_first"
+    return _product(call, (shape[0], *shape[2:]) if channels_first else shape[:-1])
+
+
+def _by_output(call):
+    return _positions(call, call.outputs)
+
+
+def _by_input(call):
+    return _positions(call, call.inputs[0])
+
+
+def _by_equation(call):
+    """The product of the dimensions of the inputs that the kernel does not have."""
+    labels, kernel = call.layer.equation.split("->")[0].split(",")
+    shape = call.inputs[0]
+    before, ellipsis, after = labels.partition("...")
+    between = " " * (len(shape) - len(before) - len(after)) if ellipsis else ""
+    named = zip(before + between + after, shape, strict=True)
+    return _product(call, [size for label, size in named if label not in kernel])
+
+
+def _by_vector(call):
+    """Of an embedding: the vectors that are mapped to logits. Ids are looked up."""
+    is_lookup = len(call.outputs) > len(call.inputs[0])
+    return 0 if is_lookup else _by_input(call)
+
+
+def _tied_by_vector(call):
+    return 0 if hasattr(call.layer, "reverse_embeddings") else _by_vector(call)
+
+
+def _by_step(call):
+    """Batch and time; of convolutional cells, at each position of the outputs."""
+    rank, shape = getattr(call.layer.cell, "rank", 0), call.outputs
+    channels_first = getattr(call.layer, "data_format", None) == "channels_first"
+    positions = shape[-rank:] if channels_first else shape[-1 - rank : -1]
+    return _product(call, (*call.inputs[0][:2], *positions))
+
+
+_CELLS = ("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell")
+_OF_CELLS = {"kernel": _by_step, "recurrent_kernel": _by_step}
+_OF_SEPARABLE = {"depthwise_kernel": _by_output, "pointwise_kernel": _by_output}
+# How often each element of a weight is used, by Keras's kinds of layers and the weights
+# that they hold themselves. Kinds come before those that they derive from.
+_RULES = {
+    "Dense": {"kernel": _by_output},
+    "EinsumDense": {"kernel": _by_equation},
+    "Conv1DTranspose": {"kernel": _by_input},
+    "Conv2DTranspose": {"kernel": _by_input},
+    "Conv3DTranspose": {"kernel": _by_input},
+    "DepthwiseConv": {"depthwise_kernel": _by_output},
+    "SeparableConv": _OF_SEPARABLE,
+    "Conv": {"kernel": _by_output},
+    "BaseDepthwiseConv": {"kernel": _by_output},
+    "BaseSeparableConv": _OF_SEPARABLE,
+    "BaseConv": {"kernel": _by_output},
+    "ReversibleEmbedding": {
+        "embeddings": _tied_by_vector,
+        "reverse_embeddings": _by_vector,
+    },
+    "Embedding": {"embeddings": _by_vector},
+    "PReLU": {"alpha": _never},
+    "LayerNormalization": {"gamma": _never, "beta": _never},
+    **dict.fromkeys(_CELLS, _OF_CELLS),
+}
+
+
+def _products(call):
+    """Multiply-adds of queries with keys, and of their scores with values."""
+    if is_kind(call.layer, "Attention", "AdditiveAttention"):
+        query, value = call.inputs[:2]
+        return _product(call, query[:-1]) * value[-2] * (query[-1] + value[-1])
+    if not is_kind(call.layer, "MultiHeadAttention", "GroupedQueryAttention"):
+        return 0
+    (query, value), config = call.inputs[:2], call.layer.get_config()
+    heads = config.get("num_heads") or config["num_query_heads"]
+    of_keys = config.get("key_dim") or config["head_dim"]
+    of_values = config.get("value_dim") or of_keys
+    axes = config.get("attention_axes") or range(1, len(value) - 1)
+    pairs = _product(call, (*query[:-1], *[value[axis] for axis in axes]))
+    return pairs * heads * (of_keys + of_values)

@@ -7,6 +7,7 @@ Another pattern is a class with the same three methods.
 import dataclasses
 import math
 
+import numpy as np
 from keras import ops
 
 from state_of_sparsity import masks
@@ -23,6 +24,11 @@ class SingleWeights:
     def zeros(self, sparsity: float, shape: tuple[int, ...]) -> int:
         """How many units of a weight are masked at a sparsity."""
         return masks.zero_count(sparsity, self.units(shape))
+
+    def masked_share(self, sparsities: np.ndarray, shape: tuple[int, ...]):
+        """The share of a weight that is masked at each of several sparsities."""
+        units = self.units(shape)
+        return np.minimum(np.round(sparsities * units), units - 1) / units
 
     def units(self, shape: tuple[int, ...]) -> int:
         """How many units, which are masked as a whole, a weight has."""
@@ -114,6 +120,10 @@ class ZerosOfN(SingleWeights):
     def zeros(self, sparsity, shape):
         del sparsity, shape
         return self.m
+
+    def masked_share(self, sparsities, shape):
+        del shape
+        return np.full(len(sparsities), self.m / self.n)
 
     def mask(self, scores, zeros, lowest=masks.lowest):
         del zeros, lowest

@@ -101,7 +101,7 @@ class SparsitySummaries:
         if self._writer is None:
             self._writer = self._summary.create_file_writer(self._log_dir)
         report = sparsity_report(self.model)
-        step = int(self.model.optimizer.iterations)
+        step = int(self.model.optimizer.iterations.numpy())
         scalars = {**penalty_logs(self.model), "sparsity": report.sparsity}
         for layer in report.layers:
             scalars[f"sparsity/{layer.name}"] = layer.sparsity

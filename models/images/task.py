@@ -32,6 +32,10 @@ class ImageTask(Task):
     def steps_per_epoch(self):
         return self.dataset.training_examples / self.options.batch_size
 
+    @property
+    def examples_per_step(self):
+        return self.options.batch_size
+
     def build(self):
         return resnet(
             self.options.depth,

@@ -70,9 +70,15 @@ class Task(abc.ABC):
         del model
         return logs[f"val_{self.quality_metric}"]
 
-    def count_flops(self, model: keras.Model) -> sos.Flops:
-        """Operations for one example, dense and with the zeros skipped."""
-        return sos.count_flops(model)
+    @property
+    @abc.abstractmethod
+    def examples_per_step(self) -> int:
+        """Examples in a training step, as operations are counted: see `example`."""
+
+    @property
+    def example(self):
+        """Inputs for which operations are counted; None: what the model is made for."""
+        return None
 
     def export(
         self,
@@ -311,7 +317,9 @@ def _finish(task, sparsification, model, folder):
         deployed = sos.strip(model)
         task.compile(deployed)
     report = sos.sparsity_report(model)
-    flops = task.count_flops(model)
+    flops = sos.count_flops(model, task.example)
+    steps = int(model.optimizer.iterations.numpy())
+    training = sos.count_training_flops(model, steps, task.example)
     report.to_csv(folder.layers)
     report.plot(folder.picture)
     task.export(model, folder.export, overwrite=True)
@@ -321,7 +329,7 @@ def _finish(task, sparsification, model, folder):
             "technique": sparsification.name,
             "model": task.name,
             "dataset": task.options.dataset,
-            "steps": int(model.optimizer.iterations.numpy()),
+            "steps": steps,
             "seed": task.options.seed,
             "quality_metric": task.quality_metric,
             "quality": task.evaluate(deployed, "test"),
@@ -331,6 +339,8 @@ def _finish(task, sparsification, model, folder):
             "nonzero_parameters": report.nonzero_parameters,
             "flops": flops.dense,
             "sparse_flops": flops.sparse,
+            "training_flops": training.sparse * task.examples_per_step,
+            "dense_training_flops": training.dense * task.examples_per_step,
             # Of several workers, those that do not write have no rows if they go on
             # after the last step.
             "seconds_per_step": statistics.median(seconds) if seconds else None,

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training.learning_rate import InverseSquareRoot
 from state_of_sparsity.models.training.loop import Task
@@ -21,7 +20,7 @@ from state_of_sparsity.models.translation.dataset import (
 )
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
 from state_of_sparsity.models.translation.options import TranslationOptions
-from state_of_sparsity.models.translation.transformer import Transformer
+from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
 from state_of_sparsity.models.translation.wmt14 import Wmt14
@@ -132,6 +131,18 @@ class TranslationTask(Task):
     def steps_per_epoch(self):
         return self._packed.rows_per_epoch / self._rows
 
+    @property
+    def examples_per_step(self):
+        return self._rows * self.options.packed_length
+
+    @property
+    def example(self):
+        """One source and one target token, for which each weight is used once.
+
+        The embedding counts as the map to logits; scores of attention do not count.
+        """
+        return {name: np.zeros((1, 1), "int32") for name in INPUT_NAMES}
+
     def build(self):
         options = self.options
         model = Transformer(
@@ -213,22 +224,6 @@ class TranslationTask(Task):
         deployed = sos.strip(model)
         translated = self.translate(deployed, "validation", EVERY_IN_TRAINING)
         return self.bleu(*translated)[0]
-
-    def count_flops(self, model):
-        """For one source and one target token, each weight is used once.
-
-        The embedding counts as the map to logits; scores of attention do not count.
-        """
-        engine = engine_of(model)
-        weights = [
-            weight.value
-            for site in engine.sites(model)
-            for weight in engine.deployed_weights(site.layer)
-        ]
-        return sos.Flops(
-            2 * sum(weight.size for weight in weights),
-            2 * sum(int(np.count_nonzero(weight)) for weight in weights),
-        )
 
     def export(self, model, path, overwrite=False, log_alpha_threshold=None):
         deployed = sos.strip(model, log_alpha_threshold)

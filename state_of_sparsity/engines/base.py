@@ -5,8 +5,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
+from state_of_sparsity.engines.recording import Call, record
 from state_of_sparsity.techniques.base import Technique
 
 DENSE = "dense"
@@ -37,7 +39,7 @@ class Site:
         for a sparse layer and for its stripped counterpart.
       name: of the layer, without those around it.
       technique: name of the technique that makes it sparse, or "dense".
-      shapes: of its weights to make sparse, by attribute.
+      weights: its variables to make sparse, by attribute.
       depthwise: whether it is a depthwise convolution.
     """
 
@@ -45,16 +47,16 @@ class Site:
     path: str
     name: str
     technique: str
-    shapes: Mapping[str, tuple[int, ...]]
+    weights: Mapping[str, Any]
     depthwise: bool = False
 
     @property
     def is_sparse(self) -> bool:
         return self.technique != DENSE
 
-    def weights(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of its weights, by the names that they have in reports."""
-        return {f"{self.path}/{name}": shape for name, shape in self.shapes.items()}
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its weights, by the names that they have in reports."""
+        return {f"{self.path}/{n}": tuple(v.shape) for n, v in self.weights.items()}
 
 
 def foreign_class(name: str, theirs: str, ours: str) -> type:
@@ -177,16 +179,60 @@ class Engine(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def uses(self, model) -> list[tuple[Any, list[tuple]]]:
-        """Layers of a functional model that multiply with weights, for counting.
+    def layers(self, model) -> list:
+        """A model and the layers inside of it at any depth."""
 
-        Returns:
-          Pairs of a layer and a shape for each use of it for an example: the batch,
-          all positions at which its weights are used once each.
+    @abc.abstractmethod
+    def own_weights(self, layer) -> list:
+        """The variables of a layer itself that were made to be trained."""
+
+    @abc.abstractmethod
+    def to_numpy(self, variable) -> np.ndarray:
+        """The value of a variable."""
+
+    @abc.abstractmethod
+    def input_specs(self, model):
+        """What a model is called on: a structure of what has a shape and a dtype.
 
         Raises:
-          ValueError: for another kind of model, or a layer that it cannot count.
+          ValueError: if that is not known.
         """
+
+    @abc.abstractmethod
+    def trace(self, model, inputs) -> None:
+        """Calls a model, computing shapes only, on one example.
+
+        Args:
+          model: a plain model.
+          inputs: a structure of what has a shape and a dtype. The first dimension,
+            which is the batch, does not count.
+        """
+
+    def calls(self, model, inputs=None) -> list[Call]:
+        """The calls of the layers of a plain model, at any depth, for one example.
+
+        Args:
+          model: a plain model.
+          inputs: as of `trace`, if not those that the model is made for.
+
+        Raises:
+          ValueError: if its inputs are not known, or have no fixed size.
+        """
+        advice = "Pass `inputs`, an example batch of the size to count for."
+        if inputs is None:
+            try:
+                inputs = self.input_specs(model)
+            except ValueError as error:
+                raise ValueError(
+                    f"The inputs of model {model.name!r} are not known. {advice}"
+                ) from error
+        for spec in keras.tree.flatten(inputs):
+            if None in tuple(spec.shape)[1:]:
+                raise ValueError(
+                    f"Model {model.name!r} takes inputs of no fixed size: "
+                    f"{tuple(spec.shape)}. {advice}"
+                )
+        return record(self.layers(model), lambda: self.trace(model, inputs))
 
     @abc.abstractmethod
     def check_format(self, format: str) -> None:

@@ -5,6 +5,8 @@ import dataclasses
 import re
 from typing import ClassVar, Self
 
+import numpy as np
+
 # Every class of techniques by its name, for configurations that were saved.
 _CLASSES: dict[str, type["Technique"]] = {}
 _PACKAGE = "state_of_sparsity"
@@ -66,6 +68,15 @@ class Technique(abc.ABC):
         """
         del depthwise
         return True
+
+    def kept_weights(self, mask: np.ndarray, steps: int) -> int:
+        """How many elements of a weight training computes with, summed over steps.
+
+        Args:
+          mask: boolean, which elements stay in the end.
+          steps: number of training steps from the first one.
+        """
+        return mask.size * steps
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be made sparse, or None if it can."""

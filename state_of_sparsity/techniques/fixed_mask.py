@@ -49,7 +49,7 @@ class FixedMask(MaskingTechnique):
                 )
 
     def check_sites(self, sites):
-        shapes = {n: tuple(s) for site in sites for n, s in site.weights().items()}
+        shapes = {n: shape for site in sites for n, shape in site.shapes().items()}
         masks = self.masks or {}
         wrong = [
             f"{name}: the mask is {mask.shape}, the weight {shapes[name]}"
@@ -68,7 +68,7 @@ class FixedMask(MaskingTechnique):
             )
 
     def for_site(self, site):
-        given, names = self.masks or {}, site.weights()
+        given, names = self.masks or {}, site.shapes()
         missing = sorted(names.keys() - given.keys())
         if missing:
             raise ValueError(f"FixedMask needs masks for {missing}")
@@ -79,6 +79,9 @@ class FixedMask(MaskingTechnique):
 
     def extra_value(self, attribute):
         return None if self.masks is None else self.masks[attribute]
+
+    def kept_weights(self, mask, steps):
+        return int(mask.sum()) * steps
 
     def schedule(self):
         """Never."""

@@ -12,14 +12,13 @@ from typing import Self
 
 import numpy as np
 
-from state_of_sparsity import masks, structures
+from state_of_sparsity import masks, schedules, structures
 from state_of_sparsity.checks import (
     check_choice,
     check_fraction,
     check_integer,
     check_pair,
 )
-from state_of_sparsity.schedules import CubicSchedule
 from state_of_sparsity.techniques.masked import MaskingTechnique
 
 # As far into a schedule of TF-MOT as one may look: its end is -1 if it has none.
@@ -116,7 +115,7 @@ class PruningTechnique(MaskingTechnique):
         """When the masks are renewed, and how sparse they are then."""
         if self.pruning_schedule is not None:
             return self.pruning_schedule
-        return CubicSchedule(
+        return schedules.CubicSchedule(
             self.sparsity,
             self.begin_step,
             self.end_step,
@@ -150,6 +149,12 @@ class PruningTechnique(MaskingTechnique):
     def applies_to(self, *, depthwise):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
         return not depthwise
+
+    def kept_weights(self, mask, steps):
+        lengths, sparsities = schedules.sparsities(self.schedule(), steps)
+        shares = self.structure().masked_share(sparsities, mask.shape)
+        # Exact, but for blocks that an edge cuts.
+        return mask.size * steps - round(float(np.dot(lengths, shares * mask.size)))
 
     def refusal(self, shape):
         return self.structure().refusal(shape)

@@ -24,6 +24,8 @@ RESULT = (
     "nonzero_parameters",
     "flops",
     "sparse_flops",
+    "training_flops",
+    "dense_training_flops",
     "seconds_per_step",
 )
 # Channels of a ResNet-18 of width 0.05: round(64 * 2**stage * 0.05).
@@ -107,7 +109,13 @@ def test_result_has_the_fields_of_the_design_in_order(result):
     assert tuple(result) == RESULT
 
 
-def test_result_counts_what_is_there(result):
+def json_flag(folder, name):
+    """The number that a flag of the run has."""
+    (value,) = re.findall(f"^--{name}=(.*)$", (folder / "flags.txt").read_text(), re.M)
+    return json.loads(value)
+
+
+def test_result_counts_what_is_there(result, finished):
     sizes, zeros = kernel_sizes(), zeros_by_layer()
     # Gamma and beta of a batch normalization for each output of a convolution.
     channels = sum(2 * c * 4 for c in CHANNELS) + 2 * CHANNELS[0]
@@ -135,6 +143,10 @@ def test_result_counts_what_is_there(result):
     assert result["flops"] == sum(2 * sizes[n] * positions[n] for n in sizes)
     left = {name: sizes[name] - zeros[name] for name in sizes}
     assert result["sparse_flops"] == sum(2 * left[n] * positions[n] for n in sizes)
+    batch_size = json_flag(finished, "batch_size")
+    assert result["dense_training_flops"] == 3 * 8 * batch_size * result["flops"]
+    assert result["sparse_flops"] < result["training_flops"] / (3 * 8 * batch_size)
+    assert result["training_flops"] < result["dense_training_flops"]
     assert 0 <= result["quality"] <= 1
     assert result["seconds_per_step"] > 0
 

@@ -88,6 +88,9 @@ def test_result_counts_the_operations_of_a_token_pair(folder):
     weights = vocabulary * width + (4 * width**2 + block) + (8 * width**2 + block)
     assert (result["model"], result["quality_metric"]) == ("transformer", "bleu")
     assert result["flops"] == 2 * weights
+    # A learned technique trains all weights, on 256 tokens at each of 4 steps.
+    training = 3 * 4 * 256 * result["flops"]
+    assert result["training_flops"] == result["dense_training_flops"] == training
     kept = round((1 - result["sparsity"]) * weights)
     assert result["sparse_flops"] == 2 * kept
     # Two biases of feed-forward blocks and two weights for each of seven norms.

@@ -76,6 +76,14 @@ def test_one_step_is_that_of_a_dense_model_of_the_masked_weights(rng):
             )
 
 
+def test_training_counts_what_the_masks_keep(rng):
+    masks = random_masks(zoo.perceptron(), rng)
+    sparse = sos.sparsify(zoo.perceptron(), sos.FixedMask(masks))
+    flops = sos.count_training_flops(sparse, steps=7)
+    assert flops.sparse == 7 * 3 * 2 * sum(int(mask.sum()) for mask in masks.values())
+    assert flops.dense == 7 * 3 * 2 * sum(mask.size for mask in masks.values())
+
+
 def test_masks_of_a_pruned_model_make_a_model_of_its_architecture(rng):
     pruned = compiled(
         sos.sparsify(

@@ -1,4 +1,4 @@
-"""Reports, masks, thresholds, operation counts and callbacks."""
+"""Reports, masks, thresholds and callbacks."""
 
 import csv
 
@@ -18,7 +18,6 @@ from tests.shared import zoo
 
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
 reports = pytest.mark.feature("sparsity_report and weight_masks")
-flops = pytest.mark.feature("count_flops")
 thresholds = pytest.mark.feature("a log alpha threshold chosen after training")
 callbacks = pytest.mark.feature("sos.callbacks: penalty and sparsity in the logs")
 
@@ -167,62 +166,6 @@ def test_a_threshold_that_is_no_number_is_an_error(variational, value):
 def test_a_threshold_without_variational_dropout_is_an_error(trained):
     with pytest.raises(ValueError, match="no layer of model 'functional' has it"):
         sos.sparsity_report(trained, log_alpha_threshold=1.0)
-
-
-def cnn(kind):
-    """A small network with convolutions; and how much it computes, by hand."""
-    layers = [
-        keras.layers.Conv2D(4, 3, strides=2, name="c"),
-        keras.layers.Conv2D(6, 3, padding="same", groups=2, name="g"),
-        keras.layers.Flatten(name="f"),
-        keras.layers.Dense(5, name="d"),
-    ]
-    # 9 x 9 x 2 inputs make 4 x 4 positions.
-    operations = 2 * (16 * 4 * (9 * 2) + 16 * 6 * (9 * 2) + 96 * 5)
-    if kind == "sequential":
-        return keras.Sequential([keras.Input((9, 9, 2)), *layers]), operations
-    x = inputs = keras.Input((9, 9, 2))
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(inputs, x), operations
-
-
-@flops
-@pytest.mark.parametrize("kind", ["sequential", "functional"])
-def test_operations_of_a_cnn_dense_and_sparse(kind, rng):
-    model, expected = cnn(kind)
-    assert sos.count_flops(model) == sos.Flops(expected, expected)
-    sparse = compiled(sos.sparsify(model, NOW))
-    inputs = rng.normal(size=(4, 9, 9, 2)).astype("float32")
-    fit(sparse, inputs, np.zeros((4, 5)))
-    positions = {"c/kernel": 16, "g/kernel": 16, "d/kernel": 1}
-    left = sum(
-        2 * positions[x.name] * (x.size - x.zeros)
-        for x in sos.sparsity_report(sparse).layers
-    )
-    assert sos.count_flops(sparse) == sos.Flops(expected, left)
-    assert sos.count_flops(sos.strip(sparse)) == sos.Flops(expected, left)
-
-
-@flops
-def test_layers_and_models_used_twice_count_twice():
-    x = keras.Input((4,))
-    layer = keras.layers.Dense(4)
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
-    model = keras.Model(x, inner(inner(layer(layer(x)))))
-    assert sos.count_flops(model).dense == 2 * 4 * 16
-
-
-@flops
-def test_what_cannot_be_counted_is_an_error():
-    with pytest.raises(ValueError, match="Sequential and functional models only"):
-        sos.count_flops(zoo.subclassed())
-    x = keras.Input((None, 2))
-    with pytest.raises(ValueError, match="no fixed size"):
-        sos.count_flops(keras.Model(x, keras.layers.Conv1D(3, 2)(x)))
-    x = keras.Input((4, 2))
-    with pytest.raises(ValueError, match=r"No rule to count .*'lstm' of kind LSTM"):
-        sos.count_flops(keras.Model(x, keras.layers.LSTM(3, name="lstm")(x)))
 
 
 @callbacks

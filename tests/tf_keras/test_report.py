@@ -1,4 +1,4 @@
-"""Reports, masks, operation counts and exports of sparse models."""
+"""Reports, masks, operations of training and exports of sparse models."""
 
 import csv
 import gzip
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import keras, pruning_schedule, tf
 from tests.tf_keras import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
@@ -85,78 +85,24 @@ def test_plot_is_a_picture(trained, tmp_path):
     assert picture.startswith(b"\x89PNG")
 
 
-def test_flops_of_convolutions_and_dense_layers():
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Conv2D(8, 3, strides=2, input_shape=(9, 9, 4), name="c"),
-            layers.Conv2D(6, 3, padding="same", groups=2, name="g"),
-            layers.Flatten(),
-            layers.Dense(5, name="d"),
-        ]
-    )
-    conv = 4 * 4 * 8 * (3 * 3 * 4)
-    grouped = 4 * 4 * 6 * (3 * 3 * 4)
-    dense = 96 * 5
-    assert sos.count_flops(model).dense == 2 * (conv + grouped + dense)
+def test_training_on_a_schedule_of_tf_mot_counts_the_masks_of_each_step(rng):
+    schedule = pruning_schedule.PolynomialDecay(0.1, 0.9, 2, 9, frequency=3)
+    technique = sos.MagnitudePruning.from_schedule(schedule)
+    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), technique))
+    by_step = []
 
+    def count(batch, logs):
+        kept = sum(mask.sum() for mask in sos.weight_masks(sparse).values())
+        by_step.append(3 * 2 * kept)
 
-def test_sparse_flops_leave_out_zeros_weighted_by_positions():
-    model = keras.Sequential(
-        [keras.layers.Conv1D(2, 3, input_shape=(10, 4)), keras.layers.Dense(5)]
-    )
-    for layer, keep in zip(model.layers, (6, 1), strict=True):
-        values = np.zeros(layer.kernel.shape)
-        values.flat[:keep] = 1
-        layer.kernel.assign(values)
-    assert sos.count_flops(model).sparse == 2 * 8 * (6 + 1)
-
-
-def test_flops_of_a_layer_used_twice_count_twice():
-    inputs = keras.Input((4,))
-    layer = keras.layers.Dense(4)
-    model = keras.Model(inputs, layer(layer(inputs)))
-    assert sos.count_flops(model).dense == 2 * 2 * 16
-
-
-def test_flops_of_a_model_used_twice_count_twice():
-    inputs = keras.Input((4,))
-    inner = keras.Sequential([keras.layers.Dense(4, input_shape=(4,))])
-    model = keras.Model(inputs, inner(inner(inputs)))
-    assert sos.count_flops(model).dense == 2 * 2 * 16
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (zoo.subclassed, "Sequential and functional"),
-        (
-            lambda: keras.Sequential(
-                [keras.layers.Conv2D(2, 3, input_shape=(None, None, 3))]
-            ),
-            "no fixed size",
-        ),
-        (
-            lambda: keras.Sequential(
-                [keras.layers.DepthwiseConv2D(3, input_shape=(5, 5, 2))]
-            ),
-            "No rule",
-        ),
-        (
-            lambda: keras.Sequential(
-                [keras.layers.Conv2DTranspose(2, 3, input_shape=(5, 5, 2))]
-            ),
-            "No rule",
-        ),
-        (
-            lambda: keras.Sequential([keras.layers.LSTM(3, input_shape=(5, 2))]),
-            "No rule",
-        ),
-    ],
-)
-def test_flops_that_cannot_be_counted_are_an_error(make, message):
-    with pytest.raises(ValueError, match=message):
-        sos.count_flops(make())
+    counting = keras.callbacks.LambdaCallback(on_train_batch_end=count)
+    inputs, labels = zoo.data(rng)
+    callbacks = [*sos.callbacks(sparse), counting]
+    sparse.fit(inputs, labels, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
+    assert len(set(by_step)) == 4
+    for steps in (1, 6, 16):
+        counted = sos.count_training_flops(sparse, steps).sparse
+        assert counted == sum(by_step[:steps])
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])

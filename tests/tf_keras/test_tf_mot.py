@@ -22,6 +22,14 @@ def pruned_by_tf_mot(rng):
     return model
 
 
+def test_model_pruned_by_tf_mot_is_counted_but_not_its_training(pruned_by_tf_mot):
+    flops = sos.count_flops(pruned_by_tf_mot)
+    assert flops.dense == 2 * (10 * 8 + 8 * 3)
+    assert flops.sparse == flops.dense / 2
+    with pytest.raises(ValueError, match=r"'a' was not made sparse by sos\.sparsify"):
+        sos.count_training_flops(pruned_by_tf_mot, 5)
+
+
 def test_model_pruned_by_tf_mot_is_reported(pruned_by_tf_mot):
     report = sos.sparsity_report(pruned_by_tf_mot)
     assert [layer.name for layer in report.layers] == ["a/kernel", "b/kernel"]

@@ -52,7 +52,7 @@ class Keras3Engine(Engine):
             layer.name,
             layer.name,
             layer.technique.technique_name() if is_sparse else DENSE,
-            {found.label: found.variable.shape for found in weights},
+            {found.label: found.variable for found in weights},
             isinstance(layer, private.BaseDepthwiseConv),
         )
 
@@ -106,9 +106,7 @@ class Keras3Engine(Engine):
     def deployed_weights(self, layer):
         if not isinstance(layer, Sparse):
             values = {
-                located.label: keras.ops.convert_to_numpy(
-                    private.in_full_precision(located.variable)
-                )
+                located.label: self.to_numpy(located.variable)
                 for located in located_weights(layer)
             }
             return [DeployedWeight(n, v, v != 0) for n, v in values.items()]
@@ -139,17 +137,28 @@ class Keras3Engine(Engine):
         both = layer.penalty(), layer.penalty_weight()
         return tuple(float(keras.ops.convert_to_numpy(value)) for value in both)
 
-    def uses(self, model):
-        nodes = private.graph_nodes(model)
-        if nodes is None:
+    def layers(self, model):
+        return private.all_layers(model)
+
+    def own_weights(self, layer):
+        if layer.quantization_mode is not None:
             raise ValueError(
-                "Operations are counted for Sequential and functional models only. "
-                f"Received: {type(model).__name__} {model.name!r}"
+                f"Layer {layer.name!r} is quantized, which hides its weights: count "
+                "the operations of the model before."
             )
-        found: dict[int, tuple] = {}
-        for layer, shape in _calls(nodes):
-            found.setdefault(id(layer), (layer, []))[1].append(_positions(layer, shape))
-        return list(found.values())
+        return private.own_trainable(layer)
+
+    def to_numpy(self, variable):
+        return keras.ops.convert_to_numpy(private.in_full_precision(variable))
+
+    def input_specs(self, model):
+        return formats.signature(model)[0]
+
+    def trace(self, model, inputs):
+        specs = keras.tree.map_structure(
+            lambda x: keras.KerasTensor((1, *x.shape[1:]), x.dtype), inputs
+        )
+        private.compute_output_spec(model, specs)
 
     def check_format(self, format):
         formats.check_format(format)
@@ -159,27 +168,3 @@ class Keras3Engine(Engine):
 
 
 ENGINE = Keras3Engine()
-
-
-def _calls(nodes):
-    """Layers with weights in a graph, and the shape of the outputs of each call."""
-    for node in nodes:
-        layer = node.operation
-        if not isinstance(layer, keras.layers.Layer):
-            continue
-        inner = private.graph_nodes(layer)
-        if inner is not None:
-            yield from _calls(inner)
-        elif any(len(v.shape) > 1 for v in layer.trainable_variables):
-            yield layer, node.outputs[0].shape
-
-
-def _positions(layer, shape):
-    """Batch and positions of the outputs, at which each weight is used once."""
-    if not isinstance(layer, (keras.layers.Dense, private.BaseConv)):
-        raise ValueError(
-            f"No rule to count the operations of layer {layer.name!r} of kind "
-            f"{type(layer).__name__}: there are some for Dense and convolutions."
-        )
-    channels_first = getattr(layer, "data_format", None) == "channels_first"
-    return (shape[0], *shape[2:]) if channels_first else shape[:-1]

@@ -89,12 +89,12 @@ def write(model: keras.Model, path: str | os.PathLike, format: str) -> None:
     path, suffix = pathlib.Path(path), FORMATS[format].suffix
     if not path.name.endswith(suffix):
         raise ValueError(f"The path has to end in {suffix!r}. Received: {str(path)!r}")
-    signature = _signature(model)
+    inputs = signature(model)
     if keras.backend.backend() == "torch" and format in ("onnx", "openvino"):
-        torch_export.check_lengths(signature)
+        torch_export.check_lengths(inputs)
     with atomic.replacing(path) as written:
         try:
-            _export(model, str(written), format, signature)
+            _export(model, str(written), format, inputs)
         except OSError:
             raise
         except Exception as error:
@@ -105,7 +105,7 @@ def write(model: keras.Model, path: str | os.PathLike, format: str) -> None:
             ) from error
 
 
-def _signature(model: keras.Model) -> list:
+def signature(model: keras.Model) -> list:
     """The model's one argument as input specs, with an undefined batch."""
     if model.built and hasattr(model, "inputs"):
         sequential = isinstance(model, keras.Sequential)

@@ -23,6 +23,7 @@ from keras.src.utils.tracking import Tracker
 
 _CONTEXT = "current_call_ctx"
 set_mask = backend.set_keras_mask
+compute_output_spec = backend.compute_output_spec
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -9,6 +9,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
     child_layers,
     custom_weights,
+    input_signature,
     is_functional,
     keras,
     keras3_layers,
@@ -41,18 +42,6 @@ from state_of_sparsity.engines.tf_keras.weights import (
     wrapped_weights,
 )
 from state_of_sparsity.techniques.masked import MaskingTechnique
-
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-# To Keras, these are kinds of convolutions.
-_NOT_CONVOLUTIONS = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 
 
 class TFKerasEngine(Engine):
@@ -87,16 +76,12 @@ class TFKerasEngine(Engine):
             plain.name,
             plain.name,
             technique_name(layer),
-            {name: tuple(weight_variable(plain, name).shape) for name in names},
+            {name: weight_variable(plain, name) for name in names},
             isinstance(plain, DepthwiseConv),
         )
 
     def left_out(self, model):
-        held = {
-            id(weight_variable(plain_layer_of(site.layer), name))
-            for site in self.sites(model)
-            for name in site.shapes
-        }
+        held = {id(v) for site in self.sites(model) for v in site.weights.values()}
         return [
             f"{layer.name}/{weight.name.rpartition('/')[2].partition(':')[0]}"
             for layer, weight in custom_weights(model)
@@ -180,16 +165,23 @@ class TFKerasEngine(Engine):
     def needed_callbacks(self):
         return [PruningStep()]
 
-    def uses(self, model):
-        if not is_functional(model):
-            raise ValueError(
-                "Operations are counted for Sequential and functional models only. "
-                f"Received: {type(model).__name__} {model.name!r}"
-            )
-        return [
-            (layer, _positions(layer) * calls)
-            for layer, calls in _layers_with_calls(model, 1)
-        ]
+    def layers(self, model):
+        return list(model._flatten_layers())
+
+    def own_weights(self, layer):
+        return layer._trainable_weights
+
+    def to_numpy(self, variable):
+        return raw_variable(variable).numpy()
+
+    def input_specs(self, model):
+        return input_signature(model)
+
+    def trace(self, model, inputs):
+        specs = tf.nest.map_structure(
+            lambda x: tf.TensorSpec([1, *x.shape[1:]], x.dtype), inputs
+        )
+        tf.function(lambda x: model(x), autograph=False).get_concrete_function(specs)
 
     def check_format(self, format):
         if format != "tf_saved_model":
@@ -211,26 +203,3 @@ def _scope_of(model):
     if tf.distribute.has_strategy():
         return tf.distribute.get_strategy().scope()
     return model.distribute_strategy.scope()
-
-
-def _layers_with_calls(model, calls):
-    """The layers with weights to count, and how often their model is called."""
-    for layer in child_layers(model):
-        if is_functional(layer):
-            yield from _layers_with_calls(layer, calls * len(layer.inbound_nodes))
-        elif is_sparse(layer) or any(len(w.shape) > 1 for w in layer.trainable_weights):
-            yield layer, calls
-
-
-def _positions(layer):
-    """The batch and the positions of each output of a layer."""
-    plain = plain_layer_of(layer)
-    counted = isinstance(plain, (keras.layers.Dense, *_CONVOLUTIONS))
-    if not counted or isinstance(plain, _NOT_CONVOLUTIONS):
-        raise ValueError(
-            f"No rule to count the operations of layer {layer.name!r} of kind "
-            f"{type(plain).__name__}: there are some for Dense and convolutions."
-        )
-    channels_first = getattr(plain, "data_format", None) == "channels_first"
-    shapes = map(layer.get_output_shape_at, range(len(layer.inbound_nodes)))
-    return [(s[0], *s[2:]) if channels_first else s[:-1] for s in shapes]

@@ -44,6 +44,10 @@ class TinyTask(Task):
     def steps_per_epoch(self):
         return EXAMPLES / self.options.batch_size
 
+    @property
+    def examples_per_step(self):
+        return self.options.batch_size
+
     def build(self):
         return keras.Sequential(
             [

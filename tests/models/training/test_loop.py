@@ -14,6 +14,7 @@ from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training import loop
 from state_of_sparsity.models.training.loop import TrainingInterrupted, _segments
 from state_of_sparsity.models.training.run_folder import METRICS
+from tests.shared.reference import cubic_sparsity
 
 
 def steps_of(segments):
@@ -197,6 +198,17 @@ def test_a_run_killed_while_it_writes_its_results_finishes_them(
     assert tf.saved_model.contains_saved_model(again.folder.export)
 
 
+def training_flops():
+    """Of 12 steps on 8 examples: each weight is used once forward, twice backward."""
+    kept = 0
+    for step in range(1, 13):
+        # Masks are renewed at steps 2, 4, 6, 8 and 9 of a ramp from 2 to 9.
+        renewed = min(step - step % 2, 8) if step < 9 else 9
+        sparsity = cubic_sparsity(renewed, 0.75, 2, 9) if step > 1 else 0
+        kept += 144 - round(sparsity * 96) - round(sparsity * 48)
+    return 8 * 3 * 2 * kept
+
+
 def test_the_result_says_what_came_out(finished):
     result = json.loads(finished.folder.result.read_text())
     assert result == finished.result
@@ -216,6 +228,8 @@ def test_the_result_says_what_came_out(finished):
         "nonzero_parameters": 144 + 16 + 3 + 32 - zeros,
         "flops": 2 * 144,
         "sparse_flops": 2 * (144 - zeros),
+        "training_flops": training_flops(),
+        "dense_training_flops": 12 * 8 * 3 * 2 * 144,
     }
     assert 0 < seconds < 60
     # Computed anew from the export.
