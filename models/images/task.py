@@ -1,6 +1,8 @@
 """Classifying images with a ResNet: the first task of the paper."""
 
-from state_of_sparsity.engines.tf_keras.backend import keras
+import math
+
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.images.dataset import ImageDataset
 from state_of_sparsity.models.images.digits import Digits
 from state_of_sparsity.models.images.imagenet import ImageNet
@@ -26,6 +28,9 @@ class ImageTask(Task):
         del folder
         self.options = options
         self.dataset: ImageDataset = DATASETS[options.dataset](options)
+        # Task and model are made under the strategy.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._images_per_replica = math.ceil(options.batch_size / replicas)
         self.name = f"resnet{options.depth}"
 
     @property
@@ -39,7 +44,13 @@ class ImageTask(Task):
             self.options.width,
             self.dataset.image_shape,
             self.options.weight_decay,
+            self._batch_norm_parts,
         )
+
+    @property
+    def _batch_norm_parts(self):
+        most = self.options.batch_norm_batch
+        return 1 if most is None else math.ceil(self._images_per_replica / most)
 
     def compile(self, model):
         epoch = self.steps_per_epoch

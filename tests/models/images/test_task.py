@@ -82,6 +82,7 @@ def test_published_settings_are_what_imagenet_gets_unless_told_otherwise():
         "warmup_epochs": 5.0,
         "decay_epochs": (30.0, 60.0, 80.0),
         "weight_decay": 1e-4,
+        "batch_norm_batch": 128,
     }
     assert published.items() <= dataclasses.asdict(options).items()
 
@@ -108,6 +109,7 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
         ("distribution", "tpu", "distribution must be one of auto.*'tpu'"),
         ("train_steps", 0, "train_steps must be at least 1. Received: 0"),
         ("batch_size", -1, "batch_size must be at least 1. Received: -1"),
+        ("batch_norm_batch", 0, "batch_norm_batch must be at least 1. Received: 0"),
         ("eval_steps", 0, "eval_steps must be at least 1. Received: 0"),
         ("width", 0.0, "width must be positive and finite. Received: 0.0"),
         (
