@@ -31,6 +31,8 @@ PRESETS = {
             "l0_weight": 1e-2,
             "ramp_length": 1 / 2,
         },
+        # The data is embedded.
+        without=("data_dir",),
     ),
     "imagenet2012": Preset(
         options={

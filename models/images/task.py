@@ -8,6 +8,7 @@ from state_of_sparsity.models.images.digits import Digits
 from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.resnet import resnet
+from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import WarmupThenSteps
 from state_of_sparsity.models.training.loop import Task
 from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
@@ -29,13 +30,21 @@ class ImageTask(Task):
         self.options = options
         self.dataset: ImageDataset = DATASETS[options.dataset](options)
         # Task and model are made under the strategy.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._images_per_replica = math.ceil(options.batch_size / replicas)
+        self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._images_per_replica = math.ceil(options.batch_size / self._replicas)
         self.name = f"resnet{options.depth}"
 
     @property
     def steps_per_epoch(self):
         return self.dataset.training_examples / self.options.batch_size
+
+    @property
+    def batch(self):
+        normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
+        return (
+            f"{self.options.batch_size:,} images on {counted(self._replicas)}, with "
+            f"batch normalization over {normalized:,}"
+        )
 
     def build(self):
         return resnet(

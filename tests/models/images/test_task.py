@@ -87,6 +87,17 @@ def test_published_settings_are_what_imagenet_gets_unless_told_otherwise():
     assert published.items() <= dataclasses.asdict(options).items()
 
 
+def test_a_run_says_how_many_images_a_step_takes_over_all_devices(mirrored):
+    assert ImageTask(tiny(batch_size=64)).batch == (
+        "64 images on 1 device, with batch normalization over 64"
+    )
+    with mirrored.scope():
+        task = ImageTask(tiny(batch_size=1024, batch_norm_batch=128))
+    assert task.batch == (
+        "1,024 images on 2 devices, with batch normalization over 128"
+    )
+
+
 @pytest.mark.parametrize("dataset", PRESETS)
 def test_an_option_that_is_given_wins_over_that_of_the_dataset(dataset):
     options = ImageOptions(dataset=dataset, train_steps=17, weight_decay=0.0).resolved()
