@@ -10,6 +10,8 @@ import pytest
 
 from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
 from tests.flavour import (
+    compiled,
+    fit,
     keras,
     outputs_of,
     plain_part,
@@ -160,6 +162,17 @@ def test_the_axis_of_a_sequence_is_the_one_along_which_a_kernel_is_used_again(
     equation, rank, axes
 ):
     assert sequence_axes(equation, rank) == axes
+
+
+def test_a_model_trains_on_sequences_of_any_length(rng):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((None, INPUTS)), keras.layers.Dense(3)])
+    technique = sos.VariationalDropout(1e-3, initial_log_sigma2=-2.0)
+    sparse = compiled(sos.sparsify(model, technique))
+    for length in (2, 4):
+        inputs = rng.normal(size=(8, length, INPUTS)).astype("float32")
+        losses = fit(sparse, inputs, np.zeros((8, length, 3), "float32"))
+        assert np.isfinite(losses).all()
 
 
 def test_the_field_is_kept_with_a_saved_model(rng, tmp_path):
