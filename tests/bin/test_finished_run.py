@@ -39,7 +39,7 @@ def kernel_sizes():
             name = f"stage{stage}_block{block}"
             sizes[f"{name}_conv1"] = 9 * inputs * outputs
             sizes[f"{name}_conv2"] = 9 * outputs * outputs
-            if inputs != outputs:
+            if block == 1:
                 sizes[f"{name}_shortcut"] = inputs * outputs
             inputs = outputs
     return sizes
