@@ -105,7 +105,7 @@ def overrides_from_flags(
     """The overrides for `sos.sparsify`.
 
     Raises:
-      UsageError: if one is not REGEX=SPARSITY or REGEX=dense.
+      UsageError: if one is not REGEX=SPARSITY or REGEX=dense, or two have one pattern.
     """
     texts = values["override"].value
     if values["technique"].value == DENSE and texts:
@@ -114,7 +114,7 @@ def overrides_from_flags(
     for text in texts:
         pattern, _, value = text.rpartition("=")
         try:
-            overrides[pattern] = None if value == DENSE else float(value)
+            sparsity = None if value == DENSE else float(value)
         except ValueError:
             pattern = ""
         if not pattern:
@@ -122,6 +122,13 @@ def overrides_from_flags(
                 f"--override must be REGEX=SPARSITY or REGEX={DENSE}. "
                 f"Received: {text!r}"
             )
+        if pattern in overrides:
+            both = [other for other in texts if other.rpartition("=")[0] == pattern]
+            raise UsageError(
+                f"--override has the pattern {pattern!r} more than once. "
+                f"Received: {', '.join(both)}"
+            )
+        overrides[pattern] = sparsity
     return overrides
 
 

@@ -43,6 +43,12 @@ def check_integer(name: str, value, minimum: int) -> None:
         raise ValueError(f"{name} must be at least {minimum}. Received: {value!r}")
 
 
+def check_boolean(name: str, value) -> None:
+    """Raises unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False. Received: {value!r}")
+
+
 def check_pair(name: str, value) -> tuple[int, int]:
     """The value as a tuple; raises unless it is two integers of at least 1."""
     if not isinstance(value, list | tuple) or len(value) != 2:

@@ -31,6 +31,8 @@ PRESETS = {
             "l0_weight": 1e-2,
             "ramp_length": 1 / 2,
         },
+        # The data is embedded.
+        without=("data_dir",),
     ),
     "imagenet2012": Preset(
         options={
@@ -43,6 +45,7 @@ PRESETS = {
             "weight_decay": 1e-4,
             "label_smoothing": 0.0,
             "eval_steps": 2_000,
+            "batch_norm_batch": 128,
         },
         technique={
             "sparsity": 0.9,
@@ -67,6 +70,9 @@ class ImageOptions(Options):
       width: multiplies the number of channels of every convolution.
       train_steps: number of training steps.
       batch_size: images per step, over all replicas.
+      batch_norm_batch: most images over which batch normalization takes mean and
+        variance: a replica with more of them normalizes equal parts. By default 128 on
+        imagenet2012, and all images of a replica on digits.
       learning_rate: for 256 images per step; scaled to the batch size.
       warmup_epochs: epochs in which the learning rate grows linearly from 0.
       decay_epochs: epochs at which the learning rate is divided by ten.
@@ -89,6 +95,7 @@ class ImageOptions(Options):
     width: float | None = None
     train_steps: int | None = None
     batch_size: int | None = None
+    batch_norm_batch: int | None = None
     learning_rate: float | None = None
     warmup_epochs: float | None = None
     decay_epochs: tuple[float, ...] | None = None
@@ -102,6 +109,9 @@ class ImageOptions(Options):
     def check(self):
         check_choice("depth", self.depth, DEPTHS)
         super().check()
+        if self.batch_norm_batch is not None:
+            holds = self.batch_norm_batch >= 1
+            self._require("batch_norm_batch", holds, "be at least 1")
         epochs = list(self.decay_epochs)
         if epochs != sorted(epochs) or not all(0 <= e < math.inf for e in epochs):
             raise ValueError(

@@ -5,11 +5,16 @@ convolutions are padded explicitly, so that the padding does not depend on the s
 of the image. Convolutions have no bias; the last batch normalization of each
 residual branch starts with gamma = 0, so that every block starts as its shortcut.
 
+Initial values, the padding of the max pool, and a projection in the first block of
+every stage, at depths 18 and 34 too, are those of the published runs (Gale, Elsen &
+Hooker 2019, arXiv 1902.09574).
+
 Keras is an argument, and nothing here imports it before it is needed: Keras 3 builds
 the same network on any of its backends, without TensorFlow.
 """
 
 import dataclasses
+import functools
 
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -39,6 +44,7 @@ def resnet(
     width: float = 1.0,
     image_shape: tuple[int, int, int] = (224, 224, 3),
     weight_decay: float = 0.0,
+    batch_norm_parts: int = 1,
     *,
     keras=None,
 ):
@@ -52,14 +58,17 @@ def resnet(
       weight_decay: adds `weight_decay / 2 * sum(w ** 2)` to the loss for each
         kernel, so that `weight_decay * w` joins the gradient. Batch normalization
         and biases are never decayed.
+      batch_norm_parts: into how many parts a batch is cut, of which each is normalized
+        by its own mean and variance in training, as if it were on a device of its own.
+        More than one is for `tf_keras` alone.
       keras: the module that builds it: `tf_keras`, which is the default, or Keras 3.
 
     Returns:
       A functional `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: for an unknown depth or a width or class count that is not
-        positive.
+      ValueError: for an unknown depth, or for a width, class count or number of parts
+        that is not positive, or parts with Keras 3.
     """
     if depth not in DEPTHS:
         raise ValueError(f"depth must be one of {sorted(DEPTHS)}. Received: {depth}")
@@ -67,16 +76,19 @@ def resnet(
         raise ValueError(f"width must be positive. Received: {width}")
     if classes < 1:
         raise ValueError(f"classes must be at least 1. Received: {classes}")
+    if batch_norm_parts < 1:
+        raise ValueError(
+            f"batch_norm_parts must be at least 1. Received: {batch_norm_parts}"
+        )
     if keras is None:
         import tf_keras as keras
-    build = _Builder(keras, weight_decay)
+    build = _Builder(keras, weight_decay, batch_norm_parts)
     kind = DEPTHS[depth]
 
     images = keras.Input(image_shape, name="images")
     x = build.convolution(images, "conv1", _channels(64, width), kernel=7, strides=2)
     x = build.normalized_relu(x, "conv1")
-    x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
-    x = keras.layers.MaxPooling2D(3, strides=2, name="pool1")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="pool1")(x)
     for stage, blocks in enumerate(kind.blocks):
         channels = _channels(64 * 2**stage, width)
         for block in range(blocks):
@@ -86,6 +98,7 @@ def resnet(
                 channels,
                 strides=2 if stage > 0 and block == 0 else 1,
                 bottleneck=kind.bottleneck,
+                projection=block == 0,
             )
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     # Logits stay in float32 under mixed precision: the softmax needs the range.
@@ -103,12 +116,27 @@ def _channels(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def _in_parts(keras, parts):
+    """Makes layers that normalize parts of a batch; see `resnet`."""
+    if keras.__name__ != "tf_keras":
+        raise ValueError(
+            f"batch_norm_parts={parts} is for tf_keras. Received: {keras.__name__}"
+        )
+    # It imports TensorFlow, which Keras 3 does without on other backends.
+    from state_of_sparsity.models.images.batch_norm import BatchNormalizationInParts
+
+    return functools.partial(BatchNormalizationInParts, parts)
+
+
 class _Builder:
     """Adds the parts of a ResNet to a functional model."""
 
-    def __init__(self, keras, weight_decay: float):
+    def __init__(self, keras, weight_decay: float, batch_norm_parts: int):
         self._keras = keras
         self._weight_decay = weight_decay
+        self._batch_norm = keras.layers.BatchNormalization
+        if batch_norm_parts > 1:
+            self._batch_norm = _in_parts(keras, batch_norm_parts)
 
     def regularizer(self):
         if not self._weight_decay:
@@ -126,14 +154,14 @@ class _Builder:
             padding="same" if strides == 1 else "valid",
             use_bias=False,
             kernel_initializer=self._keras.initializers.VarianceScaling(
-                2.0, mode="fan_out", distribution="untruncated_normal"
+                1.0, mode="fan_in", distribution="truncated_normal"
             ),
             kernel_regularizer=self.regularizer(),
             name=name,
         )(x)
 
     def normalized(self, x, name, gamma="ones"):
-        return self._keras.layers.BatchNormalization(
+        return self._batch_norm(
             momentum=BATCH_NORM_MOMENTUM,
             epsilon=BATCH_NORM_EPSILON,
             gamma_initializer=gamma,
@@ -143,7 +171,7 @@ class _Builder:
     def normalized_relu(self, x, name):
         return self._keras.layers.ReLU(name=f"{name}_relu")(self.normalized(x, name))
 
-    def block(self, x, name, channels, strides, bottleneck):
+    def block(self, x, name, channels, strides, bottleneck, projection):
         """A residual block; `channels` are those inside of a bottleneck."""
         # (kernel, channels, strides) of the convolutions of the residual branch.
         if bottleneck:
@@ -154,7 +182,7 @@ class _Builder:
             branch = [(3, channels, strides), (3, outputs, 1)]
 
         shortcut = x
-        if strides > 1 or x.shape[-1] != outputs:
+        if projection:
             shortcut = self.convolution(x, f"{name}_shortcut", outputs, 1, strides)
             shortcut = self.normalized(shortcut, f"{name}_shortcut")
         for index, (kernel, width, stride) in enumerate(branch, start=1):

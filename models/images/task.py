@@ -1,11 +1,14 @@
 """Classifying images with a ResNet: the first task of the paper."""
 
-from state_of_sparsity.engines.tf_keras.backend import keras
+import math
+
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.images.dataset import ImageDataset
 from state_of_sparsity.models.images.digits import Digits
 from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.resnet import resnet
+from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import WarmupThenSteps
 from state_of_sparsity.models.training.loop import Task
 from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
@@ -26,6 +29,9 @@ class ImageTask(Task):
         del folder
         self.options = options
         self.dataset: ImageDataset = DATASETS[options.dataset](options)
+        # Task and model are made under the strategy.
+        self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._images_per_replica = math.ceil(options.batch_size / self._replicas)
         self.name = f"resnet{options.depth}"
 
     @property
@@ -36,6 +42,14 @@ class ImageTask(Task):
     def examples_per_step(self):
         return self.options.batch_size
 
+    @property
+    def batch(self):
+        normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
+        return (
+            f"{self.options.batch_size:,} images on {counted(self._replicas)}, with "
+            f"batch normalization over {normalized:,}"
+        )
+
     def build(self):
         return resnet(
             self.options.depth,
@@ -43,7 +57,13 @@ class ImageTask(Task):
             self.options.width,
             self.dataset.image_shape,
             self.options.weight_decay,
+            self._batch_norm_parts,
         )
+
+    @property
+    def _batch_norm_parts(self):
+        most = self.options.batch_norm_batch
+        return 1 if most is None else math.ceil(self._images_per_replica / most)
 
     def compile(self, model):
         epoch = self.steps_per_epoch

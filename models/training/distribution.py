@@ -38,6 +38,11 @@ def strategy(distribution: str) -> tf.distribute.Strategy:
     )
 
 
+def counted(replicas: int) -> str:
+    """ "1 device", "8 devices"."""
+    return f"{replicas} device" + "s" * (replicas != 1)
+
+
 def has_other_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether other processes train the same model."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

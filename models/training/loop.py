@@ -37,6 +37,11 @@ class Task(abc.ABC):
     def steps_per_epoch(self) -> float:
         """Training steps in which each example is seen once."""
 
+    @property
+    def batch(self) -> str:
+        """What a step takes over all replicas, in words."""
+        return "a batch"
+
     @abc.abstractmethod
     def build(self) -> keras.Model:
         """A new dense model."""
@@ -179,6 +184,7 @@ def train(
         folder.start()
         task.write_assets(folder)
         folder.keep_metrics_until(step)
+        print(f"Each step takes {task.batch}.")
         if step:
             print(f"Going on from step {step:,} of {task.options.train_steps:,}.")
         stack.enter_context(_interrupted_by_sigterm())

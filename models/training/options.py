@@ -19,10 +19,12 @@ class Preset:
       options: fields of the options.
       technique: hyperparameters of techniques; those that are steps as a share of
         the training steps.
+      without: names of the options that the dataset has no use for.
     """
 
     options: dict[str, object]
     technique: dict[str, object]
+    without: tuple[str, ...] = ()
 
 
 class Options:
@@ -51,13 +53,25 @@ class Options:
           ValueError: for an option that will not do, naming it.
         """
         check_choice("dataset", self.dataset, self.presets)
-        preset = self.presets[self.dataset].options
+        preset = self.presets[self.dataset]
+        self._check_useful(preset.without)
         missing = {
-            name: value for name, value in preset.items() if getattr(self, name) is None
+            name: value
+            for name, value in preset.options.items()
+            if getattr(self, name) is None
         }
         resolved = dataclasses.replace(self, **missing)
         resolved.check()
         return resolved
+
+    def _check_useful(self, without):
+        for name in without:
+            if getattr(self, name) is not None:
+                users = [d for d, p in self.presets.items() if name not in p.without]
+                raise ValueError(
+                    f"dataset={self.dataset} has no use for {name} (it belongs to "
+                    f"{', '.join(users)}). Received: {getattr(self, name)!r}"
+                )
 
     def technique_defaults(self) -> dict[str, object]:
         """Hyperparameters of techniques for which there is no flag."""

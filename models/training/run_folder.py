@@ -21,6 +21,8 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+# Flags that runs of 0.1.0 did not have, and what these runs did.
+OF_EARLIER_RUNS = {"shared_positions": "False", "extra_length": "100"}
 METRICS = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 
 
@@ -86,6 +88,7 @@ class RunFolder:
             return
         lines = self.flags.read_text(encoding="utf-8").splitlines()
         there, now = _by_name(lines), _by_name(self._lines)
+        there = {n: v for n, v in OF_EARLIER_RUNS.items() if n in now} | there
         differing = [
             f"  --{name}: {there.get(name, '(not set)')} in the folder, "
             f"{now.get(name, '(not set)')} now"

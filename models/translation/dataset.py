@@ -9,7 +9,7 @@ goes to its batch directly.
 
 import abc
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -359,7 +359,7 @@ def evaluation_batches(
     Raises:
       ValueError: for an unknown split.
     """
-    sides = _by_length(dataset, vocabulary, split)
+    sides, _ = _by_length(dataset, vocabulary, split)
     encoded = tuple(vocabulary.encode(side) for side in sides)
 
     @tf.autograph.experimental.do_not_convert
@@ -385,18 +385,41 @@ def evaluation_sentences(
     Raises:
       ValueError: for an unknown split.
     """
-    sides = _by_length(dataset, vocabulary, split)
+    sides, _ = _by_length(dataset, vocabulary, split)
     sources, references = ([text.decode() for text in side] for side in sides)
     return sources, references
 
 
+def in_order_of_evaluation(
+    lines: Sequence[str], dataset: TranslationDataset, vocabulary, split: str
+) -> list[str]:
+    """Lines on the sentences of a split, in the order of `evaluation_sentences`.
+
+    Args:
+      lines: one for each sentence, in the order of the dataset.
+      dataset: what to read.
+      vocabulary: a `Vocabulary`.
+      split: "train", "validation" or "test".
+
+    Raises:
+      ValueError: for another number of lines, or an unknown split.
+    """
+    _, order = _by_length(dataset, vocabulary, split)
+    if len(lines) != len(order):
+        raise ValueError(
+            f"there must be a line for each of the {len(order):,} sentences of the "
+            f"{split} split. Received: {len(lines):,} lines"
+        )
+    return [lines[place] for place in order]
+
+
 def _by_length(dataset, vocabulary, split):
-    """Source and target sentences as arrays of bytes, longest first."""
+    """Source and target sentences as arrays of bytes, longest first; and the order."""
     pairs = list(dataset.sentences(split).batch(CHUNK).as_numpy_iterator())
     sides = [np.concatenate(side) for side in zip(*pairs, strict=True)]
     lengths = [vocabulary.encode(side).row_lengths().numpy() for side in sides]
     order = np.lexsort(lengths)[::-1]
-    return [side[order] for side in sides]
+    return [side[order] for side in sides], order
 
 
 def _with_labels(inputs):

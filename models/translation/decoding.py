@@ -23,8 +23,8 @@ class Decoded(NamedTuple):
     """The sentences found.
 
     Attributes:
-      ids: int32 (batch, max_length), ended by id 1 and padded with 0. A sentence
-        that did not come to its end within max_length has no id 1.
+      ids: int32 (batch, longest), ended by id 1 and padded with 0. A sentence that
+        did not come to its end within its max_length has no id 1.
       scores: float32 (batch,).
     """
 
@@ -58,7 +58,7 @@ def greedy(model: Transformer, source: tf.Tensor, max_length: int) -> Decoded:
 def beam_search(
     model: Transformer,
     source: tf.Tensor,
-    max_length: int,
+    max_length: int | tf.Tensor,
     beams: int = 4,
     alpha: float = 0.6,
 ) -> Decoded:
@@ -69,7 +69,8 @@ def beam_search(
     Args:
       model: a `Transformer`.
       source: ids (batch, S), padded with 0.
-      max_length: most tokens of a translation, with its end.
+      max_length: most tokens of a translation, with its end: one number, or int32
+        (batch,), one for each.
       beams: how many hypotheses are followed at a time.
       alpha: of the length penalty.
 
@@ -80,7 +81,7 @@ def beam_search(
     sentences = tf.shape(source)[0]
     return search_beams(
         lambda ids, step, cache: model.decode_step(ids, step, encoded, cache),
-        model.start_cache(sentences * beams, max_length),
+        model.start_cache(sentences * beams, _longest(max_length)),
         sentences,
         max_length,
         beams,
@@ -175,16 +176,16 @@ def search_beams(
     step_logits: StepLogits,
     cache,
     sentences,
-    max_length: int,
+    max_length: int | tf.Tensor,
     beams: int = 4,
     alpha: float = 0.6,
 ) -> Decoded:
     """Follows the most likely hypotheses of each sentence.
 
-    At each step, a hypothesis that ends among the `beams` best continuations competes
-    for the result by its score, `log p / length_penalty(length, alpha)`; the `beams`
-    best continuations that do not end live on. With one beam and alpha = 0, this is
-    greedy search.
+    At each step, a hypothesis that ends among the `2 * beams` best continuations
+    competes for the result by its score, `log p / length_penalty(length, alpha)`; the
+    `beams` best continuations that do not end live on. So it is in Tensor2Tensor, with
+    which the published translations were made.
 
     A sentence is done when its best ended hypothesis scores at least as much as any
     live one still can: a log-probability only falls, and the penalty divides it by the
@@ -198,7 +199,8 @@ def search_beams(
         for each sentence.
       cache: for the first step.
       sentences: how many there are.
-      max_length: most tokens of a hypothesis, with its end.
+      max_length: most tokens of a hypothesis, with its end: one number, or int32
+        (sentences,), one for each.
       beams: how many live hypotheses a sentence has.
       alpha: of the length penalty; not negative.
 
@@ -209,22 +211,53 @@ def search_beams(
     if not alpha >= 0:
         raise ValueError(f"alpha must not be negative. Received: {alpha}")
 
+    limits = tf.broadcast_to(max_length, [sentences])
+
     def unfinished(state):
         best = tf.reduce_max(state.log_probabilities, axis=1)
-        bound = best / length_penalty(max_length, alpha)
-        return (state.step < max_length) & tf.reduce_any(state.ended_scores < bound)
+        bound = best / length_penalty(limits, alpha)
+        return tf.reduce_any((state.step < limits) & (state.ended_scores < bound))
 
     def advance(state):
         last = tf.reshape(state.ids[:, :, tf.maximum(state.step - 1, 0)], [-1])
         logits, cache = step_logits(last, state.step, state.cache)
-        return _grown(state, _log_probabilities(logits), cache, alpha)
+        grown = _grown(state, _log_probabilities(logits), cache, alpha)
+        return _kept_at_limits(state, grown, limits)
 
-    final = _loop(unfinished, advance, _start(cache, sentences, max_length, beams))
+    start = _start(cache, sentences, _longest(max_length), beams)
+    final = _loop(unfinished, advance, start)
     has_ended = final.ended_scores > -float("inf")
-    best = final.log_probabilities[:, 0] / length_penalty(max_length, alpha)
+    best = final.log_probabilities[:, 0] / length_penalty(limits, alpha)
     return Decoded(
         tf.where(has_ended[:, tf.newaxis], final.ended_ids, final.ids[:, 0]),
         tf.where(has_ended, final.ended_scores, best),
+    )
+
+
+def _longest(max_length):
+    """The most tokens of any sentence; 1 if there are none."""
+    if isinstance(max_length, int):
+        return max_length
+    return tf.maximum(tf.reduce_max(max_length), 1)
+
+
+def _kept_at_limits(state, grown, limits):
+    """The state after a step that sentences at their limits have not taken.
+
+    Args:
+      state: `_Beams` before the step.
+      grown: `_Beams` after it.
+      limits: (batch,), most tokens of each sentence.
+    """
+    goes_on = state.step < limits
+
+    def kept(new, old):
+        places = tf.reshape(goes_on, [-1] + [1] * (new.shape.rank - 1))
+        return tf.where(places, new, old)
+
+    names = ("ids", "log_probabilities", "ended_ids", "ended_scores")
+    return grown._replace(
+        **{name: kept(getattr(grown, name), getattr(state, name)) for name in names}
     )
 
 
@@ -277,8 +310,7 @@ def _grown(state, log_probabilities, cache, alpha):
 
 def _best_ended(state, ids, totals, ends, alpha):
     """The best of the hypotheses that end now and those that have ended before."""
-    beams = state.ids.shape[1]
-    totals = tf.where(ends, totals, -float("inf"))[:, :beams]
+    totals = tf.where(ends, totals, -float("inf"))
     scores = tf.reduce_max(totals, 1) / length_penalty(state.step + 1, alpha)
     best = tf.gather(ids, tf.argmax(totals, 1), batch_dims=1)
     better = scores > state.ended_scores

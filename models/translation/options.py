@@ -15,10 +15,12 @@ PRESETS = {
             "heads": 4,
             "train_steps": 1_000,
             "tokens_per_replica": 2_048,
+            "packed_length": 64,
             "warmup_steps": 300,
             "dropout": 0.0,
             "label_smoothing": 0.1,
             "eval_steps": 500,
+            "max_length": 128,
         },
         technique={
             "sparsity": 0.8,
@@ -29,20 +31,25 @@ PRESETS = {
             "l0_weight": 2e-4,
             "ramp_length": 1 / 2,
         },
+        # The data is embedded.
+        without=("data_dir",),
     ),
     "wmt14_translate/de-en": Preset(
         options={
-            "vocabulary_size": 32_000,
+            "vocabulary_size": 33_288,
             "layers": 6,
             "width": 512,
             "feed_forward": 2_048,
             "heads": 8,
             "train_steps": 500_000,
             "tokens_per_replica": 2_048,
+            "packed_length": 256,
             "warmup_steps": 8_000,
             "dropout": 0.1,
             "label_smoothing": 0.1,
             "eval_steps": 10_000,
+            # Longer than any sentence of newstest.
+            "max_length": 1_024,
         },
         technique={
             "sparsity": 0.9,
@@ -78,7 +85,8 @@ class TranslationOptions(Options):
       eval_steps: steps from one evaluation and checkpoint to the next.
       beams: hypotheses of the beam search.
       alpha: exponent of its length penalty.
-      max_length: most tokens of a sentence that is translated, and of its translation.
+      max_length: most tokens of a sentence that is translated; the rest is left out.
+      extra_length: tokens that a translation may have more than its sentence.
       seed: of initial weights, order of the data, dropout and random pruning.
       precision: float32, mixed_float16 or mixed_bfloat16.
       distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
@@ -97,7 +105,7 @@ class TranslationOptions(Options):
         "warmup_steps",
         "beams",
     )
-    not_negative = (*Options.not_negative, "alpha")
+    not_negative = (*Options.not_negative, "alpha", "extra_length")
     fractions = (*Options.fractions, "dropout")
 
     dataset: str = "numbers"
@@ -110,14 +118,15 @@ class TranslationOptions(Options):
     dropout: float | None = None
     train_steps: int | None = None
     tokens_per_replica: int | None = None
-    packed_length: int = 64
+    packed_length: int | None = None
     learning_rate: float = 2.0
     warmup_steps: int | None = None
     label_smoothing: float | None = None
     eval_steps: int | None = None
     beams: int = 4
     alpha: float = 0.6
-    max_length: int = 128
+    max_length: int | None = None
+    extra_length: int = 100
     seed: int = 0
     precision: str = "float32"
     distribution: str = "auto"

@@ -6,6 +6,7 @@ import numpy as np
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import InverseSquareRoot
 from state_of_sparsity.models.training.loop import Task
 from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
@@ -16,6 +17,7 @@ from state_of_sparsity.models.translation.dataset import (
     TranslationDataset,
     evaluation_batches,
     evaluation_sentences,
+    in_order_of_evaluation,
     training_text,
 )
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
@@ -53,8 +55,8 @@ class TranslationTask(Task):
         self.options = options
         self._folder = folder
         # Task and model are made under the strategy.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._rows = options.rows_per_replica * replicas
+        self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._rows = options.rows_per_replica * self._replicas
 
     @functools.cached_property
     def dataset(self) -> TranslationDataset:
@@ -143,6 +145,14 @@ class TranslationTask(Task):
         """
         return {name: np.zeros((1, 1), "int32") for name in INPUT_NAMES}
 
+    @property
+    def batch(self):
+        length = self.options.packed_length
+        return (
+            f"{self._rows * length:,} target positions on {counted(self._replicas)}, "
+            f"in {self._rows:,} rows of {length:,} tokens"
+        )
+
     def build(self):
         options = self.options
         model = Transformer(
@@ -187,7 +197,12 @@ class TranslationTask(Task):
         """Maps strings to strings with a stripped model."""
         options = self.options
         return Translator(
-            deployed, self.vocabulary, options.max_length, options.beams, options.alpha
+            deployed,
+            self.vocabulary,
+            options.max_length,
+            options.beams,
+            options.alpha,
+            options.extra_length,
         )
 
     def translate(
@@ -210,6 +225,14 @@ class TranslationTask(Task):
             batch = tf.constant(sources[start : start + TRANSLATED_AT_A_TIME])
             hypotheses += [text.decode() for text in translate(batch).numpy()]
         return hypotheses, references
+
+    def in_order_of_translations(self, lines: list[str], split: str) -> list[str]:
+        """Lines on the sentences of a split, in the order of `translate`.
+
+        Raises:
+          ValueError: unless there is one for each sentence.
+        """
+        return in_order_of_evaluation(lines, self.dataset, self.vocabulary, split)
 
     def bleu(self, hypotheses: list[str], references: list[str]) -> tuple[float, str]:
         """sacreBLEU's score, from 0 to 100, and its signature."""

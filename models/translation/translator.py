@@ -23,10 +23,11 @@ class Translator:
     Args:
       model: a stripped `Transformer`.
       vocabulary: of the model.
-      max_length: most tokens of a sentence and of its translation, with their ends.
-        The rest of a longer sentence is left out.
+      max_length: most tokens of a sentence, with its end. The rest of a longer
+        sentence is left out.
       beams: hypotheses of the beam search.
       alpha: exponent of its length penalty.
+      extra_length: tokens that a translation may have more than its sentence.
 
     Raises:
       ValueError: if the vocabulary is not that of the model.
@@ -39,6 +40,7 @@ class Translator:
         max_length: int,
         beams: int = 4,
         alpha: float = 0.6,
+        extra_length: int = 100,
     ):
         if vocabulary.size != model.vocabulary_size:
             raise ValueError(
@@ -48,6 +50,7 @@ class Translator:
         self.model = model
         self.vocabulary = vocabulary
         self.max_length = max_length
+        self.extra_length = extra_length
         self._search = {"beams": beams, "alpha": alpha}
         self.translate = tf.function(
             self._translate, [tf.TensorSpec([None], tf.string, "sentences")]
@@ -61,7 +64,9 @@ class Translator:
         source = tf.pad(cut, [[0, 0], [0, 1]], constant_values=END_ID)
         ends = tf.cumsum(tf.cast(source == END_ID, tf.int32), axis=1, exclusive=True)
         source = tf.where(ends == 0, source, PADDING_ID)
-        found = beam_search(self.model, source, self.max_length, **self._search)
+        lengths = tf.math.count_nonzero(source != PADDING_ID, axis=1, dtype=tf.int32)
+        longest = lengths + self.extra_length
+        found = beam_search(self.model, source, longest, **self._search)
         return tf.where(is_blank(strings), "", self.vocabulary.decode(found.ids))
 
     def token_counts(self, strings) -> tf.Tensor:

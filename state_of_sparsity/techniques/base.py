@@ -134,7 +134,8 @@ class Technique(abc.ABC):
           inputs: of the layer.
           theta: the trainable weight.
           extra: the extra tensor.
-          noise: as of `training_weight`.
+          noise: as of `training_weight`; `noise.sequence_axes` are the axes of the
+            output that are the positions of a sequence, empty unless there is one.
         """
         return linear(inputs, self.training_weight(theta, extra, noise))
 

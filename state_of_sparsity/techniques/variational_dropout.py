@@ -11,7 +11,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from state_of_sparsity.checks import check_number
+from state_of_sparsity.checks import check_boolean, check_number
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
@@ -62,7 +62,7 @@ def noisy_output(mean, variance, noise):
     Args:
       mean: of what is drawn, such as `x theta`.
       variance: of the same shape, such as `x^2 sigma^2`; not negative.
-      noise: standard normal, of the same shape.
+      noise: standard normal, of the same shape or of length 1 where it is shared.
     """
     mean = ops.convert_to_tensor(mean)
     # In float16 eps is 0, where sqrt has no finite slope.
@@ -99,11 +99,20 @@ class VariationalDropout(ReparameterizationTechnique):
     `n ~ N(0, 1)` drawn per output. Deployed, a weight is
     `theta [log alpha < log_alpha_threshold]`.
 
+    Along a sequence, a dense map `(batch, length, inputs)` to `(batch, length, units)`
+    shares `n` among the positions, as the published runs did (Gale et al. 2019, arXiv
+    1902.09574). Mean and variance of each output stay what they are. But the outputs of
+    an example's unit then deviate in one direction at all positions, by their own
+    deviations, and do not average out over a long sequence: its gradient has more
+    noise. `shared_positions=False` draws for each position by itself.
+
     Attributes:
       kl_weight: of the KL divergence, summed over all weights, in the loss.
       log_alpha_threshold: from which log alpha on a weight is zero.
       clip_log_alpha: log alpha is clipped to plus or minus this in training.
       initial_log_sigma2: log variance of the noise of each weight at the beginning.
+      shared_positions: whether all positions of a sequence share the noise of a dense
+        map, which is one number per example and unit.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
@@ -116,6 +125,7 @@ class VariationalDropout(ReparameterizationTechnique):
     log_alpha_threshold: float = 3.0
     clip_log_alpha: float = 8.0
     initial_log_sigma2: float = -10.0
+    shared_positions: bool = True
 
     extra_name = "log_sigma2"
 
@@ -125,6 +135,7 @@ class VariationalDropout(ReparameterizationTechnique):
         check_number("log_alpha_threshold", self.log_alpha_threshold)
         check_number("clip_log_alpha", self.clip_log_alpha, above=0.0)
         check_number("initial_log_sigma2", self.initial_log_sigma2)
+        check_boolean("shared_positions", self.shared_positions)
 
     @property
     def penalty_weight(self):
@@ -145,7 +156,9 @@ class VariationalDropout(ReparameterizationTechnique):
     def training_output(self, linear, inputs, theta, extra, noise):
         mean = linear(inputs, theta)
         variance = output_variance(linear, inputs, self.sigma2(theta, extra))
-        return noisy_output(mean, variance, noise.normal(ops.shape(mean)))
+        shared = noise.sequence_axes if self.shared_positions else ()
+        shape = [1 if a in shared else n for a, n in enumerate(ops.shape(mean))]
+        return noisy_output(mean, variance, noise.normal(tuple(shape)))
 
     def keeps(self, theta, extra):
         return log_alpha(theta, extra) < self.log_alpha_threshold

@@ -141,6 +141,35 @@ def test_overrides_may_hold_equals_signs_and_keep_their_order():
     ]
 
 
+@pytest.mark.parametrize("second", ["0.5", "0.8", "dense"])
+def test_one_pattern_in_two_overrides_is_an_error_naming_it(second):
+    message = f"the pattern 'conv1' more than once.*conv1=0.5, conv1={second}$"
+    with pytest.raises(UsageError, match=message):
+        run(
+            "--override=conv1=0.5",
+            "--override=logits=0.5",
+            f"--override=conv1={second}",
+        )
+
+
+@pytest.mark.parametrize(
+    ("binary", "dataset", "user"),
+    [
+        ("train_resnet50", "digits", "imagenet2012"),
+        ("train_transformer", "numbers", "wmt14_translate/de-en"),
+    ],
+)
+def test_a_flag_that_the_dataset_has_no_use_for_is_an_error_naming_both(
+    binary, dataset, user
+):
+    values = flags.FlagValues()
+    runs.define_run_flags(binary, values)
+    values([binary, "--data_dir=data"])
+    message = f"dataset={dataset} has no use for data_dir .*{user}.*Received: 'data'"
+    with pytest.raises(UsageError, match=message):
+        runs.run_from_flags(binary, values)
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import math
 import pathlib
 
 import pytest
@@ -51,13 +52,14 @@ def check_schedule(run, row):
     assert run.options.label_smoothing == float(expected["label_smoothing"])
 
 
-def check_standard(run):
+def check_standard(run, weight_decay=1e-4):
     options = run.options
     assert (options.train_steps, options.batch_size) == (128_000, 1024)
     assert (options.learning_rate, options.warmup_epochs) == (0.1, 5.0)
     assert options.decay_epochs == (30.0, 60.0, 80.0)
     assert (options.dataset, options.depth, options.width) == ("imagenet2012", 50, 1.0)
-    assert options.weight_decay == 1e-4
+    assert options.weight_decay == weight_decay
+    assert options.batch_norm_batch == 128
     assert not run.sparsification.overrides
 
 
@@ -89,19 +91,43 @@ def test_each_published_run_of_variational_dropout_has_a_recipe(row):
     assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
     assert technique.ramp_begin == int(expected["begin"])
     assert technique.ramp_begin + technique.ramp_length == int(expected["end"])
-    assert technique.initial_log_sigma2 == -15.0
+    assert (technique.initial_log_sigma2, technique.ramp) == (-15.0, "linear")
+    assert technique.shared_positions
     assert run.options.label_smoothing == float(expected["label_smoothing"])
     check_standard(run)
 
 
-@pytest.mark.parametrize("log_alpha", [4.6, 2.95, 2.197, 0.847])
-@pytest.mark.parametrize("weight", [1.2e-4, 3.4e-3])
-def test_each_published_attempt_at_l0_regularization_has_a_recipe(log_alpha, weight):
-    run = recipe(f"resnet50_l0_regularization_log_alpha_{log_alpha}_weight_{weight}")
+@pytest.mark.parametrize(
+    ("log_alpha", "least", "largest"),
+    [
+        (4.6, 3.27826e-3, 3.42656e-3),
+        (2.95, 6.94679e-4, 7.10290e-4),
+        (2.197, 3.12215e-4, 3.86366e-4),
+        (0.847, 1.24886e-4, 1.39716e-4),
+    ],
+)
+def test_l0_regularization_has_the_middle_of_what_was_tried(log_alpha, least, largest):
+    run = recipe(f"resnet50_l0_regularization_log_alpha_{log_alpha}")
     technique = run.sparsification.technique
     assert run.sparsification.name == "l0_regularization"
-    assert (technique.initial_log_alpha, technique.l0_weight) == (log_alpha, weight)
-    check_standard(run)
+    assert technique.initial_log_alpha == log_alpha
+    assert technique.l0_weight == pytest.approx((least + largest) / 2, rel=1e-5)
+    assert technique.ramp == "linear"
+    # 1e-4 over the probability that a gate is open in the beginning.
+    keep = 1 / (1 + math.exp(-log_alpha))
+    assert run.options.weight_decay == pytest.approx(1e-4 / keep, rel=1e-4)
+    assert run.options.label_smoothing == 0.0
+    check_standard(run, run.options.weight_decay)
+
+
+def test_there_are_four_recipes_of_l0_regularization_on_resnet50():
+    assert len(list(FOLDER.glob("resnet50_l0*.flags"))) == 4
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.flags")), ids=lambda p: p.stem)
+def test_a_recipe_says_its_label_smoothing(path):
+    smoothing = [x for x in path.read_text().splitlines() if "--label_smoothing=" in x]
+    assert len(smoothing) == 1
 
 
 @pytest.mark.parametrize("row", rows_of("magnitude_pruning_extended"))
@@ -154,9 +180,10 @@ def check_base_transformer(run):
     options = run.options
     assert options.dataset == "wmt14_translate/de-en"
     assert (options.layers, options.width, options.feed_forward) == (6, 512, 2048)
-    assert (options.heads, options.vocabulary_size) == (8, 32_000)
+    assert (options.heads, options.vocabulary_size) == (8, 33_288)
     assert (options.train_steps, options.warmup_steps) == (500_000, 8_000)
-    assert (options.tokens_per_replica, options.packed_length) == (2048, 64)
+    assert (options.tokens_per_replica, options.packed_length) == (2048, 256)
+    assert (options.rows_per_replica, options.extra_length) == (8, 100)
     assert (options.learning_rate, options.beams, options.alpha) == (2.0, 4, 0.6)
     assert not run.sparsification.overrides
 
@@ -191,6 +218,7 @@ def test_each_published_run_of_the_transformer_has_a_recipe(row):
     if "log_alpha_threshold" in expected:
         assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
         assert technique.initial_log_sigma2 == -10.0
+        assert technique.shared_positions
     else:
         assert technique.initial_log_alpha == 2.197
 

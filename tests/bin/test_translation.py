@@ -10,6 +10,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.translation import bleu
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
 from state_of_sparsity.models.translation.options import TranslationOptions
 from state_of_sparsity.models.translation.task import TranslationTask
@@ -27,6 +28,7 @@ TINY = (
     "--eval_steps=4",
     "--beams=1",
     "--max_length=6",
+    "--extra_length=2",
 )
 
 
@@ -116,6 +118,52 @@ def test_evaluation_says_the_score_of_the_result_and_its_signature(
     monkeypatch.setattr(Numbers, "bleu_tokenizer", "13a")
     outcome = command("evaluate_transformer", *by_words)
     assert "tok:none" in json.loads(outcome.out)["signature"]
+
+
+def test_references_in_tokens_are_put_into_the_order_of_the_translations(
+    folder, command, refused, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(Numbers, "bleu_tokenizer", "13a")
+    flags = (
+        f"--run_dir={folder}",
+        "--bleu=tokenized_compound_split",
+        "--split=validation",
+    )
+    expected = json.loads(command("evaluate_transformer", *flags).out)
+    numbers = [
+        text.decode()
+        for _, text in Numbers().sentences("validation").take(-1).as_numpy_iterator()
+    ]
+    file = tmp_path / "validation.tok.de"
+    file.write_text("\n".join([*numbers, ""]))
+    given = f"--tokenized_reference={file}"
+    seen = {}
+    score = bleu.tokenized_compound_split_bleu
+
+    def seen_by(hypotheses, references, tokenized):
+        seen[tokenized] = references
+        return score(hypotheses, references, tokenized)
+
+    monkeypatch.setattr(bleu, "tokenized_compound_split_bleu", seen_by)
+    assert command("evaluate_transformer", *flags).code == 0
+    scores = json.loads(command("evaluate_transformer", *flags, given).out)
+    # A number below a million is one token.
+    assert seen[True] == seen[False] != numbers
+    assert scores["quality"] == expected["quality"]
+    assert "reference-tokens:given" in scores["signature"]
+    file.write_text("\n".join(numbers[1:]))
+    message = refused("evaluate_transformer", *flags, given)
+    assert f"--tokenized_reference={file}: there must be a line for each" in message
+    assert "1,000 sentences of the validation split. Received: 999 lines" in message
+    message = refused("evaluate_transformer", *flags, given + "x")
+    assert f"--tokenized_reference={file}x: " in message
+
+
+def test_references_in_tokens_are_of_the_published_measure_alone(folder, refused):
+    message = refused(
+        "evaluate_transformer", f"--run_dir={folder}", "--tokenized_reference=file"
+    )
+    assert "--bleu=sacrebleu does not have --tokenized_reference" in message
 
 
 def test_thresholds_can_be_swept(folder, command):
@@ -339,6 +387,10 @@ def test_the_run_is_exported_from_strings_to_strings(folder, command, tmp_path):
         ("--packed_length=300", "tokens_per_replica must be at least packed_length"),
         ("--vocabulary_size=5000", "vocabulary_size=5000: `size` is more than the tex"),
         ("--vocabulary_size=100", "vocabulary_size=100: `size` must be above 259"),
+        (
+            "--extra_length=-1",
+            "extra_length must be at least 0 and finite. Received: -1",
+        ),
         ("--max_length=1", "max_length must be at least 2. Received: 1"),
         ("--alpha=nan", "alpha must be at least 0 and finite. Received: nan"),
         ("--dataset=wmt14_translate/de-en", "--data_dir"),

@@ -70,14 +70,14 @@ class Sparse:
         noise = Noise(self, weight.position)
         return self.technique.training_weight(theta, extra, noise)
 
-    def noisy_output(self, weight, linear, inputs):
+    def noisy_output(self, weight, linear, inputs, sequence_axes=()):
         """What a linear map gives in training; see `Technique.training_output`."""
         if not keras.backend.is_float_dtype(inputs.dtype):
             raise TypeError(
                 f"Layer {self.name!r} ({type(self).__name__}) multiplies its inputs: "
                 f"pass floating-point ones. Received: {inputs.dtype}"
             )
-        noise = Noise(self, weight.position)
+        noise = Noise(self, weight.position, sequence_axes)
         return self.technique.training_output(linear, inputs, *weight.values(), noise)
 
     @private.uncompiled

@@ -8,6 +8,7 @@ whole batch and all positions. A kind is a line in `MAPS`.
 import keras
 from keras import ops
 
+from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
 from state_of_sparsity.engines.keras3 import private
 
 
@@ -62,13 +63,23 @@ def linear(layer, training, inputs, **kwargs):
         kernel = ops.cast(kernel, values.dtype)
         return layer.plain_call({weight.path: kernel, **bare}, values)
 
-    outputs = layer.noisy_output(weight, linear_map, inputs)
+    axes = _sequence_axes(layer, len(inputs.shape))
+    outputs = layer.noisy_output(weight, linear_map, inputs, axes)
     bias = getattr(layer, "bias", None)
     if bias is not None:
         if getattr(layer, "data_format", None) == "channels_first":
             bias = ops.reshape(bias, (-1, *[1] * layer.rank))
         outputs += ops.cast(bias, outputs.dtype)
     return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def _sequence_axes(layer, rank):
+    """Axes of the outputs along which a dense map is applied to a sequence."""
+    if isinstance(layer, keras.layers.Dense):
+        return sequence_axes(DENSE_EQUATION, rank)
+    if isinstance(layer, keras.layers.EinsumDense):
+        return sequence_axes(layer.equation, rank)
+    return ()
 
 
 def lookup(layer, training, inputs, **kwargs):

@@ -20,11 +20,14 @@ class Noise:
       layer: the sparse layer; its variables `noise_seed` and `training_step` are the
         state that the noise depends on.
       position: of the weight in the layer.
+      sequence_axes: of the outputs of a linear map, those that are the positions of a
+        sequence.
     """
 
-    def __init__(self, layer, position: int):
+    def __init__(self, layer, position: int, sequence_axes: tuple[int, ...] = ()):
         self._layer = layer
         self._position = position
+        self.sequence_axes = sequence_axes
 
     def normal(self, shape):
         """Standard normal noise, float32."""

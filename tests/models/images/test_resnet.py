@@ -49,7 +49,7 @@ def counted(depth, classes, size):
             else:
                 size = convolve(3, channels, outputs, stride, before)
                 convolve(3, outputs, outputs, 1, size)
-            if not block and (stride > 1 or channels != outputs):
+            if not block:
                 convolve(1, channels, outputs, stride, before)
             channels = outputs
     # A batch normalization with gamma and beta follows each convolution.
@@ -120,6 +120,36 @@ def test_strided_convolutions_are_padded_alike_on_all_sides(resnet50):
             half = layer.kernel_size[0] // 2
             assert padding == ((half, half), (half, half))
             assert layer.padding == "valid"
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_first_block_of_every_stage_has_a_projection(depth):
+    names = {x.name for x in convolutions(resnet(depth, **TINY))}
+    shortcuts = {name for name in names if name.endswith("_shortcut")}
+    assert shortcuts == {f"stage{s}_block1_shortcut" for s in (1, 2, 3, 4)}
+
+
+def test_the_max_pool_begins_at_the_first_row_and_column(resnet50):
+    size = 112
+    x = np.arange(size * size, dtype="float32").reshape(1, size, size, 1)
+    largest = resnet50.get_layer("pool1")(np.repeat(x, 64, axis=-1)).numpy()[0, ..., 0]
+    # Windows are rows and columns 2 i to 2 i + 2, of which the last ones lack one.
+    ends = np.minimum(2 * np.arange(56) + 2, size - 1)
+    np.testing.assert_array_equal(largest, x[0, ..., 0][np.ix_(ends, ends)])
+
+
+def test_convolutions_start_from_a_truncated_normal_of_variance_one_over_fan_in(
+    resnet50,
+):
+    for layer in convolutions(resnet50):
+        kernel = layer.kernel.numpy().astype("float64")
+        deviation = np.prod(kernel.shape[:3]) ** -0.5
+        # At two deviations of a normal of which 0.8796 is left: no fourth moment is
+        # above 3, so that six standard errors are at most these.
+        assert abs(kernel.std() / deviation - 1) < 6 / np.sqrt(2 * kernel.size)
+        assert abs(kernel.mean()) < 6 * deviation / np.sqrt(kernel.size)
+        largest = np.abs(kernel).max() / deviation
+        assert 1.9 / 0.8796 < largest < 2.0001 / 0.8796
 
 
 @pytest.mark.parametrize(("depth", "last"), [(18, "conv2"), (50, "conv3")])
@@ -206,6 +236,7 @@ def test_without_weight_decay_there_is_no_penalty():
         ("width", 0.0, "width must be positive. Received: 0.0"),
         ("width", float("nan"), "width must be positive. Received: nan"),
         ("classes", 0, "classes must be at least 1. Received: 0"),
+        ("batch_norm_parts", 0, "batch_norm_parts must be at least 1. Received: 0"),
     ],
 )
 def test_a_bad_argument_is_an_error_which_names_it(argument, value, message):
@@ -217,6 +248,11 @@ def test_keras_3_gives_resnet50_the_published_number_of_parameters():
     model = resnet(50, keras=keras3)
     assert isinstance(model, keras3.Model)
     assert trainable(model) == 25_557_032
+
+
+def test_keras_3_normalizes_a_batch_as_a_whole():
+    with pytest.raises(ValueError, match="batch_norm_parts=2 is for tf_keras"):
+        resnet(18, **TINY, batch_norm_parts=2, keras=keras3)
 
 
 @pytest.fixture(params=[18, 50])

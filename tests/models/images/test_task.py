@@ -82,8 +82,20 @@ def test_published_settings_are_what_imagenet_gets_unless_told_otherwise():
         "warmup_epochs": 5.0,
         "decay_epochs": (30.0, 60.0, 80.0),
         "weight_decay": 1e-4,
+        "batch_norm_batch": 128,
     }
     assert published.items() <= dataclasses.asdict(options).items()
+
+
+def test_a_run_says_how_many_images_a_step_takes_over_all_devices(mirrored):
+    assert ImageTask(tiny(batch_size=64)).batch == (
+        "64 images on 1 device, with batch normalization over 64"
+    )
+    with mirrored.scope():
+        task = ImageTask(tiny(batch_size=1024, batch_norm_batch=128))
+    assert task.batch == (
+        "1,024 images on 2 devices, with batch normalization over 128"
+    )
 
 
 @pytest.mark.parametrize("dataset", PRESETS)
@@ -108,6 +120,7 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
         ("distribution", "tpu", "distribution must be one of auto.*'tpu'"),
         ("train_steps", 0, "train_steps must be at least 1. Received: 0"),
         ("batch_size", -1, "batch_size must be at least 1. Received: -1"),
+        ("batch_norm_batch", 0, "batch_norm_batch must be at least 1. Received: 0"),
         ("eval_steps", 0, "eval_steps must be at least 1. Received: 0"),
         ("width", 0.0, "width must be positive and finite. Received: 0.0"),
         (

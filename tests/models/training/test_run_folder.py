@@ -73,6 +73,14 @@ def test_other_settings_are_refused_and_all_that_differ_are_listed(path):
     assert contents(path) == before
 
 
+def test_a_run_of_0_1_0_goes_on_with_the_flags_that_say_what_it_did(path):
+    RunFolder(path, SETTINGS).start()
+    RunFolder(path, SETTINGS | {"extra_length": "100"}).check_same_run()
+    RunFolder(path, SETTINGS | {"shared_positions": "False"}).check_same_run()
+    with pytest.raises(RunFolderError, match="shared_positions: False in the folder"):
+        RunFolder(path, SETTINGS | {"shared_positions": "True"}).check_same_run()
+
+
 def test_a_folder_of_something_else_is_refused(path):
     path.mkdir(parents=True)
     (path / "thesis.tex").write_text("dear")

@@ -6,6 +6,7 @@ import pytest
 
 from state_of_sparsity.models.translation.bleu import (
     moses_tokens,
+    replaced,
     sacrebleu_score,
     split_compounds,
     tokenized_compound_split_bleu,
@@ -24,7 +25,7 @@ def closed_form(matches, totals, hypothesis_length, reference_length):
 
 @BOTH
 def test_the_references_themselves_score_100(bleu):
-    references = [REFERENCE, "Er sagte: „Süß-saure Äpfel, bitte!“"]
+    references = [REFERENCE, 'Er sagte: "Süß-saure Äpfel, bitte!"']
     assert bleu(references, references)[0] == pytest.approx(100)
 
 
@@ -91,17 +92,61 @@ def test_hyphens_within_words_split_compounds(tokens, expected):
     assert split_compounds(tokens) == expected
 
 
-def test_moses_splits_punctuation_and_neither_hyphens_nor_escapes():
+def test_moses_splits_punctuation_and_not_hyphens_and_escapes():
     text = 'Die Kosten-Nutzen-Analyse "A & B" kostet z. B. am 3. Mai 1.000,5 € (50%).'
-    expected = 'Die Kosten-Nutzen-Analyse " A & B " kostet z. B. am 3. Mai 1.000,5 €'
-    assert moses_tokens(text) == expected + " ( 50 % ) ."
+    expected = (
+        "Die Kosten-Nutzen-Analyse &quot; A &amp; B &quot; kostet z. B. am 3. Mai "
+        "1.000,5 € ( 50 % ) ."
+    )
+    assert moses_tokens(text) == expected
+    assert moses_tokens("so geht's [1]") == "so geht &apos; s &#91; 1 &#93;"
+
+
+def test_moses_replaces_typographic_punctuation_but_for_the_low_quote():
+    assert replaced("„Geht\u2019s?“, sagt er… ”So”") == '„Geht\'s?", sagt er... "So"'
+
+
+def test_typographic_quotes_are_replaced_in_hypotheses_alone():
+    text = "er sagte : „ so geht es “ ."
+    # Of 9 tokens, in the hypothesis &quot; stands where the reference has the quote:
+    # right are 8 of 9 words, 6 of 8 pairs, 5 of 7 triples and 4 of 6 quadruples.
+    expected = closed_form((8, 6, 5, 4), (9, 8, 7, 6), 9, 9)
+    assert len(moses_tokens(text).split()) == 9
+    score, _ = tokenized_compound_split_bleu([text], [text])
+    assert score == pytest.approx(expected)
+    # A plain quote is what Moses makes of both.
+    plain = text.replace("“", '"')
+    score, _ = tokenized_compound_split_bleu([text], [plain])
+    assert score == pytest.approx(100)
+
+
+def test_references_in_tokens_are_split_at_hyphens_and_else_taken_as_they_are():
+    hypothesis = 'Die "Kosten-Nutzen-Analyse" ist da.'
+    tokens = "Die &quot; Kosten-Nutzen-Analyse &quot; ist da ."
+    score, signature = tokenized_compound_split_bleu([hypothesis], [tokens], True)
+    assert score == pytest.approx(100)
+    assert "reference-tokens:given" in signature
+    # Tokenized once more, each &quot; would be four tokens or so.
+    assert tokenized_compound_split_bleu([hypothesis], [tokens])[0] < 60
+    # Quotes that nobody escaped are other tokens: 9 of 11 words are right.
+    raw = 'Die " Kosten-Nutzen-Analyse " ist da .'
+    score, _ = tokenized_compound_split_bleu([hypothesis], [raw], tokenized=True)
+    expected = closed_form((9, 6, 4, 2), (11, 10, 9, 8), 11, 11)
+    assert score == pytest.approx(expected)
 
 
 def test_signatures_say_how_the_score_was_computed():
     _, signature = sacrebleu_score([REFERENCE], [REFERENCE])
     assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     _, signature = tokenized_compound_split_bleu([REFERENCE], [REFERENCE])
-    for part in ("tok:none", "smooth:none", "moses-de", "compounds:split-at-hyphens"):
+    for part in (
+        "tok:none",
+        "smooth:none",
+        "moses-de",
+        "punctuation-replaced",
+        "reference-tokens:moses",
+        "compounds:split-at-hyphens",
+    ):
         assert part in signature
 
 

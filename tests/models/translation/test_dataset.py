@@ -13,6 +13,7 @@ from state_of_sparsity.models.translation.dataset import (
     TranslationDataset,
     evaluation_batches,
     evaluation_sentences,
+    in_order_of_evaluation,
     training_text,
 )
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
@@ -279,6 +280,15 @@ def test_evaluation_shows_each_pair_once_in_the_order_of_its_sentences(
     assert sorted(pairs) == sorted(dataset.pairs[20:57])
     assert rows == encoded(vocabulary, pairs)
     assert [len(labels) for _, labels, _ in batches] == [8, 8, 8, 8, 5]
+
+
+def test_lines_on_sentences_are_put_into_the_order_of_evaluation(dataset, vocabulary):
+    _, references = evaluation_sentences(dataset, vocabulary, "test")
+    lines = [target for _, target in dataset.pairs[20:57]]
+    assert lines != references
+    assert in_order_of_evaluation(lines, dataset, vocabulary, "test") == references
+    with pytest.raises(ValueError, match=r"each of the 37 sentences.* 36 lines"):
+        in_order_of_evaluation(lines[1:], dataset, vocabulary, "test")
 
 
 def test_evaluation_has_one_sentence_per_row_and_no_column_of_padding(

@@ -158,14 +158,14 @@ def test_a_score_is_that_of_the_sentence_it_comes_with(rng, beams, alpha):
         assert float(score) == pytest.approx(expected, rel=1e-5)
 
 
-def best_by_hand(language, sentence, beams, alpha):
+def best_by_hand(language, sentence, beams, alpha, max_length=None):
     """Beam search without an early stop, with lists of tuples."""
     live, ended = [()], []
-    for step in range(language.max_length):
+    for step in range(max_length or language.max_length):
         tokens = range(1, language.vocabulary)
         grown = [(*prefix, token) for prefix in live for token in tokens]
         grown.sort(key=lambda h: -language.log_probability(sentence, h))
-        ended += [h for h in grown[:beams] if h[-1] == END_ID]
+        ended += [h for h in grown[: 2 * beams] if h[-1] == END_ID]
         live = [h for h in grown if h[-1] != END_ID][:beams]
         assert len(live[0]) == step + 1
     return max(
@@ -184,11 +184,40 @@ def test_stopping_early_does_not_change_what_is_found(rng, beams, alpha):
         assert decoded.ids[sentence].numpy().tolist() == padded(expected, 5)
 
 
-def test_one_beam_without_penalty_is_greedy_search(rng):
-    language = Language(rng, sentences=20, vocabulary=5, max_length=5)
-    beams, best = language.beams(1, alpha=0.0), language.greedy()
-    np.testing.assert_array_equal(beams.ids, best.ids)
-    np.testing.assert_allclose(beams.scores, best.scores, rtol=1e-5)
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_each_sentence_has_a_limit_of_its_own(rng, alpha):
+    language = Language(rng, sentences=12, vocabulary=7, max_length=5)
+    language.logits[:, :, END_ID] -= 2.0
+    limits = np.array([1, 2, 3, 4, 5, 5] * 2, "int32")
+    decoded = tf.function(
+        lambda lengths: search_beams(
+            language.step_logits, language.cache(2), 12, lengths, 2, alpha
+        )
+    )(tf.constant(limits))
+    cut = 0
+    for sentence, limit in enumerate(limits):
+        expected = best_by_hand(language, sentence, 2, alpha, limit)
+        assert decoded.ids[sentence].numpy().tolist() == padded(expected, 5)
+        score = language.log_probability(sentence, expected)
+        score /= penalty(len(expected), alpha)
+        assert float(decoded.scores[sentence]) == pytest.approx(score, rel=1e-5)
+        cut += END_ID not in expected
+    assert cut > 0
+
+
+def test_no_sentences_have_no_translations(rng):
+    language = Language(rng, sentences=1, vocabulary=5, max_length=5)
+    none = tf.zeros([0], tf.int32)
+    cache = {"sentence": none, "read": tf.zeros((0, 5), tf.int32)}
+    decoded = search_beams(language.step_logits, cache, 0, none, 2)
+    assert decoded.ids.shape[0] == decoded.scores.shape[0] == 0
+
+
+def test_any_of_twice_as_many_candidates_as_beams_may_end_a_hypothesis():
+    # The end is the fourth best token: with two beams a candidate, with one not.
+    language = Fixed([[0.0, 0.1, 0.4, 0.3, 0.2]], max_length=3)
+    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0]
+    assert language.beams(1, alpha=0.0).ids[0].numpy().tolist() == [2, 2, 2]
 
 
 def test_greedy_search_takes_the_most_likely_token_at_each_step(rng):
@@ -253,16 +282,18 @@ def test_a_sentence_that_never_ends_is_returned_at_its_full_length(beams):
 def test_a_sentence_that_ends_beats_one_that_is_cut_off():
     # Not ending is by far more likely at each step, and yet cut off in the end.
     language = Fixed([[0.0, 0.2, 0.8]], max_length=4)
-    assert language.beams(2, alpha=0.6).ids[0].numpy().tolist() == [1, 0, 0, 0]
-    assert language.beams(1, alpha=0.6).ids[0].numpy().tolist() == [2, 2, 2, 2]
+    for beams in (1, 2):
+        decoded = language.beams(beams, alpha=0.6)
+        assert decoded.ids[0].numpy().tolist() == [1, 0, 0, 0]
+    assert language.greedy().ids[0].numpy().tolist() == [2, 2, 2, 2]
 
 
 def test_padding_is_never_emitted():
     language = Fixed([[0.9, 0.02, 0.05, 0.03]], max_length=5)
     assert language.greedy().ids[0].numpy().tolist() == [2] * 5
-    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [2] * 5
+    assert language.beams(1, alpha=0.0).ids[0].numpy().tolist() == [2] * 5
     # The end is the third best of the rest.
-    assert language.beams(3, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0, 0, 0]
+    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("in_graph", [False, True])

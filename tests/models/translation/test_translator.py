@@ -9,6 +9,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.translation.decoding import beam_search
+from state_of_sparsity.models.translation.special_ids import END_ID
 from state_of_sparsity.models.translation.transformer import Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -19,14 +20,15 @@ TEXT = [
     "a quick brown fox jumps over the lazy dog",
     "zwölf Boxkämpfer jagen Viktor quer über den Deich",
 ]
-MAX_LENGTH = 12
+MAX_LENGTH, EXTRA = 12, 5
 
 
 def make(**options):
     vocabulary = Vocabulary.learn(TEXT, 300)
     model = Transformer(vocabulary.size, 1, 8, 16, 2)
     model.build()
-    return Translator(model, vocabulary, MAX_LENGTH, beams=2, **options)
+    options = {"beams": 2, "extra_length": EXTRA} | options
+    return Translator(model, vocabulary, MAX_LENGTH, **options)
 
 
 @pytest.fixture
@@ -35,10 +37,11 @@ def translator():
 
 
 def test_translations_are_those_of_a_beam_search_over_the_tokens(translator):
-    strings = ["two dogs", "the quick brown fox"]
+    strings = ["two dogs", "the dog"]
     for string in strings:
         ids = translator.vocabulary.encode([string]).to_tensor()
-        found = beam_search(translator.model, ids, MAX_LENGTH, beams=2)
+        longest = ids.shape[1] + EXTRA
+        found = beam_search(translator.model, ids, longest, beams=2)
         expected = translator.vocabulary.decode(found.ids).numpy()
         assert translator.translate([string]).numpy().tolist() == expected.tolist()
 
@@ -63,9 +66,37 @@ def test_what_is_longer_than_the_maximum_is_cut(translator):
     assert int(translator.token_counts([long])[0]) > MAX_LENGTH
     kept = translator.vocabulary.encode([long])[:, : MAX_LENGTH - 1].to_tensor()
     source = tf.concat([kept, [[1]]], axis=1)
-    found = beam_search(translator.model, source, MAX_LENGTH, beams=2)
+    found = beam_search(translator.model, source, MAX_LENGTH + EXTRA, beams=2)
     expected = translator.vocabulary.decode(found.ids).numpy()
     assert translator.translate([long]).numpy().tolist() == expected.tolist()
+
+
+class Endless(Transformer):
+    """Says one subword on and on, without an end."""
+
+    def decode_step(self, ids, step, encoded, cache):
+        logits, cache = super().decode_step(ids, step, encoded, cache)
+        places = tf.range(tf.shape(logits)[1])
+        never = tf.where(places == END_ID, -1e9, -100.0)
+        return tf.where(places == self.said, 0.0, never) + 0.0 * logits, cache
+
+
+@pytest.mark.parametrize("extra", [None, 3])
+def test_a_translation_is_at_most_so_many_tokens_longer_than_its_sentence(extra):
+    vocabulary = Vocabulary.learn(TEXT, 300)
+    model = Endless(vocabulary.size, 1, 8, 16, 2)
+    model.build()
+    letter = "j"
+    model.said = int(vocabulary.encode([letter]).numpy()[0][-2])
+    given = {} if extra is None else {"extra_length": extra}
+    translator = Translator(model, vocabulary, MAX_LENGTH, beams=1, **given)
+    strings = ["two", "the dog", "one two three four " * 10]
+    counts = np.minimum(translator.token_counts(strings), MAX_LENGTH)
+    translations = translator.translate(strings).numpy()
+    assert len(set(counts)) == 3
+    for translation, count in zip(translations, counts, strict=True):
+        # By default, 100.
+        assert translation.decode().count(letter) == count + (extra or 100)
 
 
 def test_a_vocabulary_of_another_size_is_refused():

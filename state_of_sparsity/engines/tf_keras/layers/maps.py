@@ -1,6 +1,12 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.engines.tf_keras.backend import tf, view_of, without_autograph
+from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.tf_keras.backend import (
+    keras,
+    tf,
+    view_of,
+    without_autograph,
+)
 from state_of_sparsity.engines.tf_keras.layers.reparameterized import Reparameterized
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import (
     check_ids,
@@ -9,10 +15,18 @@ from state_of_sparsity.engines.tf_keras.layers.tied_embedding import (
 
 
 class _Noise:
-    """What a technique draws its noise from."""
+    """What a technique draws its noise from.
+
+    Attributes:
+      sequence_axes: of the outputs of a linear map, those that are the positions of a
+        sequence.
+    """
 
     normal = staticmethod(tf.random.normal)
     uniform = staticmethod(tf.random.uniform)
+
+    def __init__(self, sequence_axes=()):
+        self.sequence_axes = sequence_axes
 
 
 class Linear(Reparameterized):
@@ -27,10 +41,11 @@ class Linear(Reparameterized):
 
     def _outputs(self, inputs, training):
         (weight,) = self.sparse_weights
+        noise = _Noise(self._sequence_axes(inputs.shape.rank))
         outputs = self.in_phase(
             training,
             lambda: self.technique.training_output(
-                self.linear_map, inputs, *self.parameters(weight), _Noise
+                self.linear_map, inputs, *self.parameters(weight), noise
             ),
             lambda: self.linear_map(inputs, self.deployed_weight(weight)),
         )
@@ -54,6 +69,14 @@ class Linear(Reparameterized):
         )
         # Past the family, to the Keras layer.
         return super(Reparameterized, linear).call(inputs)
+
+    def _sequence_axes(self, rank):
+        """Axes of the outputs along which a dense map is applied to a sequence."""
+        if isinstance(self, keras.layers.Dense):
+            return sequence_axes(DENSE_EQUATION, rank)
+        if isinstance(self, keras.layers.EinsumDense):
+            return sequence_axes(self.equation, rank)
+        return ()
 
     def _finish(self, outputs):
         if getattr(self, "bias", None) is not None:
@@ -93,7 +116,7 @@ class Lookup(Reparameterized):
         ]
         outputs = self.in_phase(
             training,
-            lambda: self.technique.training_weight(*rows, _Noise),
+            lambda: self.technique.training_weight(*rows, _Noise()),
             lambda: self.technique.deployed_weight(*rows),
         )
         return tf.cast(outputs, self.compute_dtype)
@@ -112,7 +135,7 @@ class TiedLookup(Lookup):
         return self.in_phase(
             training,
             lambda: self.technique.training_output(
-                transposed_map, inputs, *self.parameters("embeddings"), _Noise
+                transposed_map, inputs, *self.parameters("embeddings"), _Noise()
             ),
             lambda: transposed_map(inputs, self.deployed_weight("embeddings")),
         )
@@ -133,7 +156,7 @@ class Recurrent(Reparameterized):
 
         def drawn():
             return [
-                self.technique.training_weight(*self.parameters(weight), _Noise)
+                self.technique.training_weight(*self.parameters(weight), _Noise())
                 for weight in self.sparse_weights
             ]
 

@@ -1,0 +1,54 @@
+"""The options of translation: the published settings, and what a step takes."""
+
+import dataclasses
+
+import pytest
+
+from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.task import TranslationTask
+
+WMT = "wmt14_translate/de-en"
+
+
+def test_published_settings_are_what_wmt_gets_unless_told_otherwise():
+    options = TranslationOptions(dataset=WMT).resolved()
+    published = {
+        "vocabulary_size": 33_288,
+        "packed_length": 256,
+        "tokens_per_replica": 2_048,
+        "extra_length": 100,
+        "beams": 4,
+        "alpha": 0.6,
+        "train_steps": 500_000,
+        "warmup_steps": 8_000,
+        "dropout": 0.1,
+        "label_smoothing": 0.1,
+    }
+    assert published.items() <= dataclasses.asdict(options).items()
+    assert options.rows_per_replica == 8
+
+
+def test_an_option_that_is_given_wins_over_that_of_the_dataset():
+    options = TranslationOptions(dataset=WMT, packed_length=64, max_length=128)
+    assert options.resolved().rows_per_replica == 32
+    assert options.resolved().max_length == 128
+
+
+@pytest.mark.parametrize(
+    ("dataset", "devices", "expected"),
+    [
+        (WMT, 1, "2,048 target positions on 1 device, in 8 rows of 256 tokens"),
+        (WMT, 2, "4,096 target positions on 2 devices, in 16 rows of 256 tokens"),
+        ("numbers", 1, "2,048 target positions on 1 device, in 32 rows of 64 tokens"),
+    ],
+)
+def test_a_run_says_how_many_tokens_a_step_takes_over_all_devices(
+    dataset, devices, expected, mirrored
+):
+    options = TranslationOptions(dataset=dataset).resolved()
+    if devices == 2:
+        with mirrored.scope():
+            task = TranslationTask(options)
+    else:
+        task = TranslationTask(options)
+    assert task.batch == expected
