@@ -62,7 +62,8 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 features: $(INSTALLED)
-	SOS_KERAS=tf_keras $(PYTEST) tests/shared --features=build/features/tf_keras.json
+	SOS_KERAS=tf_keras $(PYTEST) tests/shared tests/tf_keras/test_layers_and_devices.py \
+	    -n 2 --features=build/features/tf_keras.json
 	for backend in $(BACKENDS); do \
 	    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) tests/shared tests/keras3 \
 	        -n 2 --features=build/features/$$backend.json || exit 1; \

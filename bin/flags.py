@@ -5,6 +5,7 @@ gets its name, type, default and help from there.
 """
 
 import dataclasses
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
@@ -60,6 +61,15 @@ def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
         [],
         "REGEX=SPARSITY or REGEX=dense: another sparsity for the layers whose name "
         "matches, or none. Can be repeated; the first that matches counts.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "budget",
+        None,
+        "Over which the sparsity of pruning is distributed, so that it is that of the "
+        "whole model: uniform, first_dense_last_capped, erk, or the layers.csv of "
+        "another run, whose sparsities each layer then has. Without it, each layer "
+        "gets --sparsity, but for those that --override names.",
         flag_values=values,
     )
     for name, owners in _owners().items():
@@ -130,6 +140,21 @@ def overrides_from_flags(
             )
         overrides[pattern] = sparsity
     return overrides
+
+
+def budget_from_flags(values: flags.FlagValues = flags.FLAGS) -> str | None:
+    """The budget, by name or path.
+
+    Raises:
+      UsageError: if the technique has no target sparsity to distribute.
+    """
+    budget, chosen = values["budget"].value, values["technique"].value
+    if budget is None:
+        return None
+    if chosen == DENSE or not hasattr(TECHNIQUES[chosen], "score"):
+        raise UsageError(f"--technique={chosen} does not have --budget={budget}")
+    # Runs may go on from another folder.
+    return str(pathlib.Path(budget).resolve()) if "." in budget else budget
 
 
 def as_flags(*dataclass_instances) -> dict[str, str]:

@@ -9,6 +9,7 @@ from state_of_sparsity.bin.flags import (
     DENSE,
     UsageError,
     as_flags,
+    budget_from_flags,
     define_options,
     define_technique,
     options_from_flags,
@@ -65,6 +66,8 @@ class Run:
             f"{pattern}={DENSE if sparsity is None else sparsity}"
             for pattern, sparsity in self.sparsification.overrides.items()
         ]
+        if self.sparsification.budget is not None:
+            settings["budget"] = self.sparsification.budget
         return settings
 
 
@@ -95,7 +98,10 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             f"--ramp_begin={ramp_begin} is not before the last of --train_steps="
             f"{options.train_steps}: nothing would become sparse."
         )
-    sparsification = Sparsification(technique, overrides_from_flags(values))
+    with app.usage_errors():
+        sparsification = Sparsification(
+            technique, overrides_from_flags(values), budget_from_flags(values)
+        )
     return Run(binary, options, sparsification)
 
 

@@ -18,6 +18,9 @@ __version__ = "0.2.0"
 # importing this package imports no Keras and no framework. Which ones there are, the
 # user decides.
 _HOMES = {
+    "Budget": "budgets",
+    "ERK": "budgets",
+    "FirstDenseLastCapped": "budgets",
     "FixedMask": "techniques",
     "Flops": "flops",
     "L0Regularization": "techniques",
@@ -25,7 +28,9 @@ _HOMES = {
     "RandomPruning": "techniques",
     "SparsityReport": "report",
     "TECHNIQUES": "techniques",
+    "Table": "budgets",
     "Technique": "techniques",
+    "Uniform": "budgets",
     "VariationalDropout": "techniques",
     "WeightReport": "report",
     "callbacks": "training_callbacks",
@@ -34,6 +39,7 @@ _HOMES = {
     "export": "exporting",
     "export_saved_model": "exporting",
     "load_masks": "mask_files",
+    "planned_sparsities": "conversion",
     "save_masks": "mask_files",
     "sparsify": "conversion",
     "sparsity_report": "report",

@@ -5,9 +5,11 @@ import numbers
 import re
 import warnings
 
+from state_of_sparsity.budgets import Budget, Layer
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.base import Site
 from state_of_sparsity.techniques import TECHNIQUES, Technique
+from state_of_sparsity.techniques.pruning import PruningTechnique
 from state_of_sparsity.thresholds import deployed_at
 
 
@@ -15,6 +17,7 @@ def sparsify(
     model,
     technique: Technique,
     overrides: dict[str, Technique | float | None] | None = None,
+    budget: Budget | None = None,
 ):
     """A copy of a model that becomes sparse as it trains.
 
@@ -24,7 +27,7 @@ def sparsify(
     as it is. The copy is not compiled, even if the model was: optimizers hold state for
     the variables that they were built with.
 
-    Example:
+    Examples:
       >>> technique = sos.MagnitudePruning(
       ...     sparsity=0.9, begin_step=0, end_step=500, frequency=50
       ... )
@@ -42,6 +45,10 @@ def sparsify(
         it and its own, joined by slashes); the first that matches counts. Values
         are a technique, a sparsity for `technique`, or None to leave the layer
         dense.
+      budget: how sparse each layer becomes, so that the sparsity of `technique` is that
+        of the whole model: of all weights that could be made sparse, those that an
+        override leaves dense or gives a sparsity included. Without, every layer gets
+        the sparsity of `technique`. For pruning; see `state_of_sparsity.budgets`.
 
     Returns:
       A model of the same kind.
@@ -55,34 +62,7 @@ def sparsify(
         layers do not name them in `get_prunable_weights()`.
     """
     engine = engine_of(model)
-    _check_technique(technique)
-    rules = _Overrides(technique, overrides or {})
-    candidates = list(engine.sites(model))
-    plan: dict[int, tuple[int, Technique]] = {}
-    technique.check_sites(candidates)
-    for index, site in enumerate(candidates):
-        if site.is_sparse:
-            raise ValueError(
-                f"The model is sparse already, at layer {site.path!r}. "
-                "Call sos.strip first."
-            )
-        chosen, is_named = rules.technique_for(site)
-        if chosen is None or not engine.allows(chosen, site.layer):
-            continue
-        chosen = chosen.for_site(site)
-        if chosen is None:
-            continue
-        if is_named or chosen.applies_to(depthwise=site.depthwise):
-            _check_shapes(chosen, site)
-            plan[id(site.layer)] = (index, chosen)
-    rules.check_all_used(candidates)
-    if not plan:
-        raise ValueError(
-            f"Nothing to sparsify in model {model.name!r}: it has "
-            f"{len(candidates)} layers with weights to make sparse (kernels, "
-            "recurrent kernels, embeddings), and the technique and the overrides "
-            "leave all of them dense."
-        )
+    plan = _plan(engine, model, technique, overrides, budget)
     for used in {id(chosen): chosen for _, chosen in plan.values()}.values():
         engine.check_technique(used, model)
     left_out = engine.left_out(model)
@@ -93,6 +73,89 @@ def sparsify(
             stacklevel=2,
         )
     return engine.sparsify(model, plan)
+
+
+def planned_sparsities(
+    model, technique: Technique, overrides=None, budget: Budget | None = None
+) -> dict[str, float]:
+    """How sparse pruning with these arguments of `sparsify` will make each layer.
+
+    Returns:
+      By path of the layer, those that stay dense included.
+
+    Raises:
+      TypeError, ValueError: as `sparsify`, and for a technique without a target.
+    """
+    engine = engine_of(model)
+    plan = _plan(engine, model, technique, overrides, budget)
+    return {
+        site.path: _target(plan[id(site.layer)][1]) if id(site.layer) in plan else 0.0
+        for site in engine.sites(model)
+    }
+
+
+def _plan(engine, model, technique, overrides, budget):
+    """By the `id` of a layer, its index among the sites and its technique."""
+    _check_technique(technique)
+    rules = _Overrides(technique, overrides or {})
+    candidates = list(engine.sites(model))
+    technique.check_sites(candidates)
+    plan: dict[int, tuple[int, Technique]] = {}
+    for index, site in enumerate(candidates):
+        if site.is_sparse:
+            raise ValueError(
+                f"The model is sparse already, at layer {site.path!r}. "
+                "Call sos.strip first."
+            )
+        chosen, is_named = rules.technique_for(site)
+        if chosen is None or not engine.allows(chosen, site.layer):
+            continue
+        if is_named or chosen.applies_to(depthwise=site.depthwise):
+            chosen = chosen.for_site(site)
+            if chosen is not None:
+                _check_shapes(chosen, site)
+                plan[id(site.layer)] = (index, chosen)
+    rules.check_all_used(candidates)
+    if not plan:
+        raise ValueError(
+            f"Nothing to sparsify in model {model.name!r}: it has "
+            f"{len(candidates)} layers with weights to make sparse (kernels, "
+            "recurrent kernels, embeddings), and the technique and the overrides "
+            "leave all of them dense."
+        )
+    return plan if budget is None else _within(budget, technique, candidates, plan)
+
+
+def _within(budget, technique, sites, plan):
+    """The plan, with the sparsities of a budget for what no override names."""
+    if not isinstance(budget, Budget):
+        raise TypeError(
+            "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
+            f"Received: {budget!r}"
+        )
+    layers = []
+    for site in sites:
+        chosen = plan.get(id(site.layer), (0, None))[1]
+        fixed = 0.0 if chosen is None else _target(chosen)
+        shapes = tuple(site.shapes().values())
+        is_free = chosen is technique
+        layers.append(Layer(site.path, shapes, None if is_free else fixed))
+    sparsities = budget.sparsities(layers, _target(technique))
+    return {
+        id(site.layer): (index, chosen.with_sparsity(sparsities[site.path]))
+        for site in sites
+        if id(site.layer) in plan
+        for index, chosen in [plan[id(site.layer)]]
+    }
+
+
+def _target(technique):
+    if not isinstance(technique, PruningTechnique):
+        raise ValueError(
+            "A budget is for pruning, which has a target sparsity. Received: "
+            f"{technique.technique_name()}"
+        )
+    return technique.sparsity
 
 
 def strip(model, log_alpha_threshold: float | None = None):

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import signal
@@ -111,12 +112,32 @@ class Task(abc.ABC):
         del folder
 
 
+# Over which the sparsity of a technique is distributed.
+BUDGETS = {
+    "uniform": sos.Uniform,
+    "first_dense_last_capped": sos.FirstDenseLastCapped,
+    "erk": sos.ERK,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Sparsification:
-    """A technique, and for which layers it is overridden; None for a dense model."""
+    """A technique, and for which layers it is overridden; None for a dense model.
+
+    Attributes:
+      technique: None for a dense model.
+      overrides: as of `sos.sparsify`.
+      budget: name of one of `BUDGETS`, path of the `layers.csv` of another run, or
+        None: the same sparsity for each layer that no override names.
+    """
 
     technique: sos.Technique | None = None
     overrides: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    budget: str | None = None
+
+    def __post_init__(self):
+        # Says at once what is wrong with it.
+        _ = self.budget_of_layers
 
     @property
     def name(self) -> str:
@@ -130,7 +151,35 @@ class Sparsification:
     def apply(self, model: keras.Model) -> keras.Model:
         if self.technique is None:
             return model
-        return sos.sparsify(model, self.technique, self.overrides)
+        if self.budget is not None:
+            self._say_what_is_planned(model)
+        return sos.sparsify(
+            model, self.technique, self.overrides, self.budget_of_layers
+        )
+
+    @functools.cached_property
+    def budget_of_layers(self) -> sos.Budget | None:
+        if self.budget is None:
+            return None
+        if self.budget in BUDGETS:
+            return BUDGETS[self.budget]()
+        try:
+            return sos.Table.from_csv(self.budget)
+        except OSError as error:
+            raise ValueError(
+                f"--budget must be one of {', '.join(BUDGETS)}, or the layers.csv of a "
+                f"run. Received: {self.budget!r} ({error.strerror})"
+            ) from error
+
+    def _say_what_is_planned(self, model):
+        planned = sos.planned_sparsities(
+            model, self.technique, self.overrides, self.budget_of_layers
+        )
+        least, most = min(planned, key=planned.get), max(planned, key=planned.get)
+        print(
+            f"budget {self.budget}: from {planned[least]:.2%} ({least}) "
+            f"to {planned[most]:.2%} ({most})"
+        )
 
 
 def build_model(task: Task, sparsification: Sparsification) -> keras.Model:

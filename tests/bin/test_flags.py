@@ -141,6 +141,34 @@ def test_overrides_may_hold_equals_signs_and_keep_their_order():
     ]
 
 
+@pytest.mark.parametrize("name", ["uniform", "first_dense_last_capped", "erk"])
+def test_a_budget_goes_into_the_flags_that_repeat_the_run(name):
+    made = run(f"--budget={name}", "--override=conv1=dense")
+    assert made.flags()["budget"] == name
+    assert isinstance(made.sparsification.budget_of_layers, sos.Budget)
+    assert "budget" not in run().flags()
+
+
+def test_the_layers_of_another_run_are_a_budget(tmp_path, monkeypatch):
+    (tmp_path / "layers.csv").write_text("name,size,zeros\na/kernel,8,2\n")
+    monkeypatch.chdir(tmp_path)
+    made = run("--budget=layers.csv", "--technique=random_pruning")
+    assert made.flags()["budget"] == str(tmp_path / "layers.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget=erc"], r"must be one of uniform, .* or the layers\.csv.*'erc'"),
+        (["--budget=erk", "--technique=dense"], "dense does not have --budget=erk"),
+        (["--budget=erk", "--technique=l0_regularization"], "l0.* have --budget"),
+    ],
+)
+def test_a_bad_budget_is_an_error_that_names_it(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
 @pytest.mark.parametrize("second", ["0.5", "0.8", "dense"])
 def test_one_pattern_in_two_overrides_is_an_error_naming_it(second):
     message = f"the pattern 'conv1' more than once.*conv1=0.5, conv1={second}$"

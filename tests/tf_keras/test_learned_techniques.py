@@ -197,7 +197,7 @@ def test_kinds_without_a_linear_map_are_not_passed_over(technique):
     with pytest.raises(ValueError, match="no linear map for layer 'film'"):
         sos.sparsify(model, technique)
     sparse = sos.sparsify(model, technique, {"film": None})
-    (report,) = sos.sparsity_report(sparse).layers
+    (report,) = sos.sparsity_report(sparse).sparsified
     assert report.name == "dense/kernel"
 
 
@@ -243,9 +243,10 @@ def test_a_depthwise_kernel_is_learned_and_not_pruned():
         ]
     )
     pruned = sos.sparsify(model, sos.MagnitudePruning(0.5, 0, 1, 1))
-    assert [w.name for w in sos.sparsity_report(pruned).layers] == ["pointwise/kernel"]
+    report = sos.sparsity_report(pruned)
+    assert [w.name for w in report.sparsified] == ["pointwise/kernel"]
     learned = sos.sparsify(model, TECHNIQUES[0])
-    assert [w.name for w in sos.sparsity_report(learned).layers] == [
+    assert [w.name for w in sos.sparsity_report(learned).sparsified] == [
         "depthwise/depthwise_kernel",
         "pointwise/kernel",
     ]

@@ -365,3 +365,14 @@ def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
     }
+
+
+def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
+    task = tiny_run().task
+    capsys.readouterr()
+    loop.Sparsification(pruning, {}, "erk").apply(task.build())
+    (line,) = capsys.readouterr().out.splitlines()
+    planned = sos.planned_sparsities(task.build(), pruning, {}, sos.ERK())
+    assert line.startswith(f"budget erk: from {min(planned.values()):.2%} (")
+    assert f"to {max(planned.values()):.2%} (" in line
+    assert len(set(planned.values())) > 1

@@ -1,0 +1,246 @@
+"""How sparse each layer becomes, so that the whole model meets one sparsity.
+
+A budget knows shapes, and neither scores nor schedules nor engines. Another one is a
+class that says how dense layers are relative to each other, and between which bounds.
+"""
+
+import abc
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from state_of_sparsity import masks
+from state_of_sparsity.checks import check_fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer as budgets see it.
+
+    Attributes:
+      path: names of the layers around it and of itself, joined by slashes.
+      shapes: of its weights that could be made sparse.
+      sparsity: if something else has said it; None if the budget may choose.
+    """
+
+    path: str
+    shapes: tuple[tuple[int, ...], ...]
+    sparsity: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of its weights."""
+        return sum(map(math.prod, self.shapes))
+
+    def zeros(self, sparsity: float) -> int:
+        """How many weights are masked at a sparsity."""
+        return sum(masks.zero_count(sparsity, math.prod(s)) for s in self.shapes)
+
+
+class Budget(abc.ABC):
+    """Distributes the weights that stay over the layers of a model.
+
+    The density of a layer is proportional to `relative_density`, by one factor for the
+    whole model, within `bounds`: what a bound cuts off is redistributed.
+    """
+
+    @abc.abstractmethod
+    def relative_density(self, layer: Layer) -> float:
+        """Density of a layer relative to others, positive."""
+
+    def bounds(self, place: int, layers: Sequence[Layer]) -> tuple[float, float]:
+        """Lowest and highest density of the layer at a place."""
+        del place, layers
+        return 0.0, 1.0
+
+    def sparsities(self, layers: Sequence[Layer], target: float) -> dict[str, float]:
+        """The sparsity of each layer, so that all together have the target's zeros.
+
+        Args:
+          layers: all of a model that could be made sparse, in its order.
+          target: sparsity over all their weights, in [0, 1).
+
+        Returns:
+          By path, a multiple of one weight. Each tensor keeps a weight at least. Layers
+          that have a sparsity keep it.
+
+        Raises:
+          ValueError: if the target cannot be met, with the most and the least that can.
+        """
+        check_fraction("sparsity", target)
+        limits = [self._limits(place, layers) for place in range(len(layers))]
+        total = sum(layer.size for layer in layers)
+        kept = total - round(target * total)
+        low, high = (sum(map(math.ceil, bound)) for bound in zip(*limits, strict=True))
+        if not low <= kept <= high:
+            raise ValueError(
+                f"{type(self).__name__} cannot make {target:.2%} of the weights zero, "
+                f"but {1 - high / total:.2%} at least and {1 - low / total:.2%} at "
+                f"most: {sum(x.sparsity is not None for x in layers)} of {len(layers)} "
+                "layers are left out of it."
+            )
+        wanted = [layer.size * self.relative_density(layer) for layer in layers]
+        counts = _rounded(_scaled(wanted, limits, kept), limits, kept)
+        zeros = [layer.size - n for layer, n in zip(layers, counts, strict=True)]
+        _meet(layers, zeros, limits, total - kept)
+        return {
+            layer.path: n / layer.size if layer.sparsity is None else layer.sparsity
+            for layer, n in zip(layers, zeros, strict=True)
+        }
+
+    def _limits(self, place, layers):
+        """Fewest and most weights that a layer keeps."""
+        layer = layers[place]
+        if layer.sparsity is not None:
+            kept = layer.size - layer.zeros(layer.sparsity)
+            return kept, kept
+        low, high = self.bounds(place, layers)
+        return max(low * layer.size, len(layer.shapes)), high * layer.size
+
+
+class Uniform(Budget):
+    """The same sparsity for all layers."""
+
+    def relative_density(self, layer):
+        del layer
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstDenseLastCapped(Uniform):
+    """The first layer dense, the last one at most so sparse, all others alike.
+
+    The budget of the extended runs of ResNet-50 (Gale et al. 2019, arXiv 1902.09574,
+    section 5).
+
+    Attributes:
+      cap: highest sparsity of the last layer.
+    """
+
+    cap: float = 0.8
+
+    def __post_init__(self):
+        check_fraction("cap", self.cap)
+
+    def bounds(self, place, layers):
+        if place == 0:
+            return 1.0, 1.0
+        return (1.0 - self.cap if place == len(layers) - 1 else 0.0), 1.0
+
+
+class ERK(Budget):
+    """Erdős-Rényi-Kernel: large kernels become sparser than small ones.
+
+    Density proportional to `(sum of the dimensions) / (product of the dimensions)` of
+    the kernel (Evci et al. 2020, arXiv 1911.11134, section 3).
+    """
+
+    def relative_density(self, layer):
+        return sum(map(sum, layer.shapes)) / layer.size
+
+
+class Table(Budget):
+    """A sparsity for each layer, such as those that another technique came to.
+
+    Args:
+      sparsities: by path of the layer, as in reports: the name without the attribute.
+    """
+
+    def __init__(self, sparsities: Mapping[str, float]):
+        for name, sparsity in sparsities.items():
+            check_fraction(f"sparsities[{name!r}]", sparsity)
+        self._sparsities = dict(sparsities)
+
+    @classmethod
+    def from_csv(cls, path):
+        """The sparsities in a file that `SparsityReport.to_csv` wrote.
+
+        Raises:
+          ValueError: for another file.
+        """
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or not {"name", "size", "zeros"} <= rows[0].keys():
+            raise ValueError(f"{str(path)!r} is no report of sparsity by layer.")
+        sizes: dict[str, list[int]] = {}
+        for row in rows:
+            counts = sizes.setdefault(row["name"].rpartition("/")[0], [0, 0])
+            counts[0] += int(row["zeros"])
+            counts[1] += int(row["size"])
+        return cls({path: zeros / size for path, (zeros, size) in sizes.items()})
+
+    def relative_density(self, layer):
+        return 1.0 - self._sparsities[layer.path]
+
+    def sparsities(self, layers, target=None):
+        """As of `Budget`; what the table has for each layer, whatever the target."""
+        del target
+        free = [layer for layer in layers if layer.sparsity is None]
+        missing = [x.path for x in free if x.path not in self._sparsities]
+        if missing:
+            raise ValueError(
+                f"The table has no sparsity for {missing}. It has some for "
+                f"{sorted(self._sparsities)}"
+            )
+        found = {x.path: self._sparsities[x.path] for x in free}
+        return {x.path: found.get(x.path, x.sparsity) for x in layers}
+
+
+def _scaled(wanted, limits, total):
+    """`wanted`, scaled by one factor within limits so that they sum to a total."""
+
+    def clipped(factor):
+        return [
+            min(max(factor * value, low), high)
+            for value, (low, high) in zip(wanted, limits, strict=True)
+        ]
+
+    low, high = 0.0, 1.0
+    while sum(clipped(high)) < total and high < 2.0**200:
+        high *= 2.0
+    for _ in range(200):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if sum(clipped(middle)) < total else (low, middle)
+    return clipped(high)
+
+
+def _rounded(values, limits, total):
+    """Integers near the values, within limits, that sum to a total."""
+    counts = [math.floor(value) for value in values]
+    counts = [
+        max(n, math.ceil(low)) for n, (low, _) in zip(counts, limits, strict=True)
+    ]
+    by_rest = sorted(
+        range(len(values)), key=lambda place: counts[place] - values[place]
+    )
+    missing = total - sum(counts)
+    while missing:
+        sign = 1 if missing > 0 else -1
+        for place in by_rest[::sign]:
+            low, high = limits[place]
+            if missing and low <= counts[place] + sign <= high:
+                counts[place] += sign
+                missing -= sign
+    return counts
+
+
+def _meet(layers, zeros, limits, total):
+    """Changes the zeros of layers of several weights, which round for each of them."""
+    free = [i for i, layer in enumerate(layers) if layer.sparsity is None]
+
+    def present(place):
+        layer = layers[place]
+        return layer.zeros(zeros[place] / layer.size)
+
+    fixed = sum(x.zeros(x.sparsity) for x in layers if x.sparsity is not None)
+    for _ in range(2 * len(layers)):
+        missing = total - fixed - sum(map(present, free))
+        if not missing:
+            return
+        sign = 1 if missing > 0 else -1
+        for place in sorted(free, key=lambda place: len(layers[place].shapes)):
+            low, high = limits[place]
+            if low <= layers[place].size - zeros[place] - sign <= high:
+                zeros[place] += sign
+                break
