@@ -18,7 +18,7 @@ help:
 	@echo "make test-all  all tests"
 	@echo "make format    format the code"
 	@echo "make docs      build the documentation, into build/docs"
-	@echo "make features  test what works with which backend, and tabulate it in docs/"
+	@echo "make features  all tests, and the table of what works with which backend"
 	@echo "make clean     remove .venv and runs"
 
 install: $(INSTALLED)
@@ -40,34 +40,32 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# In two processes, since each of them imports a framework.
+# In two processes, since each of them imports a framework. What works is noted on the
+# way, for the table of features.
 define with_keras_3
 for backend in $(BACKENDS); do \
-    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) $(OF_KERAS_3) -n 2 $(1) || exit 1; \
+    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) $(OF_KERAS_3) -n 2 -m $(1) \
+        --features=build/features/$$backend-$(1).json || exit 1; \
 done
 endef
 
 test: lint
-	SOS_KERAS=tf_keras $(PYTEST) -m "not slow" -n 2
-	$(call with_keras_3,-m "not slow")
+	SOS_KERAS=tf_keras $(PYTEST) -n 2 -m "not slow" \
+	    --features=build/features/tf_keras.json
+	$(call with_keras_3,"not slow")
 
 # The slow tests of the laboratory start processes of their own, and send signals to
 # them: one after the other.
 test-all: test docs
-	SOS_KERAS=tf_keras $(PYTEST) -m slow
-	$(call with_keras_3,-m slow)
+	SOS_KERAS=tf_keras $(PYTEST) -m slow --features=build/features/tf_keras-slow.json
+	$(call with_keras_3,slow)
 
 # Nothing may warn. The pages are in build/docs, and open from disk.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-features: $(INSTALLED)
-	SOS_KERAS=tf_keras $(PYTEST) tests/shared tests/tf_keras/test_layers_and_devices.py \
-	    -n 2 --features=build/features/tf_keras.json
-	for backend in $(BACKENDS); do \
-	    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) tests/shared tests/keras3 \
-	        -n 2 --features=build/features/$$backend.json || exit 1; \
-	done
+# From what the tests have noted.
+features: test-all
 	$(VENV)/bin/python -m tests.make_features build/features/*.json \
 	    --output docs/features.md
 

@@ -4,8 +4,8 @@ Tests name what they show, as a user would say it: `@pytest.mark.feature("EMA")`
 `--features=FILE.json`, what came of the tests of each feature is written there;
 `tests/make_features.py` makes a table of such files.
 
-What is written of a feature: "yes"; "no: " and why, if all of its tests were skipped;
-"partly: " and why, if some were; "no: failed".
+What is written of a feature: what became of its tests, each outcome once: null if one
+passed, the reason if one was skipped, or "failed".
 """
 
 import json
@@ -60,17 +60,7 @@ class FeatureTable:
         # Imports a framework.
         from tests.flavour import FLAVOUR
 
-        found = {name: summary(o) for name, o in sorted(self._outcomes.items())}
+        found = {n: list(dict.fromkeys(o)) for n, o in sorted(self._outcomes.items())}
         table = {"flavour": FLAVOUR, "features": found}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-
-
-def summary(outcomes: list[str | None]) -> str:
-    """What the tests of a feature say of it."""
-    reasons = list(dict.fromkeys(o for o in outcomes if o is not None))
-    if FAILED in reasons:
-        return f"no: {FAILED}"
-    if not reasons:
-        return "yes"
-    return f"{'partly' if None in outcomes else 'no'}: {'; '.join(reasons)}"

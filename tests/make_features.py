@@ -1,14 +1,16 @@
 """Makes the table of features by backend from what the tests have found.
 
-    python -m tests.make_features runs/features/*.json --output docs/features.md
+    python -m tests.make_features build/features/*.json --output docs/features.md
 
-The files are those that `pytest --features=FILE.json` writes, one for each Keras and
-backend.
+The files are those that `pytest --features=FILE.json` writes, one or several for each
+Keras and backend.
 """
 
 import argparse
 import json
 import pathlib
+
+from tests.features import FAILED
 
 COLUMNS = {
     "keras-tensorflow": "Keras 3, TensorFlow",
@@ -24,8 +26,32 @@ A dash: no test asks, since it is of the other Keras.
 """
 
 
-def table(found: dict[str, dict[str, str]]) -> str:
-    """The page, from what `tests.features` has written, by flavour."""
+def merged(tables: list[dict]) -> dict[str, dict[str, list[str | None]]]:
+    """Outcomes by flavour and feature, from what `tests.features` has written."""
+    found: dict[str, dict[str, list[str | None]]] = {}
+    for each in tables:
+        features = found.setdefault(each["flavour"], {})
+        for name, outcomes in each["features"].items():
+            features.setdefault(name, []).extend(outcomes)
+    return found
+
+
+def summary(outcomes: list[str | None]) -> str:
+    """What the tests of a feature say of it.
+
+    "yes"; "no: " and why, if all of its tests were skipped; "partly: " and why, if some
+    were; "no: failed".
+    """
+    reasons = list(dict.fromkeys(o for o in outcomes if o is not None))
+    if FAILED in reasons:
+        return f"no: {FAILED}"
+    if not reasons:
+        return "yes"
+    return f"{'partly' if None in outcomes else 'no'}: {'; '.join(reasons)}"
+
+
+def table(found: dict[str, dict[str, list[str | None]]]) -> str:
+    """The page, from what `merged` gives."""
     columns = [flavour for flavour in COLUMNS if flavour in found]
     notes: dict[str, int] = {}
     head = ["feature", *(COLUMNS[c] for c in columns)]
@@ -38,10 +64,10 @@ def table(found: dict[str, dict[str, str]]) -> str:
     return _HEAD + "\n".join([*lines, "", *footnotes]) + "\n"
 
 
-def _cell(status, notes):
-    if status is None:
+def _cell(outcomes, notes):
+    if outcomes is None:
         return "-"
-    answer, _, why = status.partition(": ")
+    answer, _, why = summary(outcomes).partition(": ")
     if not why:
         return answer
     number = notes.setdefault(why, len(notes) + 1)
@@ -54,8 +80,7 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
     read = [json.loads(path.read_text("utf-8")) for path in arguments.files]
-    page = table({each["flavour"]: each["features"] for each in read})
-    arguments.output.write_text(page, "utf-8")
+    arguments.output.write_text(table(merged(read)), "utf-8")
 
 
 if __name__ == "__main__":

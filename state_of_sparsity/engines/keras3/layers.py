@@ -86,8 +86,9 @@ class Sparse:
         token = private.step_token()
         if token is not None and self._token() is token:
             return
-        vars(self)["_token"] = weakref.ref(token) if token is not None else _no_token
-        self.draws = 0
+        # Past Keras's tracking, which takes its time.
+        token = weakref.ref(token) if token is not None else _no_token
+        vars(self).update(_token=token, draws=0)
         step = private.in_full_precision(self.training_step) + 1
         self.training_step.assign(step)
         if not self.technique.extra_is_trained:
@@ -95,7 +96,8 @@ class Sparse:
 
     def _renew_masks(self, step):
         steps, zeros = self._renewals
-        if not len(steps):
+        number = private.number(step)
+        if not len(steps) or (number is not None and number not in steps):
             return
         at_step = ops.equal(step, steps)
 

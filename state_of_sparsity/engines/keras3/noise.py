@@ -44,7 +44,7 @@ class Noise:
         step = private.in_full_precision(layer.training_step)
         # A layer that a step uses twice draws other noise the second time.
         place = (layer.index, self._position, layer.draws)
-        layer.draws += 1
+        vars(layer)["draws"] += 1
         if keras.backend.backend() == "torch":
             key, _ = numerics.keys(int(seed), int(step), *place)
             return generator(shape, dtype="float32", seed=key & numerics.POSITIVE)

@@ -144,13 +144,16 @@ def refresh_signature(layer: keras.layers.Layer) -> None:
 
 def assign_if(condition, variables: list[keras.Variable], values) -> None:
     """Assigns what `values()` gives to variables, if a condition holds."""
-    if keras.backend.backend() == "torch":
-        # Eager: nothing is written where nothing changes.
-        if condition:
-            for variable, value in zip(variables, values(), strict=True):
-                variable.assign(value)
+
+    def assign():
+        for variable, value in zip(variables, values(), strict=True):
+            variable.assign(value)
+        return 0
+
+    if _branches_may_assign():
+        # Nothing is written where nothing changes.
+        keras.ops.cond(condition, assign, lambda: 0)
         return
-    # Assignments within a branch are lost under a strategy of TensorFlow.
     present = [in_full_precision(variable) for variable in variables]
     new = keras.ops.cond(
         condition,
@@ -159,6 +162,29 @@ def assign_if(condition, variables: list[keras.Variable], values) -> None:
     )
     for variable, value in zip(variables, new, strict=True):
         variable.assign(value)
+
+
+def _branches_may_assign():
+    """Whether assignments count that are made in a branch of a graph.
+
+    Not in pure functions, and not under a strategy of TensorFlow. PyTorch is eager.
+    """
+    if keras.backend.backend() == "torch":
+        return True
+    if stateless_scope.in_stateless_scope() or keras.backend.backend() == "jax":
+        return False
+    import tensorflow as tf  # The backend, which has imported it.
+
+    return not tf.distribute.has_strategy()
+
+
+def number(value) -> int | None:
+    """An integer tensor as a number, where that is computed at once, on the CPU.
+
+    Elsewhere, Python would wait for a device or has only a symbol.
+    """
+    is_torch = keras.backend.backend() == "torch"
+    return int(value) if is_torch and value.device.type == "cpu" else None
 
 
 def copied_variable(variable: keras.Variable) -> keras.Variable:
