@@ -12,10 +12,13 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from state_of_sparsity.techniques import TECHNIQUES, Technique
+from state_of_sparsity.mask_files import load_masks, shuffle_masks
+from state_of_sparsity.techniques import TECHNIQUES, FixedMask, Technique
 from state_of_sparsity.techniques.base import field_help
 
 DENSE = "dense"
+FIXED_MASK = FixedMask.technique_name()
+MASKS = "masks.npz"
 _DEFINE = {
     bool: flags.DEFINE_bool,
     float: flags.DEFINE_float,
@@ -52,7 +55,7 @@ def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_enum(
         "technique",
         "magnitude_pruning",
-        [DENSE, *TECHNIQUES],
+        [DENSE, *TECHNIQUES, FIXED_MASK],
         "How the model is made sparse.",
         flag_values=values,
     )
@@ -70,6 +73,21 @@ def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
         "whole model: uniform, first_dense_last_capped, erk, or the layers.csv of "
         "another run, whose sparsities each layer then has. Without it, each layer "
         "gets --sparsity, but for those that --override names.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "load_masks_from",
+        None,
+        "Of --technique=fixed_mask: the folder of a finished run, or a file of masks "
+        "(.npz), such as sos.save_masks writes.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "shuffle_masks",
+        None,
+        ["within_layer"],
+        "Of --technique=fixed_mask: keep as many weights of each tensor, at places "
+        "that the seed draws.",
         flag_values=values,
     )
     for name, owners in _owners().items():
@@ -96,6 +114,8 @@ def technique_from_flags(
     _check_flags_belong_to(chosen, values)
     if chosen == DENSE:
         return None
+    if chosen == FIXED_MASK:
+        return _fixed_mask(values)
     hyperparameters = {}
     for name, owners in _owners().items():
         if chosen in owners:
@@ -107,6 +127,30 @@ def technique_from_flags(
         return TECHNIQUES[chosen](**given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--technique={chosen}: {error}") from error
+
+
+def _fixed_mask(values):
+    source = values["load_masks_from"].value
+    if source is None:
+        raise UsageError(f"--technique={FIXED_MASK} needs --load_masks_from")
+    path = pathlib.Path(source)
+    try:
+        masks = load_masks(path / MASKS if path.is_dir() else path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--load_masks_from must be the folder of a finished run, which has "
+            f"{MASKS}, or a file of masks. Received: {source!r} ({error})"
+        ) from error
+    if values["shuffle_masks"].value:
+        masks = shuffle_masks(masks, values["seed"].value)
+    return FixedMask(masks)
+
+
+def mask_flags(values: flags.FlagValues = flags.FLAGS) -> dict[str, str]:
+    """The flags that say which masks are fixed, as text by name."""
+    source, shuffle = (values[n].value for n in ("load_masks_from", "shuffle_masks"))
+    given = {"load_masks_from": source and str(pathlib.Path(source).resolve())}
+    return {n: v for n, v in {**given, "shuffle_masks": shuffle}.items() if v}
 
 
 def overrides_from_flags(
@@ -151,7 +195,7 @@ def budget_from_flags(values: flags.FlagValues = flags.FLAGS) -> str | None:
     budget, chosen = values["budget"].value, values["technique"].value
     if budget is None:
         return None
-    if chosen == DENSE or not hasattr(TECHNIQUES[chosen], "score"):
+    if not hasattr(TECHNIQUES.get(chosen), "score"):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
     return str(pathlib.Path(budget).resolve()) if "." in budget else budget
@@ -187,6 +231,12 @@ def _field(technique, name):
 
 
 def _check_flags_belong_to(chosen, values):
+    for name in ("load_masks_from", "shuffle_masks"):
+        if values[name].value is not None and chosen != FIXED_MASK:
+            raise UsageError(
+                f"--technique={chosen} does not have --{name} (it belongs to "
+                f"{FIXED_MASK})"
+            )
     for name, owners in _owners().items():
         flag = values[name]
         # A flag such as --seed, which belongs to the run as well, has a default.

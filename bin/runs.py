@@ -12,6 +12,7 @@ from state_of_sparsity.bin.flags import (
     budget_from_flags,
     define_options,
     define_technique,
+    mask_flags,
     options_from_flags,
     overrides_from_flags,
     technique_from_flags,
@@ -68,6 +69,7 @@ class Run:
         ]
         if self.sparsification.budget is not None:
             settings["budget"] = self.sparsification.budget
+        settings |= self.sparsification.source
         return settings
 
 
@@ -100,7 +102,10 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
         )
     with app.usage_errors():
         sparsification = Sparsification(
-            technique, overrides_from_flags(values), budget_from_flags(values)
+            technique,
+            overrides_from_flags(values),
+            budget_from_flags(values),
+            mask_flags(values),
         )
     return Run(binary, options, sparsification)
 
@@ -159,6 +164,10 @@ def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:
         values([binary, *values.read_flags_from_files([f"--flagfile={folder.flags}"])])
     except flags.Error as error:
         raise UsageError(f"{folder.flags}: {error}") from error
+    if values["load_masks_from"].value and folder.masks.is_file():
+        # As it was finished, whatever has become of the run that they are from.
+        values["load_masks_from"].value = str(folder.masks)
+        values["shuffle_masks"].value = None
     return run_from_flags(binary, values), folder
 
 

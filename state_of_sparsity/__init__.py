@@ -41,6 +41,7 @@ _HOMES = {
     "load_masks": "mask_files",
     "planned_sparsities": "conversion",
     "save_masks": "mask_files",
+    "shuffle_masks": "mask_files",
     "sparsify": "conversion",
     "sparsity_report": "report",
     "strip": "conversion",

@@ -1,7 +1,8 @@
-"""Masks in files, in NumPy's format."""
+"""Masks in files, in NumPy's format; and masks at random of the same layers."""
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,6 +55,26 @@ def load_masks(path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{str(path)!r} is no file that sos.save_masks wrote: {error}"
         ) from error
+
+
+def shuffle_masks(
+    masks: Mapping[str, np.ndarray], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Masks that keep as many weights of each tensor, at random places.
+
+    Training with them tells whether a mask matters or only how much of each layer it
+    keeps (Frankle et al. 2021, arXiv 2009.08576).
+
+    Args:
+      masks: boolean arrays by weight name, as of `sos.weight_masks`.
+      seed: of the places, which differ from name to name.
+    """
+    return {
+        name: np.random.default_rng([seed, zlib.crc32(name.encode())])
+        .permutation(mask.ravel())
+        .reshape(mask.shape)
+        for name, mask in masks.items()
+    }
 
 
 def _checked(path):

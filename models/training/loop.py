@@ -129,11 +129,13 @@ class Sparsification:
       overrides: as of `sos.sparsify`.
       budget: name of one of `BUDGETS`, path of the `layers.csv` of another run, or
         None: the same sparsity for each layer that no override names.
+      source: of masks that are fixed, the flags that say where they are from.
     """
 
     technique: sos.Technique | None = None
     overrides: dict[str, float | None] = dataclasses.field(default_factory=dict)
     budget: str | None = None
+    source: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         # Says at once what is wrong with it.
@@ -376,6 +378,7 @@ def _finish(task, sparsification, model, folder):
     steps = int(model.optimizer.iterations.numpy())
     training = sos.count_training_flops(model, steps, task.example)
     report.to_csv(folder.layers)
+    sos.save_masks(folder.masks, sos.weight_masks(model))
     report.plot(folder.picture)
     task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]

@@ -6,6 +6,7 @@
     metrics.csv      a row per evaluation
     result.json      what came out; written last, so that it marks a finished run
     layers.csv       the sparsity report
+    masks.npz        which weights stay
     sparsity.png     sparsity by layer
     thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
@@ -59,6 +60,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
         self.layers = self.path / "layers.csv"
+        self.masks = self.path / "masks.npz"
         self.picture = self.path / "sparsity.png"
         self.thresholds = self.path / "thresholds.csv"
         self.export = self.path / "export"

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -165,6 +166,50 @@ def test_the_layers_of_another_run_are_a_budget(tmp_path, monkeypatch):
     ],
 )
 def test_a_bad_budget_is_an_error_that_names_it(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A file of masks, in what could be the folder of a run."""
+    masks = {"conv1/kernel": np.arange(12).reshape(3, 4) % 3 == 0}
+    sos.save_masks(tmp_path / "masks.npz", masks)
+    return masks
+
+
+def test_masks_of_a_run_are_fixed(tmp_path, masks):
+    made = run("--technique=fixed_mask", f"--load_masks_from={tmp_path}")
+    np.testing.assert_equal(made.sparsification.technique.masks, masks)
+    assert made.flags()["load_masks_from"] == str(tmp_path)
+    assert "shuffle_masks" not in made.flags()
+    path = tmp_path / "masks.npz"
+    shuffled = run(
+        "--technique=fixed_mask",
+        f"--load_masks_from={path}",
+        "--shuffle_masks=within_layer",
+        "--seed=4",
+    )
+    np.testing.assert_equal(
+        shuffled.sparsification.technique.masks, sos.shuffle_masks(masks, 4)
+    )
+    assert shuffled.flags()["shuffle_masks"] == "within_layer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--technique=fixed_mask"], "fixed_mask needs --load_masks_from"),
+        (
+            ["--technique=fixed_mask", "--load_masks_from=nowhere"],
+            r"must be the folder of a finished run.*Received: 'nowhere'",
+        ),
+        (["--load_masks_from=nowhere"], "magnitude_pruning does not have --load_masks"),
+        (["--shuffle_masks=within_layer"], "does not have --shuffle_masks"),
+        (["--technique=fixed_mask", "--sparsity=0.5"], "does not have --sparsity"),
+    ],
+)
+def test_masks_that_are_not_there_are_an_error(arguments, message):
     with pytest.raises(UsageError, match=message):
         run(*arguments)
 

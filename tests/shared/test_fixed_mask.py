@@ -146,6 +146,21 @@ def test_an_override_with_another_sparsity_is_refused(rng):
         sos.sparsify(zoo.perceptron(), technique, {"logits": 0.5})
 
 
+def test_shuffled_masks_keep_as_many_weights_of_each_tensor(rng):
+    masks = random_masks(zoo.functional(), rng)
+    shuffled = sos.shuffle_masks(masks, seed=3)
+    assert list(shuffled) == list(masks)
+    for name, mask in masks.items():
+        assert shuffled[name].shape == mask.shape
+        assert shuffled[name].sum() == mask.sum()
+    again, other = sos.shuffle_masks(masks, seed=3), sos.shuffle_masks(masks, seed=4)
+    assert all(np.array_equal(shuffled[n], again[n]) for n in masks)
+    assert not all(np.array_equal(shuffled[n], other[n]) for n in masks)
+    # Two tensors of a shape get different places.
+    equal = {name: masks["block/first/kernel"] for name in ("a", "b")}
+    assert not np.array_equal(*sos.shuffle_masks(equal).values())
+
+
 def test_files_of_masks(rng, tmp_path):
     masks = random_masks(zoo.functional(), rng)
     sos.save_masks(tmp_path / "masks.npz", masks)

@@ -376,3 +376,19 @@ def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
     assert line.startswith(f"budget erk: from {min(planned.values()):.2%} (")
     assert f"to {max(planned.values()):.2%} (" in line
     assert len(set(planned.values())) > 1
+
+
+def test_the_masks_of_a_finished_run_train_alone(tiny_run, pruning):
+    pruned = tiny_run(pruning)
+    expected = pruned.train()
+    masks = sos.load_masks(pruned.folder.masks)
+    alone = tiny_run(sos.FixedMask(masks), "alone", seed=1)
+    result = alone.train()
+    np.testing.assert_equal(sos.weight_masks(alone.model), masks)
+    np.testing.assert_equal(sos.load_masks(alone.folder.masks), masks)
+    assert result["technique"] == "fixed_mask"
+    assert result["target_sparsity"] is None
+    assert result["sparsity"] == expected["sparsity"]
+    assert result["sparse_flops"] == expected["sparse_flops"]
+    # It is sparse from the first step.
+    assert result["training_flops"] < expected["training_flops"]
