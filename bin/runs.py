@@ -1,6 +1,7 @@
 """Training runs: from flags, and back from a run's folder."""
 
 import dataclasses
+import pathlib
 
 from absl import flags
 
@@ -25,11 +26,13 @@ from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.loop import (
     Sparsification,
     Task,
+    build_dense,
     build_model,
     train,
 )
 from state_of_sparsity.models.training.options import Options
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.weights import Start, has_weights
 from state_of_sparsity.models.translation.options import TranslationOptions
 from state_of_sparsity.models.translation.task import TranslationTask
 
@@ -48,18 +51,20 @@ class Run:
       binary: that trains it.
       options: what it is, apart from the technique.
       sparsification: how it is made sparse.
+      start: the values that it begins with.
     """
 
     binary: str
     options: Options
     sparsification: Sparsification
+    start: Start
 
     def task(self, folder: RunFolder) -> Task:
         return TRAINERS[self.binary][1](self.options, folder)
 
     def flags(self) -> dict[str, str | list[str]]:
         """The flags that repeat the run, apart from --output_dir."""
-        settings = as_flags(self.options)
+        settings = as_flags(self.options, self.start)
         settings["technique"] = self.sparsification.name
         if self.sparsification.technique:
             settings |= as_flags(self.sparsification.technique)
@@ -76,6 +81,7 @@ class Run:
 def define_run_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of a training binary, apart from --output_dir."""
     define_options(TRAINERS[binary][0], values)
+    define_options(Start, values)
     define_technique(values)
 
 
@@ -87,6 +93,7 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
     """
     with app.usage_errors():
         options = options_from_flags(TRAINERS[binary][0], values).resolved()
+        start = _with_absolute_path(options_from_flags(Start, values))
     technique = technique_from_flags(options.technique_defaults(), values)
     end_step = getattr(technique, "end_step", 0)
     if end_step > options.train_steps:
@@ -107,7 +114,20 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             budget_from_flags(values),
             mask_flags(values),
         )
-    return Run(binary, options, sparsification)
+    late = [step for step in start.keep_steps or () if step > options.train_steps]
+    if late:
+        raise UsageError(
+            f"--keep_steps has steps after the last of --train_steps="
+            f"{options.train_steps}. Received: {late}"
+        )
+    return Run(binary, options, sparsification, start)
+
+
+def _with_absolute_path(start):
+    if start.load_weights_from is None:
+        return start
+    path = str(pathlib.Path(start.load_weights_from).resolve())
+    return dataclasses.replace(start, load_weights_from=path)
 
 
 def train_from_flags(binary: str) -> None:
@@ -129,13 +149,21 @@ def train_from_flags(binary: str) -> None:
         strategy = distribution.strategy(run.options.distribution)
         with strategy.scope():
             task = run.task(folder)
-            model = build_model(task, run.sparsification)
+            dense = build_dense(task, _own_start(run.start, folder))
+            model = build_model(task, run.sparsification, dense)
         task.prepare()
         # Reads the data, which may not be there.
         _ = task.steps_per_epoch
-    train(task, run.sparsification, model, folder)
+    train(task, run.sparsification, model, folder, dense, run.start.keep_steps)
     if distribution.is_chief(strategy):
         app.print_summary(folder)
+
+
+def _own_start(start, folder):
+    """A run that goes on needs no other one any more."""
+    if start.load_weights_from is None or not has_weights(folder.path, 0):
+        return start
+    return Start(load_weights_from=str(folder.path))
 
 
 def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:

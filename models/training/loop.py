@@ -10,7 +10,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -18,6 +18,7 @@ from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
 from state_of_sparsity.models.training.options import Options
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.weights import Keep, Start, save_weights
 
 
 class Task(abc.ABC):
@@ -184,12 +185,35 @@ class Sparsification:
         )
 
 
-def build_model(task: Task, sparsification: Sparsification) -> keras.Model:
-    """The compiled model of a run with its initial weights, which the seed fixes."""
+def build_dense(task: Task, start: Start = Start()) -> keras.Model:  # noqa: B008
+    """The dense model of a run with the values that it begins with.
+
+    They are another run's, or those that the seed fixes.
+
+    Raises:
+      ValueError: if the other run has none that fit.
+    """
     # tf.data takes no seed of an epoch from a tensor while the global seed is 0.
     keras.utils.set_random_seed(task.options.seed + 1)
     with _precision(task.options.precision):
-        model = sparsification.apply(task.build())
+        model = task.build()
+    start.set_weights(model)
+    return model
+
+
+def build_model(
+    task: Task, sparsification: Sparsification, dense: keras.Model | None = None
+) -> keras.Model:
+    """The compiled model of a run.
+
+    Args:
+      task: what to train.
+      sparsification: how it is made sparse.
+      dense: of `build_dense`, which is called if it is not given.
+    """
+    dense = build_dense(task) if dense is None else dense
+    with _precision(task.options.precision):
+        model = sparsification.apply(dense)
         # Here Keras adds the loss scaling that float16 needs.
         task.compile(model)
     return model
@@ -207,7 +231,12 @@ def _precision(policy):
 
 
 def train(
-    task: Task, sparsification: Sparsification, model: keras.Model, folder: RunFolder
+    task: Task,
+    sparsification: Sparsification,
+    model: keras.Model,
+    folder: RunFolder,
+    dense: keras.Model | None = None,
+    keep_steps: Iterable[int] | None = None,
 ) -> dict:
     """Trains a model, or goes on with it, and leaves everything in the run's folder.
 
@@ -216,6 +245,8 @@ def train(
       sparsification: how it is made sparse.
       model: from `build_model`, under the strategy with which to train.
       folder: the run's folder; of several workers, only the chief writes into it.
+      dense: of `build_dense`, whose values the folder keeps; it may be trained then.
+      keep_steps: steps whose weights the folder keeps, too.
 
     Returns:
       The content of result.json.
@@ -233,6 +264,8 @@ def train(
             scratch = tempfile.TemporaryDirectory(prefix="worker-")
             folder = RunFolder(stack.enter_context(scratch))
         folder.start()
+        if dense is not None and not step:
+            save_weights(dense, folder.path, 0)
         task.write_assets(folder)
         folder.keep_metrics_until(step)
         print(f"Each step takes {task.batch}.")
@@ -240,7 +273,7 @@ def train(
             print(f"Going on from step {step:,} of {task.options.train_steps:,}.")
         stack.enter_context(_interrupted_by_sigterm())
         try:
-            _fit(task, model, folder, checkpoint, step)
+            _fit(task, model, folder, checkpoint, step, keep_steps)
             return _finish(task, sparsification, model, folder)
         except KeyboardInterrupt as interruption:
             # Saving takes all workers, and the others may not have been interrupted.
@@ -268,7 +301,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.step = step
 
 
-def _fit(task, model, folder, checkpoint, step):
+def _fit(task, model, folder, checkpoint, step, keep_steps):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
@@ -277,6 +310,7 @@ def _fit(task, model, folder, checkpoint, step):
         keras.callbacks.TensorBoard(
             folder.tensorboard, write_graph=False, profile_batch=0
         ),
+        Keep(folder.path, keep_steps),
         _Record(task, folder, checkpoint),
     ]
     for segment in _segments(step, total, every):

@@ -2,6 +2,7 @@
 
     flags.txt        a flagfile that repeats the run
     checkpoints/     the state of training
+    weights/         of step 0, and of those that the run was told to keep
     tensorboard/     scalars
     metrics.csv      a row per evaluation
     result.json      what came out; written last, so that it marks a finished run

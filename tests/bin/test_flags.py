@@ -214,6 +214,29 @@ def test_masks_that_are_not_there_are_an_error(arguments, message):
         run(*arguments)
 
 
+def test_where_weights_are_from_goes_into_the_flags_that_repeat_the_run(tmp_path):
+    made = run(f"--load_weights_from={tmp_path}", "--weights_at_step=3")
+    given = {"load_weights_from": str(tmp_path), "weights_at_step": "3"}
+    assert given.items() <= made.flags().items()
+    assert run("--keep_steps=2,10").start.keep_steps == (2, 10)
+    assert run("--keep_steps=2,10").flags()["keep_steps"] == "2,10"
+    assert not {*given, "keep_steps"} & run().flags().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights_at_step=3"], "weights_at_step needs load_weights_from"),
+        (["--keep_steps=0"], "keep_steps must be at least 1"),
+        (["--keep_steps=5,90", "--train_steps=80"], r"after the last.*\[90\]"),
+        (["--keep_steps=a"], "keep_steps must be numbers"),
+    ],
+)
+def test_bad_steps_of_weights_are_errors(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
 @pytest.mark.parametrize("second", ["0.5", "0.8", "dense"])
 def test_one_pattern_in_two_overrides_is_an_error_naming_it(second):
     message = f"the pattern 'conv1' more than once.*conv1=0.5, conv1={second}$"
