@@ -137,9 +137,13 @@ def _within(budget, technique, sites, plan):
     for site in sites:
         chosen = plan.get(id(site.layer), (0, None))[1]
         fixed = 0.0 if chosen is None else _target(chosen)
-        shapes = tuple(site.shapes().values())
-        is_free = chosen is technique
-        layers.append(Layer(site.path, shapes, None if is_free else fixed))
+        shapes, left = site.shapes(), f"{site.path}/depthwise_kernel"
+        if chosen and not site.depthwise and not chosen.applies_to(depthwise=True):
+            # Of a separable convolution, a part stays dense.
+            dense = [Layer(left, (shapes.pop(left),), 0.0)] if left in shapes else []
+            layers += dense
+        sparsity = None if chosen is technique else fixed
+        layers.append(Layer(site.path, tuple(shapes.values()), sparsity))
     sparsities = budget.sparsities(layers, _target(technique))
     return {
         id(site.layer): (index, chosen.with_sparsity(sparsities[site.path]))

@@ -106,6 +106,8 @@ def count_training_flops(model, steps: int, inputs=None) -> Flops:
                 "it is at each step of training is not known."
             )
         for weight in engine.deployed_weights(site.layer):
+            if not weight.is_sparse:
+                continue
             name, mask = f"{site.path}/{weight.attribute}", weight.mask
             kept = site.layer.technique.kept_weights(mask, steps)
             sparse = dense[name] * kept // max(steps * mask.size, 1)

@@ -164,7 +164,7 @@ def sparsity_report(model, log_alpha_threshold: float | None = None) -> Sparsity
                 weight.value.shape,
                 weight.value.size,
                 int(weight.value.size - np.count_nonzero(weight.value)),
-                site.technique,
+                site.technique if weight.is_sparse else DENSE,
             )
             for name, weight, site in _deployed(engine, model)
         ]

@@ -22,11 +22,13 @@ class DeployedWeight:
       attribute: its name within the layer, such as "kernel".
       value: what inference multiplies with, zeros in place.
       mask: boolean array of the same shape, true where a weight stays.
+      is_sparse: whether a technique makes it sparse: not all weights of a layer need.
     """
 
     attribute: str
     value: np.ndarray
     mask: np.ndarray
+    is_sparse: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,7 +153,7 @@ def test_a_network_is_sparsified_trained_stripped_saved_and_loaded(
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
     if isinstance(technique, sos.MagnitudePruning | sos.RandomPruning):
-        for row in sos.sparsity_report(sparse).layers:
+        for row in sos.sparsity_report(sparse).sparsified:
             assert row.zeros == min(round(0.75 * row.size), row.size - 1), row
     stripped = sos.strip(sparse)
     expected = outputs_of(sparse, inputs)

@@ -180,9 +180,10 @@ def test_a_kind_trains_strips_saves_and_loads(kind, name, rng, tmp_path):
     assert steps_of(sparse) == {2}
     assert np.abs(outputs_of(sparse, inputs) - before).max() > 1e-5
     report = sos.sparsity_report(sparse)
-    assert len(report.layers) == count
+    assert len(report.sparsified) == count
+    assert report == sos.sparsity_report(sos.strip(sparse))
     if name == "magnitude":
-        for layer in report.layers:
+        for layer in report.sparsified:
             assert layer.zeros == round(0.5 * layer.size), layer.name
     check_trained(sparse, inputs, tmp_path)
 
@@ -323,3 +324,21 @@ def test_a_model_of_more_layers_than_python_has_frames(rng):
     np.testing.assert_array_equal(
         outputs_of(stripped, inputs), outputs_of(model, inputs)
     )
+
+
+@pytest.mark.feature("budgets: uniform, first dense and last capped, ERK")
+def test_the_part_of_a_separable_convolution_that_stays_dense_is_made_up_for(rng):
+    x = keras.Input((8, 8, 4))
+    y = keras.layers.SeparableConv2D(6, 3, name="separable")(x)
+    y = keras.layers.Dense(5, name="dense")(keras.layers.Flatten()(y))
+    sparse = compiled(
+        sos.sparsify(
+            keras.Model(x, y), sos.MagnitudePruning(0.6, 1, 1, 1), budget=sos.ERK()
+        )
+    )
+    fit(sparse, rng.normal(size=(4, 8, 8, 4)), np.ones((4, 5)))
+    report = sos.sparsity_report(sparse)
+    zeros = {layer.name: layer.zeros for layer in report.layers}
+    assert zeros["separable/depthwise_kernel"] == 0
+    size = sum(layer.size for layer in report.layers)
+    assert sum(zeros.values()) == round(0.6 * size)

@@ -104,20 +104,14 @@ class Keras3Engine(Engine):
         return plain
 
     def deployed_weights(self, layer):
-        if not isinstance(layer, Sparse):
-            values = {
-                located.label: self.to_numpy(located.variable)
-                for located in located_weights(layer)
-            }
-            return [DeployedWeight(n, v, v != 0) for n, v in values.items()]
-        technique = layer.technique
+        sparse = {
+            weight.label: weight for weight in getattr(layer, "sparse_weights", ())
+        }
         return [
-            DeployedWeight(
-                weight.label,
-                keras.ops.convert_to_numpy(technique.deployed_weight(*weight.values())),
-                keras.ops.convert_to_numpy(technique.keeps(*weight.values())),
-            )
-            for weight in layer.sparse_weights
+            _sparse_weight(layer.technique, sparse[located.label])
+            if located.label in sparse
+            else _dense_weight(located)
+            for located in located_weights(layer)
         ]
 
     def count_parameters(self, model):
@@ -168,3 +162,17 @@ class Keras3Engine(Engine):
 
 
 ENGINE = Keras3Engine()
+
+
+def _sparse_weight(technique, weight):
+    values = (
+        technique.deployed_weight(*weight.values()),
+        technique.keeps(*weight.values()),
+    )
+    return DeployedWeight(weight.label, *map(keras.ops.convert_to_numpy, values), True)
+
+
+def _dense_weight(located):
+    value = private.in_full_precision(located.variable)
+    value = keras.ops.convert_to_numpy(value)
+    return DeployedWeight(located.label, value, value != 0, False)

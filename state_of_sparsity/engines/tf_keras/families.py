@@ -66,7 +66,7 @@ def technique_name(layer) -> str:
 def deployed_weights(layer) -> list[DeployedWeight]:
     """The weights of a layer that a technique can make sparse, as deployed."""
     return [
-        DeployedWeight(attribute, value, value != 0)
+        DeployedWeight(attribute, value, value != 0, False)
         for attribute in sparsifiable_weights(layer)
         for value in [raw_variable(weight_variable(layer, attribute)).numpy()]
     ]
@@ -112,7 +112,7 @@ def _(layer: PruneLowMagnitude) -> list[DeployedWeight]:
     for name, (variable, mask, _) in zip(names, layer.pruning_vars, strict=True):
         keep = raw_variable(mask).numpy() != 0
         value = np.where(keep, raw_variable(variable).numpy(), 0)
-        deployed.append(DeployedWeight(name, value, keep))
+        deployed.append(DeployedWeight(name, value, keep, True))
     return deployed
 
 

@@ -166,6 +166,7 @@ def _(layer: Reparameterized) -> list[DeployedWeight]:
             weight,
             layer.deployed_weight(weight).numpy(),
             layer.technique.keeps(*layer.parameters(weight)).numpy(),
+            True,
         )
         for weight in layer.sparse_weights
     ]
