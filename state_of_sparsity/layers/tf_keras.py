@@ -37,7 +37,6 @@ from state_of_sparsity.engines.tf_keras.layers.reparameterized import (
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
 
-globals().update(learned.CLASSES)
 __all__ = [
     "LAYERS",
     "Depthwise",
@@ -47,5 +46,6 @@ __all__ = [
     "Reparameterized",
     "TiedEmbedding",
     "TiedLookup",
-    *learned.CLASSES,
 ]
+globals().update(learned.CLASSES)
+__all__.extend(learned.CLASSES)
