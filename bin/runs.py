@@ -82,6 +82,21 @@ def define_run_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
     """Defines the flags of a training binary, apart from --output_dir."""
     define_options(TRAINERS[binary][0], values)
     define_options(Start, values)
+    flags.DEFINE_float(
+        "train_steps_multiplier",
+        None,
+        "Trains for so many times the steps, as in training from scratch with twice "
+        "the budget.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "stretch_schedule",
+        None,
+        ["scaled", "constant_final"],
+        "With --train_steps_multiplier: whether the learning-rate schedule is "
+        "stretched as well, or its last rate holds for longer, which is the default.",
+        flag_values=values,
+    )
     define_technique(values)
 
 
@@ -93,6 +108,7 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
     """
     with app.usage_errors():
         options = options_from_flags(TRAINERS[binary][0], values).resolved()
+        options = _stretched(options, values)
         start = _with_absolute_path(options_from_flags(Start, values))
     technique = technique_from_flags(options.technique_defaults(), values)
     end_step = getattr(technique, "end_step", 0)
@@ -121,6 +137,20 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             f"{options.train_steps}. Received: {late}"
         )
     return Run(binary, options, sparsification, start)
+
+
+def _stretched(options, values):
+    multiplier = values["train_steps_multiplier"].value
+    schedule = values["stretch_schedule"].value
+    if multiplier is None:
+        if schedule is not None:
+            raise ValueError(
+                "stretch_schedule needs train_steps_multiplier. Received: "
+                f"stretch_schedule={schedule}"
+            )
+        return options
+    # What comes of it is in the flags of the run, so that it is not stretched twice.
+    return options.stretched(multiplier, schedule or "constant_final")
 
 
 def _with_absolute_path(start):

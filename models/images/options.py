@@ -117,3 +117,9 @@ class ImageOptions(Options):
             raise ValueError(
                 f"decay_epochs must be in order, none negative. Received: {epochs}"
             )
+
+    def _scaled_schedule(self, multiplier):
+        return {
+            "warmup_epochs": self.warmup_epochs * multiplier,
+            "decay_epochs": tuple(epoch * multiplier for epoch in self.decay_epochs),
+        }

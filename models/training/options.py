@@ -73,6 +73,31 @@ class Options:
                     f"{', '.join(users)}). Received: {getattr(self, name)!r}"
                 )
 
+    def stretched(self, multiplier: float, schedule: str) -> Self:
+        """The options of a run of so many times the steps.
+
+        Args:
+          multiplier: above 0.
+          schedule: "constant_final": the learning rate changes when it did, and the
+            last one holds for longer. "scaled": its schedule is stretched, too.
+
+        Raises:
+          ValueError: for another multiplier, or a schedule that cannot be stretched.
+        """
+        if not 0 < multiplier < math.inf:
+            raise ValueError(
+                f"train_steps_multiplier must be positive. Received: {multiplier}"
+            )
+        steps = max(1, round(self.train_steps * multiplier))
+        changes = self._scaled_schedule(multiplier) if schedule == "scaled" else {}
+        return dataclasses.replace(self, train_steps=steps, **changes)
+
+    def _scaled_schedule(self, multiplier):
+        raise ValueError(
+            "stretch_schedule=scaled is for learning rates that fall at given epochs, "
+            f"and that of {self.dataset} does not: give constant_final."
+        )
+
     def technique_defaults(self) -> dict[str, object]:
         """Hyperparameters of techniques for which there is no flag."""
         return {

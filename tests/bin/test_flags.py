@@ -237,6 +237,57 @@ def test_bad_steps_of_weights_are_errors(arguments, message):
         run(*arguments)
 
 
+@pytest.mark.parametrize("schedule", ["scaled", "constant_final", None])
+def test_a_run_of_twice_the_steps(schedule):
+    plain, given = run(), [] if schedule is None else [f"--stretch_schedule={schedule}"]
+    made = run("--train_steps_multiplier=2", *given)
+    assert made.options.train_steps == 2 * plain.options.train_steps
+    factor = 2 if schedule == "scaled" else 1
+    assert made.options.warmup_epochs == factor * plain.options.warmup_epochs
+    assert made.options.decay_epochs == tuple(
+        factor * epoch for epoch in plain.options.decay_epochs
+    )
+    # What is a share of the steps is one of the longer run.
+    technique = made.sparsification.technique
+    assert technique.end_step == 2 * plain.sparsification.technique.end_step
+    # Repeated by its flags, it is the same run.
+    repeated = [
+        f"--{name}={value}"
+        for name, value in made.flags().items()
+        if name != "override"
+    ]
+    assert run(*repeated).options == made.options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--stretch_schedule=scaled"],
+            "stretch_schedule needs train_steps_multiplier",
+        ),
+        (["--train_steps_multiplier=0"], "must be positive. Received: 0"),
+    ],
+)
+def test_bad_stretching_is_an_error(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
+def test_a_learning_rate_without_epochs_is_not_stretched():
+    values = flags.FlagValues()
+    runs.define_run_flags("train_transformer", values)
+    values(
+        [
+            "train_transformer",
+            "--train_steps_multiplier=2",
+            "--stretch_schedule=scaled",
+        ]
+    )
+    with pytest.raises(UsageError, match=r"give constant_final"):
+        runs.run_from_flags("train_transformer", values)
+
+
 @pytest.mark.parametrize("second", ["0.5", "0.8", "dense"])
 def test_one_pattern_in_two_overrides_is_an_error_naming_it(second):
     message = f"the pattern 'conv1' more than once.*conv1=0.5, conv1={second}$"
