@@ -130,6 +130,8 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             budget_from_flags(values),
             mask_flags(values),
         )
+    if start.init == "sparse" and not mask_flags(values):
+        raise UsageError("--init=sparse needs --technique=fixed_mask.")
     late = [step for step in start.keep_steps or () if step > options.train_steps]
     if late:
         raise UsageError(
@@ -179,7 +181,8 @@ def train_from_flags(binary: str) -> None:
         strategy = distribution.strategy(run.options.distribution)
         with strategy.scope():
             task = run.task(folder)
-            dense = build_dense(task, _own_start(run.start, folder))
+            masks = getattr(run.sparsification.technique, "masks", None)
+            dense = build_dense(task, _own_start(run.start, folder), masks)
             model = build_model(task, run.sparsification, dense)
         task.prepare()
         # Reads the data, which may not be there.

@@ -33,6 +33,7 @@ _HOMES = {
     "Uniform": "budgets",
     "VariationalDropout": "techniques",
     "WeightReport": "report",
+    "augment": "initializers",
     "callbacks": "training_callbacks",
     "count_flops": "flops",
     "count_training_flops": "flops",

@@ -10,7 +10,9 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -185,10 +187,19 @@ class Sparsification:
         )
 
 
-def build_dense(task: Task, start: Start = Start()) -> keras.Model:  # noqa: B008
+def build_dense(
+    task: Task,
+    start: Start = Start(),  # noqa: B008
+    masks: Mapping[str, np.ndarray] | None = None,
+) -> keras.Model:
     """The dense model of a run with the values that it begins with.
 
     They are another run's, or those that the seed fixes.
+
+    Args:
+      task: what to train.
+      start: where the values come from.
+      masks: that will be fixed, if any; for `--init=sparse`.
 
     Raises:
       ValueError: if the other run has none that fit.
@@ -198,6 +209,8 @@ def build_dense(task: Task, start: Start = Start()) -> keras.Model:  # noqa: B00
     with _precision(task.options.precision):
         model = task.build()
     start.set_weights(model)
+    if start.init == "sparse":
+        sos.augment(model, masks, task.options.seed)
     return model
 
 

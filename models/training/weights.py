@@ -8,6 +8,7 @@ import numpy as np
 import state_of_sparsity as sos
 from state_of_sparsity import atomic
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.options import check_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Start:
       weights_at_step: of which step of that run; 0, the default, are its initial ones.
       keep_steps: steps whose weights are kept besides the initial ones, for other runs
         to begin with.
+      init: standard, or sparse: where masks are fixed, initial values have the variance
+        that their sparsity asks for (augmented).
 
     Raises:
       ValueError: for steps that will not do.
@@ -28,6 +31,7 @@ class Start:
     load_weights_from: str | None = None
     weights_at_step: int | None = None
     keep_steps: tuple[int, ...] | None = None
+    init: str | None = None
 
     def __post_init__(self):
         if self.weights_at_step is not None and self.load_weights_from is None:
@@ -35,6 +39,13 @@ class Start:
                 "weights_at_step needs load_weights_from. Received: "
                 f"{self.weights_at_step}"
             )
+        if self.init is not None:
+            check_choice("init", self.init, ("standard", "sparse"))
+            if self.load_weights_from is not None:
+                raise ValueError(
+                    "init and load_weights_from exclude each other. Received: "
+                    f"init={self.init}, load_weights_from={self.load_weights_from}"
+                )
         wrong = [step for step in self.keep_steps or () if step < 1]
         if wrong:
             raise ValueError(f"keep_steps must be at least 1. Received: {wrong}")

@@ -227,6 +227,9 @@ def test_where_weights_are_from_goes_into_the_flags_that_repeat_the_run(tmp_path
     ("arguments", "message"),
     [
         (["--weights_at_step=3"], "weights_at_step needs load_weights_from"),
+        (["--init=sparse"], "--init=sparse needs --technique=fixed_mask"),
+        (["--init=dense"], "init must be one of standard, sparse"),
+        (["--init=sparse", "--load_weights_from=a"], "exclude each other"),
         (["--keep_steps=0"], "keep_steps must be at least 1"),
         (["--keep_steps=5,90", "--train_steps=80"], r"after the last.*\[90\]"),
         (["--keep_steps=a"], "keep_steps must be numbers"),

@@ -53,6 +53,22 @@ def test_a_lottery_ticket_is_masked_and_starts_as_the_run_that_found_it(
     np.testing.assert_equal(sos.weight_masks(ticket.model), masks)
 
 
+def test_augmented_values_count_the_weights_that_stay(trained, pruning):
+    found, _ = trained(pruning, "found")
+    masks = sos.load_masks(found.folder.masks)
+    task = found.task
+    plain = build_dense(task).get_weights()
+    augmented = build_dense(task, Start(init="sparse"), masks)
+    expected = task.build()
+    sos.augment(expected, masks, task.options.seed)
+    np.testing.assert_equal(
+        augmented.get_layer("hidden").get_weights()[0],
+        expected.get_layer("hidden").get_weights()[0],
+    )
+    # A quarter stays.
+    assert np.std(augmented.get_weights()[0]) > 1.5 * np.std(plain[0])
+
+
 def test_weights_of_a_step_are_those_deployed_then(trained, pruning):
     run, _ = trained(pruning, "run", keep_steps=[5, 12])
     shorter, _ = trained(pruning, "shorter", train_steps=5)
