@@ -84,6 +84,8 @@ def test_the_folder_holds_all_that_the_design_promises(finished):
         "metrics.csv",
         "result.json",
         "layers.csv",
+        "masks.npz",
+        "weights",
         "sparsity.png",
         "export",
     }

@@ -60,6 +60,8 @@ def test_the_folder_holds_the_vocabulary_and_all_that_other_runs_leave(folder):
         "metrics.csv",
         "result.json",
         "layers.csv",
+        "masks.npz",
+        "weights",
         "sparsity.png",
         "export",
         "vocabulary.model",
