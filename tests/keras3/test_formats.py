@@ -12,6 +12,14 @@ from state_of_sparsity.engines.keras3 import formats
 
 BACKEND = keras.backend.backend()
 OWN = [name for name, entry in formats.FORMATS.items() if BACKEND in entry.packages]
+
+
+def in_table(names):
+    """Formats as parameters that the table of features tells of."""
+    feature = pytest.mark.feature
+    return [pytest.param(name, marks=feature(f"export: {name}")) for name in names]
+
+
 TRACED = BACKEND == "torch"
 
 
@@ -202,7 +210,7 @@ def check_outputs(model, call):
 @pytest.mark.parametrize(
     "layers", [perceptron, convolutions, attention, tagger, subclassed]
 )
-@pytest.mark.parametrize("format", OWN)
+@pytest.mark.parametrize("format", in_table(OWN))
 def test_outputs_are_the_models_for_any_batch(tmp_path, layers, format):
     model = built(layers())
     call, _ = written(tmp_path, model, format)
@@ -333,11 +341,12 @@ def test_unknown_format_is_refused():
         formats.check_format("pickle")
 
 
-@pytest.mark.parametrize("format", sorted(set(formats.FORMATS) - set(OWN)))
+@pytest.mark.parametrize("format", in_table(sorted(set(formats.FORMATS) - set(OWN))))
 def test_format_of_other_backends_is_refused(format):
     message = f"{BACKEND} backend can write {', '.join(OWN)}\\. For {format}"
     with pytest.raises(ValueError, match=message):
         formats.check_format(format)
+    pytest.skip(f"the {BACKEND} backend does not write it")
 
 
 @pytest.mark.parametrize("format", OWN)
