@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from absl import flags
 
 from state_of_sparsity.mask_files import load_masks, shuffle_masks
+from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.techniques import TECHNIQUES, FixedMask, Technique
 from state_of_sparsity.techniques.base import field_help
 
 DENSE = "dense"
 FIXED_MASK = FixedMask.technique_name()
-MASKS = "masks.npz"
 _DEFINE = {
     bool: flags.DEFINE_bool,
     float: flags.DEFINE_float,
@@ -135,11 +135,11 @@ def _fixed_mask(values):
         raise UsageError(f"--technique={FIXED_MASK} needs --load_masks_from")
     path = pathlib.Path(source)
     try:
-        masks = load_masks(path / MASKS if path.is_dir() else path)
+        masks = load_masks(RunFolder(path).masks if path.is_dir() else path)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--load_masks_from must be the folder of a finished run, which has "
-            f"{MASKS}, or a file of masks. Received: {source!r} ({error})"
+            "--load_masks_from must be the folder of a finished run, which has "
+            f"masks.npz, or a file of masks. Received: {source!r} ({error})"
         ) from error
     if values["shuffle_masks"].value:
         masks = shuffle_masks(masks, values["seed"].value)

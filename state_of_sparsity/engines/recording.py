@@ -58,6 +58,20 @@ def record(layers: Iterable, run: Callable[[], Any]) -> list[Call]:
     return recorder.calls
 
 
+@contextlib.contextmanager
+def replaced_attributes(layer, values):
+    """Gives a layer other attributes for a while, unseen by Keras's tracking."""
+    attributes = vars(layer)
+    kept = {name: attributes[name] for name in values if name in attributes}
+    attributes.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del attributes[name]
+        attributes.update(kept)
+
+
 class _Recorder:
     def __init__(self):
         self.calls: list[Call] = []
@@ -66,23 +80,13 @@ class _Recorder:
         # Of the next call; 0 if it is not to be taken down.
         self._times = 1
 
-    @contextlib.contextmanager
     def listening(self, layer):
         heard = {
             "call": self._recorded(layer, layer.call),
             # In tf_keras, that of a functional model computes all of it again.
             "compute_mask": self._unheard(layer.compute_mask),
         }
-        # Past Keras's tracking.
-        attributes = vars(layer)
-        before = {name: attributes[name] for name in heard if name in attributes}
-        attributes.update(heard)
-        try:
-            yield
-        finally:
-            for name in heard:
-                del attributes[name]
-            attributes.update(before)
+        return replaced_attributes(layer, heard)
 
     def _recorded(self, layer, call):
         @functools.wraps(call)

@@ -30,6 +30,7 @@ from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 
 from state_of_sparsity.engines.base import foreign_class
+from state_of_sparsity.engines.recording import replaced_attributes
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 PruningPolicy = pruning_policy.PruningPolicy
@@ -160,20 +161,6 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     base = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
     base.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
-
-
-@contextlib.contextmanager
-def replaced_attributes(layer, values):
-    """Gives a layer other attributes for a while, unseen by Keras's tracking."""
-    attributes = vars(layer)
-    kept = {name: attributes[name] for name in values if name in attributes}
-    attributes.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del attributes[name]
-        attributes.update(kept)
 
 
 def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
