@@ -16,6 +16,7 @@ BINARIES = (
     "evaluate_transformer",
     "export_model",
     "report_sparsity",
+    "sweep",
     "train_resnet50",
     "train_transformer",
     "translate",
@@ -34,6 +35,7 @@ LAB = [
     # tensorflow-datasets 4.9 reads and writes through importlib_resources without
     # declaring it.
     "importlib_resources>=6,<8",
+    "mnist1d>=0.0.2,<0.1",
     "num2words>=0.5.13,<0.6",
     "sacrebleu>=2.4,<3",
     "sacremoses>=0.1.1,<0.2",
@@ -53,6 +55,8 @@ EXPORT = [
     "openvino>=2026.0,<2027",
     "tf2onnx>=1.17,<2",
 ]
+# Where several machines share out the runs of a sweep.
+SWEEP = ["ray>=2.50,<3"]
 DOCS = [
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.7,<10",
@@ -112,6 +116,7 @@ setuptools.setup(
         "lab": LAB,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "export": EXPORT,
+        "sweep": SWEEP,
         "docs": DOCS,
         "examples": EXAMPLES,
         "test": [
@@ -119,6 +124,7 @@ setuptools.setup(
             *EXPORT,
             *DOCS,
             *EXAMPLES,
+            *SWEEP,
             "ai-edge-litert>=2.1,<3",
             "jax>=0.10,<0.11",
             "onnxruntime>=1.24,<2",

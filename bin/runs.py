@@ -162,11 +162,11 @@ def _with_absolute_path(start):
     return dataclasses.replace(start, load_weights_from=path)
 
 
-def train_from_flags(binary: str) -> None:
+def train_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> None:
     """Trains the run that the flags describe, or goes on with it."""
-    run = run_from_flags(binary)
+    run = run_from_flags(binary, values)
     folder = RunFolder(
-        flags.FLAGS.output_dir,
+        values["output_dir"].value,
         run.flags(),
         f"Repeat this run: {binary} --flagfile=<this file> --output_dir=<folder>",
     )

@@ -3,12 +3,17 @@
 import dataclasses
 import math
 
+from state_of_sparsity.models.images.networks import NETWORKS
 from state_of_sparsity.models.images.resnet import DEPTHS
 from state_of_sparsity.models.training.options import Options, Preset, check_choice
 
+# What only the ResNet has.
+OF_RESNET = ("depth", "batch_norm_batch")
 PRESETS = {
     "digits": Preset(
         options={
+            "network": "resnet",
+            "depth": 50,
             "width": 0.25,
             "train_steps": 600,
             "batch_size": 64,
@@ -34,8 +39,61 @@ PRESETS = {
         # The data is embedded.
         without=("data_dir",),
     ),
+    "mnist1d": Preset(
+        options={
+            "network": "cnn1d",
+            "depth": 50,
+            "width": 1.0,
+            "train_steps": 1_000,
+            "batch_size": 64,
+            "learning_rate": 0.2,
+            "warmup_epochs": 1.0,
+            "decay_epochs": (8.0, 11.5, 14.5),
+            "weight_decay": 4e-3,
+            "label_smoothing": 0.0,
+            "eval_steps": 500,
+        },
+        technique={
+            "sparsity": 0.9,
+            "begin_step": 1 / 4,
+            "end_step": 3 / 4,
+            "frequency": 1 / 50,
+            "kl_weight": 1e-4,
+            "l0_weight": 1e-4,
+            "ramp_length": 1 / 2,
+        },
+        # The data is generated.
+        without=("data_dir",),
+    ),
+    "mnist": Preset(
+        options={
+            "network": "lenet_300_100",
+            "depth": 50,
+            "width": 1.0,
+            "train_steps": 20_000,
+            "batch_size": 128,
+            "learning_rate": 0.1,
+            "warmup_epochs": 1.0,
+            "decay_epochs": (24.0, 35.0, 42.0),
+            "weight_decay": 5e-4,
+            "label_smoothing": 0.0,
+            "eval_steps": 1_000,
+        },
+        technique={
+            "sparsity": 0.9,
+            "begin_step": 1 / 4,
+            "end_step": 3 / 4,
+            "frequency": 1 / 100,
+            # The whole penalty for each pass over the examples, as published.
+            "kl_weight": 1 / 55_000,
+            "l0_weight": 0.1 / 55_000,
+            "ramp_length": 1 / 2,
+        },
+    ),
     "imagenet2012": Preset(
         options={
+            "network": "resnet",
+            "depth": 50,
             "width": 1.0,
             "train_steps": 128_000,
             "batch_size": 1024,
@@ -64,15 +122,19 @@ class ImageOptions(Options):
     Options that are None take the value that goes with the dataset.
 
     Attributes:
-      dataset: digits (embedded) or imagenet2012 (from --data_dir).
+      dataset: digits (embedded), mnist1d (generated), mnist or imagenet2012 (both from
+        --data_dir).
       data_dir: folder of datasets prepared by TFDS.
-      depth: of the ResNet: 18, 34, 50, 101, 152 or 200.
-      width: multiplies the number of channels of every convolution.
+      network: resnet, lenet_300_100, lenet5, or cnn1d, which is for signals. By default
+        cnn1d on mnist1d, lenet_300_100 on mnist, and resnet elsewhere.
+      depth: of the ResNet: 18, 34, 50 (the default), 101, 152 or 200.
+      width: multiplies the number of channels of every convolution, and of units of
+        every hidden layer.
       train_steps: number of training steps.
       batch_size: images per step, over all replicas.
       batch_norm_batch: most images over which batch normalization takes mean and
         variance: a replica with more of them normalizes equal parts. By default 128 on
-        imagenet2012, and all images of a replica on digits.
+        imagenet2012, and all images of a replica elsewhere.
       learning_rate: for 256 images per step; scaled to the batch size.
       warmup_epochs: epochs in which the learning rate grows linearly from 0.
       decay_epochs: epochs at which the learning rate is divided by ten.
@@ -91,7 +153,8 @@ class ImageOptions(Options):
 
     dataset: str = "digits"
     data_dir: str | None = None
-    depth: int = 50
+    network: str | None = None
+    depth: int | None = None
     width: float | None = None
     train_steps: int | None = None
     batch_size: int | None = None
@@ -106,7 +169,25 @@ class ImageOptions(Options):
     precision: str = "float32"
     distribution: str = "auto"
 
+    def resolved(self):
+        options = super().resolved()
+        preset = self.presets[self.dataset].options
+        changes = {}
+        if options.network != preset["network"] and self.width is None:
+            # The dataset's is for its own network.
+            changes["width"] = 1.0
+        if options.network != "resnet":
+            for name in OF_RESNET:
+                self._require(
+                    name,
+                    getattr(self, name) is None,
+                    f"be left out with network={options.network}, which has none",
+                )
+                changes[name] = None
+        return dataclasses.replace(options, **changes)
+
     def check(self):
+        check_choice("network", self.network, NETWORKS)
         check_choice("depth", self.depth, DEPTHS)
         super().check()
         if self.batch_norm_batch is not None:

@@ -1,4 +1,4 @@
-"""Classifying images with a ResNet: the first task of the paper."""
+"""Classifying images: the first task of the paper, with its ResNet and others."""
 
 import math
 
@@ -6,8 +6,10 @@ from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.images.dataset import ImageDataset
 from state_of_sparsity.models.images.digits import Digits
 from state_of_sparsity.models.images.imagenet import ImageNet
+from state_of_sparsity.models.images.mnist import MNIST
+from state_of_sparsity.models.images.mnist1d import MNIST1D
+from state_of_sparsity.models.images.networks import NETWORKS, RANKS, Setting
 from state_of_sparsity.models.images.options import ImageOptions
-from state_of_sparsity.models.images.resnet import resnet
 from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import WarmupThenSteps
 from state_of_sparsity.models.training.loop import Task
@@ -16,12 +18,18 @@ from state_of_sparsity.models.training.run_folder import RunFolder
 
 DATASETS = {
     "digits": lambda options: Digits(),
+    "mnist1d": lambda options: MNIST1D(),
+    "mnist": lambda options: MNIST(options.data_dir),
     "imagenet2012": lambda options: ImageNet(options.data_dir),
 }
 
 
 class ImageTask(Task):
-    """A ResNet, its data, and how it is trained (Gale et al. 2019, section 5)."""
+    """A network, its data, and how it is trained (Gale et al. 2019, section 5).
+
+    Raises:
+      ValueError: if the network takes no images of the dataset's shape.
+    """
 
     quality_metric = "top1"
 
@@ -32,7 +40,16 @@ class ImageTask(Task):
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._images_per_replica = math.ceil(options.batch_size / self._replicas)
-        self.name = f"resnet{options.depth}"
+        self.name = options.network
+        if options.network == "resnet":
+            self.name = f"resnet{options.depth}"
+        shape = self.dataset.image_shape
+        if RANKS.get(options.network, len(shape)) != len(shape):
+            raise ValueError(
+                f"network={options.network} takes images of rank "
+                f"{RANKS[options.network]}, and dataset={options.dataset} has the "
+                f"shape {shape}: choose another network."
+            )
 
     @property
     def steps_per_epoch(self):
@@ -45,20 +62,21 @@ class ImageTask(Task):
     @property
     def batch(self):
         normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
-        return (
-            f"{self.options.batch_size:,} images on {counted(self._replicas)}, with "
-            f"batch normalization over {normalized:,}"
-        )
+        images = f"{self.options.batch_size:,} images on {counted(self._replicas)}"
+        if self.options.network != "resnet":
+            return images
+        return f"{images}, with batch normalization over {normalized:,}"
 
     def build(self):
-        return resnet(
-            self.options.depth,
-            self.dataset.classes,
-            self.options.width,
-            self.dataset.image_shape,
-            self.options.weight_decay,
-            self._batch_norm_parts,
+        setting = Setting(
+            image_shape=self.dataset.image_shape,
+            classes=self.dataset.classes,
+            width=self.options.width,
+            weight_decay=self.options.weight_decay,
+            depth=self.options.depth,
+            batch_norm_parts=self._batch_norm_parts,
         )
+        return NETWORKS[self.options.network](setting)
 
     @property
     def _batch_norm_parts(self):

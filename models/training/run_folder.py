@@ -24,7 +24,11 @@ import pathlib
 from collections.abc import Mapping
 
 # Flags that runs of 0.1.0 did not have, and what these runs did.
-OF_EARLIER_RUNS = {"shared_positions": "False", "extra_length": "100"}
+OF_EARLIER_RUNS = {
+    "shared_positions": "False",
+    "extra_length": "100",
+    "network": "resnet",
+}
 METRICS = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 
 

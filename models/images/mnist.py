@@ -1,0 +1,69 @@
+"""MNIST as prepared by TensorFlow Datasets: the classic of handwritten digits."""
+
+import os
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from state_of_sparsity.models.images.dataset import ImageDataset, endless
+from state_of_sparsity.models.training.prepared import prepared_builder
+
+# Of the training images, the last ones are for choosing hyperparameters.
+VALIDATION_SHARE = 1 / 12
+
+
+class MNIST(ImageDataset):
+    """`mnist` of TensorFlow Datasets: 55,000 training, 5,000 validation, 10,000 test.
+
+    Images are 28x28x1 with values in [0, 1], and not augmented, as where the figures of
+    the 300-100 network and of LeNet-5 come from (LeCun et al. 1998).
+
+    Args:
+      data_dir: the `--data_dir` of TensorFlow Datasets, in which `mnist` has been
+        prepared. Nothing is ever downloaded.
+
+    Raises:
+      ValueError: if `data_dir` is empty or None.
+      FileNotFoundError: if there is no prepared `mnist` in it.
+    """
+
+    name = "mnist"
+    classes = 10
+    image_shape = (28, 28, 1)
+
+    def __init__(self, data_dir):
+        splits = prepared_builder(self.name, data_dir, ("train", "test")).info.splits
+        self._data_dir = os.path.expanduser(data_dir)
+        given = splits["train"].num_examples
+        self.training_examples = given - max(1, round(given * VALIDATION_SHARE))
+        self._splits = {
+            "train": f"train[:{self.training_examples}]",
+            "validation": f"train[{self.training_examples}:]",
+            "test": "test",
+        }
+
+    def training(self, batch_size, seed, start_step=0):
+        # The images take 50 MB.
+        examples = self._examples("train").cache()
+        positioned = endless(
+            examples, self.training_examples, seed, start_step * batch_size
+        )
+        batches = positioned.batch(batch_size, drop_remainder=True)
+        return batches.map(lambda position, example: _scaled(example)).prefetch(2)
+
+    def evaluation(self, split, batch_size):
+        return self._examples(split).batch(batch_size).map(_scaled).prefetch(2)
+
+    def _examples(self, split):
+        return tfds.load(
+            self.name,
+            split=self._splits[split],
+            data_dir=self._data_dir,
+            download=False,
+            read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+        )
+
+
+def _scaled(examples):
+    images = tf.cast(examples["image"], tf.float32) / 255.0
+    return images, tf.cast(examples["label"], tf.int32)

@@ -1,0 +1,137 @@
+"""The networks that classify images, by the name of their flag.
+
+Another one is a function of what it is built for, and a line in `NETWORKS`.
+"""
+
+import dataclasses
+
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.images.resnet import resnet
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a network is built for.
+
+    Attributes:
+      image_shape: of the inputs, without the batch.
+      classes: number of logits.
+      width: multiplies the channels or units of every hidden layer.
+      weight_decay: of kernels, added to their gradient.
+      depth: of the ResNet.
+      batch_norm_parts: see `resnet`.
+    """
+
+    image_shape: tuple[int, ...]
+    classes: int
+    width: float = 1.0
+    weight_decay: float = 0.0
+    depth: int = 50
+    batch_norm_parts: int = 1
+
+    def units(self, units: int) -> int:
+        return max(1, round(units * self.width))
+
+    def regularizer(self) -> keras.regularizers.Regularizer | None:
+        # Half of it, since the square's derivative has a 2.
+        decay = self.weight_decay
+        return keras.regularizers.L2(decay / 2) if decay else None
+
+    def dense(self, units: int, name: str, activation: str | None = None):
+        return keras.layers.Dense(
+            units,
+            activation,
+            kernel_initializer="he_normal" if activation else "glorot_uniform",
+            kernel_regularizer=self.regularizer(),
+            dtype=None if activation else "float32",
+            name=name,
+        )
+
+
+def _resnet(setting: Setting) -> keras.Model:
+    return resnet(
+        setting.depth,
+        setting.classes,
+        setting.width,
+        setting.image_shape,
+        setting.weight_decay,
+        setting.batch_norm_parts,
+    )
+
+
+def lenet_300_100(setting: Setting) -> keras.Model:
+    """Two hidden layers of 300 and 100 units (LeCun et al. 1998)."""
+    return keras.Sequential(
+        [
+            keras.Input(setting.image_shape, name="images"),
+            keras.layers.Flatten(name="flatten"),
+            setting.dense(setting.units(300), "dense1", "relu"),
+            setting.dense(setting.units(100), "dense2", "relu"),
+            setting.dense(setting.classes, "logits"),
+        ],
+        name="lenet_300_100",
+    )
+
+
+def lenet5(setting: Setting) -> keras.Model:
+    """LeNet-5 as Caffe has it: two convolutions of 5x5, and 500 units."""
+
+    def convolution(filters, name):
+        return keras.layers.Conv2D(
+            setting.units(filters),
+            5,
+            kernel_initializer="he_normal",
+            kernel_regularizer=setting.regularizer(),
+            name=name,
+        )
+
+    return keras.Sequential(
+        [
+            keras.Input(setting.image_shape, name="images"),
+            convolution(20, "conv1"),
+            keras.layers.MaxPooling2D(2, name="pool1"),
+            convolution(50, "conv2"),
+            keras.layers.MaxPooling2D(2, name="pool2"),
+            keras.layers.Flatten(name="flatten"),
+            setting.dense(setting.units(500), "dense1", "relu"),
+            setting.dense(setting.classes, "logits"),
+        ],
+        name="lenet5",
+    )
+
+
+def cnn1d(setting: Setting) -> keras.Model:
+    """Four convolutions of signals, each with batch normalization."""
+    layers = [keras.Input(setting.image_shape, name="images")]
+    for number, (filters, kernel, strides) in enumerate(
+        [(32, 5, 2), (64, 3, 2), (64, 3, 2), (64, 3, 2)], start=1
+    ):
+        layers += [
+            keras.layers.Conv1D(
+                setting.units(filters),
+                kernel,
+                strides,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                kernel_regularizer=setting.regularizer(),
+                name=f"conv{number}",
+            ),
+            keras.layers.BatchNormalization(momentum=0.9, name=f"bn{number}"),
+            keras.layers.ReLU(name=f"relu{number}"),
+        ]
+    layers += [
+        keras.layers.Flatten(name="flatten"),
+        setting.dense(setting.classes, "logits"),
+    ]
+    return keras.Sequential(layers, name="cnn1d")
+
+
+NETWORKS = {
+    "resnet": _resnet,
+    "lenet_300_100": lenet_300_100,
+    "lenet5": lenet5,
+    "cnn1d": cnn1d,
+}
+# Rank of the images that a network takes, where it does not take any.
+RANKS = {"resnet": 3, "lenet5": 3, "cnn1d": 2}

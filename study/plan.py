@@ -1,0 +1,180 @@
+"""Which runs the study consists of.
+
+An experiment is what is compared: a technique, or a way of training the network that
+another run has found. It is run at some points, target sparsities or weights of a
+penalty, with each seed. Runs that need others come in a later stage.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from state_of_sparsity.bin.configurations import Configuration
+from state_of_sparsity.models.training.run_folder import RunFolder
+
+SEEDS = (0, 1, 2)
+# Networks that are trained alone start from other values, and see the data in another
+# order, than the run whose masks they have.
+SEED_ALONE = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """A dataset, how it is trained on, and at which points.
+
+    Attributes:
+      name: of the dataset.
+      binary: that trains on it.
+      settings: flags of all of its runs.
+      sparsities: of pruning.
+      kl_weights: of variational dropout.
+      l0_weights: of L0 regularization.
+      alone: sparsities at which networks that were found are trained alone.
+      first_dense: sparsities at which the first layer is left dense.
+      in_full: whether initial values, layer budgets and shuffled masks are compared, too.
+      trials: configurations, of one seed each, that were tried on the validation split
+        to choose the settings and weights.
+    """
+
+    name: str
+    binary: str
+    settings: Mapping[str, str]
+    sparsities: tuple[float, ...]
+    kl_weights: tuple[float, ...]
+    l0_weights: tuple[float, ...]
+    alone: tuple[float, ...]
+    first_dense: tuple[float, ...] = ()
+    in_full: bool = False
+    trials: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of the study.
+
+    Attributes:
+      experiment: what it is one of; see `EXPERIMENTS`.
+      point: target sparsity, or the weight of the penalty.
+      seed: number of the repetition.
+      configuration: how it is trained.
+    """
+
+    experiment: str
+    point: float
+    seed: int
+    configuration: Configuration
+
+
+# By the name that the page gives them.
+EXPERIMENTS = {
+    "dense": "dense",
+    "magnitude": "magnitude pruning",
+    "random": "random pruning",
+    "vd": "variational dropout",
+    "l0": "L0 regularization",
+    "first_dense": "magnitude pruning, first layer dense",
+    "random_vd": "random pruning, layers as variational dropout's",
+    "random_l0": "random pruning, layers as L0's",
+    "lottery": "lottery ticket",
+    "scratch_e": "scratch-e",
+    "scratch_e_augmented": "scratch-e, augmented",
+    "scratch_b": "scratch-b",
+    "scratch_b_augmented": "scratch-b, augmented",
+    "shuffled": "scratch-e, shuffled masks",
+}
+
+
+def stages(lab: Lab, folder: pathlib.Path) -> Iterator[list[Run]]:
+    """The runs of a dataset; each stage needs what the ones before have left.
+
+    Args:
+      lab: the dataset.
+      folder: of its runs.
+    """
+    techniques = list(_techniques(lab))
+    yield techniques
+    masks = {(r.point, r.seed): r for r in techniques if r.experiment == "magnitude"}
+    found = list(_alone(lab, folder, masks))
+    if lab.in_full:
+        found += _random_with_budgets(lab, folder, techniques)
+    yield found
+
+
+def _techniques(lab):
+    for seed in SEEDS:
+        run = _Maker(lab, seed)
+        yield run("dense", 0.0, technique="dense")
+        for sparsity in lab.sparsities:
+            for experiment in ("magnitude", "random"):
+                technique = f"{experiment}_pruning"
+                yield run(experiment, sparsity, technique=technique, sparsity=sparsity)
+        for sparsity in lab.first_dense:
+            yield run(
+                "first_dense",
+                sparsity,
+                technique="magnitude_pruning",
+                sparsity=sparsity,
+                budget="first_dense_last_capped",
+            )
+        for weight in lab.kl_weights:
+            yield run("vd", weight, technique="variational_dropout", kl_weight=weight)
+        for weight in lab.l0_weights:
+            yield run("l0", weight, technique="l0_regularization", l0_weight=weight)
+
+
+def _alone(lab, folder, masks):
+    """Networks that magnitude pruning has found, trained with masks that never change."""
+    for seed in SEEDS:
+        for sparsity in lab.alone:
+            source = str(folder / masks[sparsity, seed].configuration.name)
+            run = _Maker(
+                lab, seed, technique="fixed_mask", load_masks_from=source, alone=True
+            )
+            yield run("lottery", sparsity, load_weights_from=source, seed=seed)
+            yield run("scratch_e", sparsity)
+            longer = {"train_steps_multiplier": 2, "stretch_schedule": lab_schedule(lab)}
+            yield run("scratch_b", sparsity, **longer)
+            if lab.in_full:
+                yield run("scratch_e_augmented", sparsity, init="sparse")
+                yield run("scratch_b_augmented", sparsity, init="sparse", **longer)
+                yield run("shuffled", sparsity, shuffle_masks="within_layer")
+
+
+def lab_schedule(lab: Lab) -> str:
+    """Learning rates that fall with the root of the step cannot be stretched."""
+    return "constant_final" if lab.binary == "train_transformer" else "scaled"
+
+
+def _random_with_budgets(lab, folder, techniques):
+    """Random pruning of each layer as far as a learned technique has gone there."""
+    for run in techniques:
+        if run.experiment in ("vd", "l0"):
+            layers = RunFolder(folder / run.configuration.name).layers
+            make = _Maker(lab, run.seed)
+            yield make(
+                f"random_{run.experiment}",
+                run.point,
+                technique="random_pruning",
+                # The table says it layer by layer.
+                sparsity=0.5,
+                budget=str(layers),
+            )
+
+
+class _Maker:
+    """Makes runs that have a dataset, a seed and some flags in common."""
+
+    def __init__(self, lab, seed, alone=False, **settings):
+        self._lab, self._seed = lab, seed
+        own = {"seed": seed + SEED_ALONE if alone else seed}
+        self._settings = {**lab.settings, **own, **settings}
+
+    def __call__(self, experiment, point, **settings):
+        flags = {**self._settings, **settings}
+        varied = {"experiment": experiment, "point": f"{point:g}", "seed": self._seed}
+        configuration = Configuration(
+            self._lab.binary,
+            {name: str(value) for name, value in flags.items()},
+            {name: str(value) for name, value in varied.items()},
+        )
+        return Run(experiment, point, self._seed, configuration)
