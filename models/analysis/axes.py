@@ -76,19 +76,18 @@ def quality_label(metric: str) -> str:
     return _QUALITY.get(metric, f"{metric} (%)")
 
 
-def lines(points: Sequence[Point], axis: Axis) -> dict[tuple[str, bool], list]:
+def lines(points: Sequence[Point], axis: Axis) -> dict[str, list[tuple[float, Point]]]:
     """The lines of a picture.
 
     Returns:
-      By variant and whether it was published, pairs of place and point, in order.
-      Points that a log axis does not have, since nothing is left, are not in it; nor
-      is what is dense, or has no such figure.
+      By name, pairs of place and point, in order. Points that a log axis does not have,
+      since nothing is left, are not in it; nor is what is dense, or has no such figure.
     """
-    found: dict[tuple[str, bool], list] = {}
+    found: dict[str, list[tuple[float, Point]]] = {}
     for point in points:
         figure = point.spread(axis.figure)
         if not point.is_dense and _can_be_drawn(figure, axis):
-            line = found.setdefault((point.variant, point.published), [])
+            line = found.setdefault(line_name(point, points), [])
             line.append((axis.place(figure.median), point))
     for line in found.values():
         line.sort(key=lambda pair: -pair[0])
@@ -105,7 +104,11 @@ def subject(points: Sequence[Point]) -> str:
     return f"{record.model} on {record.dataset}"
 
 
-def line_name(variant: str, published: bool, points: Sequence[Point]) -> str:
-    """What a legend calls a line: published ones are marked beside our own."""
-    mixed = len({point.published for point in points}) > 1
-    return f"{variant} (published)" if published and mixed else variant
+def line_name(point: Point, points: Sequence[Point]) -> str:
+    """What a legend calls the line of a point: it marks published ones beside ours."""
+    return f"{point.variant} (published)" if is_marked(point, points) else point.variant
+
+
+def is_marked(point: Point, points: Sequence[Point]) -> bool:
+    """Whether a point was published, and not all of them were."""
+    return point.published and not all(other.published for other in points)

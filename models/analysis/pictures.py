@@ -4,8 +4,10 @@ A line has the median of the runs of each point, its bars their range; of publis
 groups they are mean and standard deviation. Dense models are level.
 """
 
+import math
 import os
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -15,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from state_of_sparsity.models.analysis.axes import (
     Axis,
+    is_marked,
     line_name,
     lines,
     quality_label,
@@ -26,7 +29,7 @@ from state_of_sparsity.models.analysis.styles import Style, styles
 from state_of_sparsity.models.analysis.summary import Point
 
 FORMATS = ("png", "svg")
-_DENSE = Style("#000000", "")
+_DENSE = "#000000"
 _DASHES = (0, (4, 2))
 _DOTS = (0, (1, 1))
 # A picture of the same runs is the same file, and its text is text in SVG as well.
@@ -57,12 +60,11 @@ def draw_quality(points: Sequence[Point], axis: Axis, title: str = "") -> Figure
         axes = figure.add_subplot()
         for point in points:
             if point.is_dense:
-                _draw_dense(
-                    axes, point, line_name(point.variant, point.published, points)
-                )
-        for (variant, published), line in found.items():
-            name = line_name(variant, published, points)
-            _draw_line(axes, line, look[variant], name, name != variant)
+                _draw_dense(axes, point, points)
+        for name, line in found.items():
+            first = line[0][1]
+            marked = is_marked(first, points)
+            _draw_line(axes, line, look[first.variant], name, marked)
         _set_axes(axes, axis, [place for line in found.values() for place, _ in line])
         axes.set_title(
             title or f"{axis.title}: {subject(points)}", loc="left", fontsize=11
@@ -73,16 +75,19 @@ def draw_quality(points: Sequence[Point], axis: Axis, title: str = "") -> Figure
     return figure
 
 
-def _draw_dense(axes: Axes, point: Point, name: str):
-    dashes = _DASHES if name != point.variant else "solid"
+def _draw_dense(axes: Axes, point: Point, points: Sequence[Point]):
     level = point.quality
     axes.axhline(
-        level.median, color=_DENSE.colour, linestyle=dashes, linewidth=1.2, label=name
+        level.median,
+        color=_DENSE,
+        linestyle=_DASHES if is_marked(point, points) else "solid",
+        linewidth=1.2,
+        label=_wrapped(line_name(point, points)),
     )
-    axes.axhspan(level.low, level.high, color=_DENSE.colour, alpha=0.1, linewidth=0)
+    axes.axhspan(level.low, level.high, color=_DENSE, alpha=0.1, linewidth=0)
 
 
-def _draw_line(axes: Axes, line, style: Style, name: str, is_marked: bool):
+def _draw_line(axes: Axes, line, style: Style, name: str, marked: bool):
     places = [place for place, _ in line]
     spreads = [point.quality for _, point in line]
     axes.plot(
@@ -91,16 +96,21 @@ def _draw_line(axes: Axes, line, style: Style, name: str, is_marked: bool):
         color=style.colour,
         marker=style.marker,
         markersize=6,
-        markeredgecolor=style.colour if is_marked else "white",
-        markerfacecolor="white" if is_marked else style.colour,
-        markeredgewidth=1.2 if is_marked else 0.6,
-        linestyle=_DASHES if is_marked else _DOTS if style.dotted else "solid",
+        markeredgecolor=style.colour if marked else "white",
+        markerfacecolor="white" if marked else style.colour,
+        markeredgewidth=1.2 if marked else 0.6,
+        linestyle=_DASHES if marked else _DOTS if style.dotted else "solid",
         linewidth=1.8,
-        label=name,
+        label=_wrapped(name),
     )
     for place, spread in zip(places, spreads, strict=True):
         if spread.high > spread.low:
             _draw_range(axes, place, spread, style)
+
+
+def _wrapped(name):
+    # A legend takes its width from the axes.
+    return textwrap.fill(name, 34)
 
 
 def _draw_range(axes, place, spread, style):
@@ -132,35 +142,30 @@ def _add_legend(figure: Figure, title: str | None):
     figure.legend(loc="outside right upper", frameon=False, title=title, fontsize=9)
 
 
-def draw_layers(runs: Sequence[Record], title: str = "") -> Figure:
+def draw_layers(
+    runs: Sequence[Record], points: Sequence[Point] = (), title: str = ""
+) -> Figure:
     """Draws the sparsity of each layer of some runs, in the order of the model.
 
     Args:
       runs: records of runs, whose folders have layers.csv.
+      points: of the other pictures, whose variants look the same here.
       title: of the picture.
+
+    Raises:
+      ValueError: if the layers.csv of a run is missing or damaged.
     """
     tables = [read_layers(run.source) for run in runs]
     layers = list(dict.fromkeys(row["name"] for rows in tables for row in rows))
-    look = styles_of_runs(runs)
+    look = styles_of_runs(runs, points)
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(9, 1.6 + 0.18 * len(layers)), layout="constrained")
         axes = figure.add_subplot()
         for run, rows in zip(runs, tables, strict=True):
-            style = look[run_name(run)]
-            axes.plot(
-                [100 * float(row["sparsity"]) for row in rows],
-                [layers.index(row["name"]) for row in rows],
-                color=style.colour,
-                marker=style.marker,
-                markersize=5,
-                markeredgewidth=0,
-                linewidth=0.8,
-                label=run_name(run),
-            )
-            axes.axvline(100 * run.sparsity, color=style.colour, linestyle=_DASHES)
+            _draw_run(axes, run, rows, layers, look[run_name(run)])
         axes.set(
             xlabel="zeros (% of the weights of a tensor); dashed: of the whole model",
-            xlim=(-2, 102),
+            xlim=(layers_from(tables) - 1, 101),
             ylim=(len(layers) - 0.5, -0.5),
         )
         axes.set_title(title or "Sparsity by layer", loc="left", fontsize=11)
@@ -171,12 +176,36 @@ def draw_layers(runs: Sequence[Record], title: str = "") -> Figure:
     return figure
 
 
+def _draw_run(axes: Axes, run: Record, rows, layers, style: Style):
+    axes.plot(
+        [100 * float(row["sparsity"]) for row in rows],
+        [layers.index(row["name"]) for row in rows],
+        color=style.colour,
+        marker=style.marker,
+        markersize=5,
+        markeredgewidth=0,
+        linestyle=_DOTS if style.dotted else "solid",
+        linewidth=0.8,
+        label=run_name(run),
+    )
+    whole = 100 * run.sparsity
+    axes.axvline(whole, color=style.colour, linestyle=_DASHES, linewidth=1)
+
+
+def layers_from(tables) -> float:
+    """Where the axis of sparsity by layer begins, in percent: at a multiple of ten."""
+    least = min(float(row["sparsity"]) for rows in tables for row in rows)
+    return 10 * math.floor(10 * least)
+
+
 def run_name(run: Record) -> str:
     """What a legend calls a single run."""
     return f"{run.variant}, {run.sparsity:.1%}, seed {run.seed} ({run.source.name})"
 
 
-def styles_of_runs(runs: Sequence[Record]) -> dict[str, Style]:
+def styles_of_runs(
+    runs: Sequence[Record], points: Sequence[Point] = ()
+) -> dict[str, Style]:
     """A style for each run: its variant's, unless several runs are of that one."""
     variants = [run.variant for run in runs]
     keys = {
@@ -185,7 +214,7 @@ def styles_of_runs(runs: Sequence[Record]) -> dict[str, Style]:
         else run_name(run)
         for run in runs
     }
-    look = styles(keys.values())
+    look = styles([*keys.values(), *(point.variant for point in points)])
     return {name: look[key] for name, key in keys.items()}
 
 

@@ -34,7 +34,7 @@ _MARKERS = {
     "P": "cross",
     "X": "x",
     "p": "pentagon",
-    "*": "star",
+    ">": "triangle-right",
     "h": "hexagon",
     "<": "triangle-left",
 }
@@ -85,7 +85,11 @@ def _free(used):
     """The styles that are left, those that are least like the used ones first."""
     colours = [style.colour for style in used]
     markers = [style.marker for style in used]
-    free_colours = [colour for colour in _COLOURS if colour not in colours]
+    of_the_paper = [style.colour for style in _KNOWN.values()]
+    free_colours = sorted(
+        (colour for colour in _COLOURS if colour not in colours),
+        key=lambda colour: colour in of_the_paper,
+    )
     free_markers = [marker for marker in _MARKERS if marker not in markers]
     in_order = [*free_markers, *markers]
     places = itertools.count()

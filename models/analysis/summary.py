@@ -42,7 +42,7 @@ class Point:
         deviation.
       to_dense: quality minus that of the dense control, which is the dense point of as
         many steps, or the only one, published or not as the point itself; None if there
-        is no such control.
+        is no such control, and of dense points.
     """
 
     variant: str
@@ -183,6 +183,8 @@ def _point(records):
 
 
 def _to_dense(point, dense):
+    if point.is_dense:
+        return None
     candidates = [other for other in dense if other.published == point.published]
     if len(candidates) > 1:
         candidates = [other for other in candidates if other.steps == point.steps]
