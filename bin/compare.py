@@ -45,21 +45,23 @@ def main(paths):
     values = flags.FLAGS
     with app.usage_errors():
         records, skipped = read_records(paths, _labels(values.label))
-        _list_skipped(skipped)
         records = of_one_network(records, values.dataset, values.model)
-        points = summarize(records)
+    points = summarize(records)
     with app.usage_errors("--layers_of"):
         chosen = runs_named(records, values.layers_of)
         layers = pictures.draw_layers(chosen, points, values.title) if chosen else None
+    if skipped:
+        print("skipped:", *(f"  {line}" for line in skipped), sep="\n", file=sys.stderr)
+    figures = {
+        axis.name: pictures.draw_quality(points, axis, values.title)
+        for axis in axes.AXES
+    } | {"sparsity_by_layer": layers}
     print(tables.to_markdown(points))
-    with app.usage_errors(f"--output_dir={values.output_dir}"):
-        folder = pathlib.Path(values.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = _write(points, layers, folder)
-        if values.html:
-            written.append(folder / "comparison.html")
-            page.write_page(points, written[-1], chosen, values.title)
-    print("\n".join(map(str, written)))
+    try:
+        for path in _write(points, figures, chosen):
+            print(path)
+    except OSError as error:
+        raise UsageError(f"--output_dir={values.output_dir}: {error}") from error
 
 
 def _labels(texts):
@@ -72,29 +74,22 @@ def _labels(texts):
     return labels
 
 
-def _list_skipped(skipped):
-    if skipped:
-        print("skipped:", *(f"  {line}" for line in skipped), sep="\n", file=sys.stderr)
-
-
-def _write(points, layers, folder):
-    """Writes pictures and table, and returns the files."""
-    written = []
-    for axis in axes.AXES:
-        figure = pictures.draw_quality(points, axis, flags.FLAGS.title)
-        if figure is None:
-            print(f"{axis.name} is not drawn: none of these has it.", file=sys.stderr)
-        else:
-            written += pictures.save(figure, folder, axis.name)
-    if layers is not None:
-        written += pictures.save(layers, folder, "sparsity_by_layer")
-    for name, text in (
-        ("comparison.csv", tables.to_csv(points)),
-        ("comparison.md", tables.to_markdown(points)),
-    ):
-        written.append(folder / name)
-        written[-1].write_text(text, encoding="utf-8")
-    return written
+def _write(points, figures, layers_of):
+    """Writes what came out, and yields the files."""
+    folder = pathlib.Path(flags.FLAGS.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        # There are no FLOPs of published runs, and layers only if asked for.
+        if figure is not None:
+            yield from pictures.save(figure, folder, name)
+    csv, markdown = folder / "comparison.csv", folder / "comparison.md"
+    csv.write_text(tables.to_csv(points), encoding="utf-8")
+    markdown.write_text(tables.to_markdown(points), encoding="utf-8")
+    yield from (csv, markdown)
+    if flags.FLAGS.html:
+        path = folder / "comparison.html"
+        page.write_page(points, path, layers_of, flags.FLAGS.title)
+        yield path
 
 
 def run():

@@ -32,8 +32,8 @@ def read_records(
       The records, and what was skipped: a line for each run without flags or a result.
 
     Raises:
-      ValueError: if there is nothing to read in one of the paths, a file in it is
-        damaged, or a label is no regular expression or matches no run.
+      ValueError: if there is nothing to read in one of the paths, no run is finished,
+        a file is damaged, or a label is no regular expression or matches no run.
     """
     paths = [pathlib.Path(path) for path in paths]
     if not paths:
@@ -50,6 +50,8 @@ def read_records(
     records = _labelled(records, labels or {})
     for path in _without_repeats(path for path in paths if path.is_file()):
         records += published.read(path)
+    if not records:
+        raise ValueError("\n  ".join(["There is no finished run.", *skipped]))
     return records, skipped
 
 
