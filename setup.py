@@ -12,6 +12,7 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 
 BINARIES = (
+    "compare",
     "evaluate_resnet50",
     "evaluate_transformer",
     "export_model",
@@ -37,6 +38,7 @@ LAB = [
     "importlib_resources>=6,<8",
     "mnist1d>=0.0.2,<0.1",
     "num2words>=0.5.13,<0.6",
+    "plotly>=7.1,<8",
     "sacrebleu>=2.4,<3",
     "sacremoses>=0.1.1,<0.2",
     "scikit-learn>=1.5,<2",
@@ -93,6 +95,7 @@ setuptools.setup(
         "state_of_sparsity.layers",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
+        "state_of_sparsity.models.analysis",
         "state_of_sparsity.models.images",
         "state_of_sparsity.models.training",
         "state_of_sparsity.models.translation",

@@ -17,22 +17,25 @@ from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderErr
 _PACKAGE = "state_of_sparsity."
 
 
-def run(main, doc: str) -> None:
+def run(main, doc: str, takes_arguments: bool = False) -> None:
     """Runs a binary: its help shows all of its flags, its errors are one message.
 
     Args:
-      main: takes the arguments that are no flags.
+      main: what it does.
       doc: what the binary does, for its help.
+      takes_arguments: whether `main` gets the arguments that are no flags, as a list;
+        otherwise there may be none.
     """
     _show_in_help(doc)
     name = pathlib.Path(sys.argv[0]).stem
 
     def main_with_messages(argv):
         log_what_concerns_users()
-        if argv[1:]:
-            sys.exit(f"{name}: this is not a flag: {argv[1]} (see {name} --help)")
+        arguments = argv[1:]
+        if arguments and not takes_arguments:
+            sys.exit(f"{name}: this is not a flag: {arguments[0]} (see {name} --help)")
         try:
-            main()
+            main(*([arguments] if takes_arguments else []))
         except (UsageError, RunFolderError, CheckpointError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)

@@ -93,8 +93,7 @@ class RunFolder:
                     "choose another --output_dir."
                 )
             return
-        lines = self.flags.read_text(encoding="utf-8").splitlines()
-        there, now = _by_name(lines), _by_name(self._lines)
+        there, now = self.read_flags(), _by_name(self._lines)
         there = {n: v for n, v in OF_EARLIER_RUNS.items() if n in now} | there
         differing = [
             f"  --{name}: {there.get(name, '(not set)')} in the folder, "
@@ -139,6 +138,10 @@ class RunFolder:
                 raise PermissionError("permission denied")
         except OSError as error:
             raise RunFolderError(self._not_writable(error)) from error
+
+    def read_flags(self) -> dict[str, str]:
+        """What flags.txt sets each flag to; of one that is repeated, ", " between."""
+        return _by_name(self.flags.read_text(encoding="utf-8").splitlines())
 
     def keep_metrics_until(self, step: int) -> None:
         """Drops the rows of evaluations after the step at which a run resumes."""
