@@ -10,7 +10,7 @@ OF_KERAS_3 := tests/keras3 tests/shared tests/test_learned_techniques_math.py \
     tests/test_masks.py tests/test_schedules.py tests/test_structures.py \
     tests/test_techniques.py
 
-.PHONY: help install demo test test-all lint format docs features clean
+.PHONY: help install demo test test-all lint format docs features study clean
 
 help:
 	@echo "make demo      train a 90 % sparse ResNet-50 on handwritten digits, export it"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all  all tests"
 	@echo "make format    format the code"
 	@echo "make docs      build the documentation, into build/docs"
+	@echo "make study     train the runs of docs/study.md, in hours, and write it"
 	@echo "make features  all tests, and the table of what works with which backend"
 	@echo "make clean     remove .venv and runs"
 
@@ -68,6 +69,10 @@ docs: $(INSTALLED)
 features: test-all
 	$(VENV)/bin/python -m tests.make_features build/features/*.json \
 	    --output docs/features.md
+
+# Goes on where it was interrupted.
+study: $(INSTALLED)
+	$(VENV)/bin/python -m study --study_dir=runs/study
 
 clean:
 	rm -rf $(VENV) runs build

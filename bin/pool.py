@@ -64,7 +64,8 @@ class LocalPool:
     def _end_processes(self):
         """Lets runs save what they have; a worker ends by the same signal."""
         for process in list(self._processes):
-            process.send_signal(signal.SIGTERM if process.poll() is None else 0)
+            if process.poll() is None:
+                process.terminate()
         for process in list(self._processes):
             process.wait()
 
@@ -113,11 +114,13 @@ class LocalPool:
 
     def _environment(self):
         """Several runs share the cores instead of fighting for all of them."""
+        # Set by this process; a worker silences TensorFlow's start by itself.
+        own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
         if self._jobs == 1:
-            return None
+            return own
         cores = max(1, len(os.sched_getaffinity(0)) // self._jobs)
         threads = {"TF_NUM_INTRAOP_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
-        return threads | os.environ
+        return threads | own
 
 
 def _in_words(code):

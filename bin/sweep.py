@@ -72,7 +72,7 @@ def main():
     )
     print(f"{len(wanted) - len(failed)} of {len(wanted)} runs are finished: {folder}")
     if failed:
-        print("\n".join(_said(failed)))
+        print("\n".join(said(failed)))
         sys.exit(1)
 
 
@@ -133,7 +133,7 @@ def _last_line(folder, configuration):
     return lines[-1] if lines else ""
 
 
-def _said(failed):
+def said(failed):
     yield f"{len(failed)} failed:"
     for configuration, error in failed.items():
         yield f"  {configuration.name}  {configuration.title}: {error}"

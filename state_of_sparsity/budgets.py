@@ -156,6 +156,8 @@ class Table(Budget):
     def from_csv(cls, path):
         """The sparsities in a file that `SparsityReport.to_csv` wrote.
 
+        Each tensor keeps a weight, also where that report has none left.
+
         Raises:
           ValueError: for another file.
         """
@@ -166,8 +168,9 @@ class Table(Budget):
         sizes: dict[str, list[int]] = {}
         for row in rows:
             counts = sizes.setdefault(row["name"].rpartition("/")[0], [0, 0])
-            counts[0] += int(row["zeros"])
-            counts[1] += int(row["size"])
+            size = int(row["size"])
+            counts[0] += min(int(row["zeros"]), size - 1)
+            counts[1] += size
         return cls({path: zeros / size for path, (zeros, size) in sizes.items()})
 
     def relative_density(self, layer):

@@ -8,7 +8,7 @@ three seeds on each side and no difference, that happens one time in ten by chan
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-from study.results import Point, Results
+from study.results import Outcome, Results
 
 # With three seeds a side; see above.
 CHANCE = "one time in ten"
@@ -287,7 +287,7 @@ def _spared(technique, experiment, labs):
     return Verdict(claim, holds, "sparsity of all, first, last: " + "; ".join(shown))
 
 
-def first_and_last(point: Point) -> tuple[float, float]:
+def first_and_last(point: Outcome) -> tuple[float, float]:
     """Sparsity of the first and the last tensor that could be made sparse."""
     values = list(point.layers.values())
     return values[0], values[-1]

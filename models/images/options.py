@@ -9,6 +9,7 @@ from state_of_sparsity.models.training.options import Options, Preset, check_cho
 
 # What only the ResNet has.
 OF_RESNET = ("depth", "batch_norm_batch")
+OPTIMIZERS = ("sgd", "adam")
 PRESETS = {
     "digits": Preset(
         options={
@@ -17,6 +18,7 @@ PRESETS = {
             "width": 0.25,
             "train_steps": 600,
             "batch_size": 64,
+            "optimizer": "sgd",
             "learning_rate": 0.2,
             "warmup_epochs": 3.0,
             "decay_epochs": (20.0, 26.0, 29.0),
@@ -46,7 +48,8 @@ PRESETS = {
             "width": 1.0,
             "train_steps": 1_000,
             "batch_size": 64,
-            "learning_rate": 0.2,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
             "warmup_epochs": 1.0,
             "decay_epochs": (8.0, 11.5, 14.5),
             "weight_decay": 4e-3,
@@ -72,10 +75,11 @@ PRESETS = {
             "width": 1.0,
             "train_steps": 20_000,
             "batch_size": 128,
-            "learning_rate": 0.1,
+            "optimizer": "adam",
+            "learning_rate": 1.2e-3,
             "warmup_epochs": 1.0,
             "decay_epochs": (24.0, 35.0, 42.0),
-            "weight_decay": 5e-4,
+            "weight_decay": 0.0,
             "label_smoothing": 0.0,
             "eval_steps": 1_000,
         },
@@ -97,6 +101,7 @@ PRESETS = {
             "width": 1.0,
             "train_steps": 128_000,
             "batch_size": 1024,
+            "optimizer": "sgd",
             "learning_rate": 0.1,
             "warmup_epochs": 5.0,
             "decay_epochs": (30.0, 60.0, 80.0),
@@ -135,7 +140,9 @@ class ImageOptions(Options):
       batch_norm_batch: most images over which batch normalization takes mean and
         variance: a replica with more of them normalizes equal parts. By default 128 on
         imagenet2012, and all images of a replica elsewhere.
-      learning_rate: for 256 images per step; scaled to the batch size.
+      optimizer: sgd, with Nesterov momentum of 0.9, or adam.
+      learning_rate: of sgd for 256 images per step, scaled to the batch size; of adam
+        as it is.
       warmup_epochs: epochs in which the learning rate grows linearly from 0.
       decay_epochs: epochs at which the learning rate is divided by ten.
       weight_decay: of kernels, added to their gradient.
@@ -159,6 +166,7 @@ class ImageOptions(Options):
     train_steps: int | None = None
     batch_size: int | None = None
     batch_norm_batch: int | None = None
+    optimizer: str | None = None
     learning_rate: float | None = None
     warmup_epochs: float | None = None
     decay_epochs: tuple[float, ...] | None = None
@@ -189,6 +197,7 @@ class ImageOptions(Options):
     def check(self):
         check_choice("network", self.network, NETWORKS)
         check_choice("depth", self.depth, DEPTHS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         super().check()
         if self.batch_norm_batch is not None:
             holds = self.batch_norm_batch >= 1

@@ -85,13 +85,17 @@ class ImageTask(Task):
 
     def compile(self, model):
         epoch = self.steps_per_epoch
+        sgd = self.options.optimizer == "sgd"
+        scale = self.options.batch_size / 256 if sgd else 1.0
         rate = WarmupThenSteps(
-            self.options.learning_rate * self.options.batch_size / 256,
+            self.options.learning_rate * scale,
             round(self.options.warmup_epochs * epoch),
             [round(boundary * epoch) for boundary in self.options.decay_epochs],
         )
         model.compile(
-            keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+            keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+            if sgd
+            else keras.optimizers.Adam(rate),
             SmoothedCrossEntropy(self.options.label_smoothing),
             metrics=[keras.metrics.SparseCategoricalAccuracy("top1")],
         )

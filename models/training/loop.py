@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -320,9 +321,7 @@ def _fit(task, model, folder, checkpoint, step, keep_steps):
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
     callbacks += [
-        keras.callbacks.TensorBoard(
-            folder.tensorboard, write_graph=False, profile_batch=0
-        ),
+        _TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
         Keep(folder.path, keep_steps),
         _Record(task, folder, checkpoint),
     ]
@@ -334,6 +333,8 @@ def _fit(task, model, folder, checkpoint, step, keep_steps):
             epochs=segment.epoch + segment.count,
             validation_data=task.evaluation_data("validation"),
             callbacks=callbacks,
+            # A bar that moves is for a terminal. A file gets a line for each interval.
+            verbose=1 if sys.stdout.isatty() else 2,
         )
 
 
@@ -360,6 +361,14 @@ def _segments(step: int, total: int, every: int) -> Iterator[_Segment]:
             count, steps = 1, min(until_evaluation, total - step)
         yield _Segment(step, steps, step // every, count)
         step += count * steps
+
+
+class _TensorBoard(keras.callbacks.TensorBoard):
+    """Writes after each interval only."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        # It would make summaries of each step, in a millisecond, and drop them.
+        pass
 
 
 class _Record(keras.callbacks.Callback):

@@ -28,6 +28,7 @@ OF_EARLIER_RUNS = {
     "shared_positions": "False",
     "extra_length": "100",
     "network": "resnet",
+    "optimizer": "sgd",
 }
 METRICS = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 

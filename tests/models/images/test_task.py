@@ -114,7 +114,8 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("dataset", "cifar", "dataset must be one of digits, imagenet2012.*'cifar'"),
+        ("dataset", "cifar", "dataset must be one of digits, mnist1d, mnist, i.*'cifar'"),
+        ("network", "vgg", "network must be one of resnet, lenet_300_100, l.*'vgg'"),
         ("depth", 51, "depth must be one of 18, 34, 50, 101, 152, 200.*51"),
         ("precision", "float8", "precision must be one of float32, mixed.*'float8'"),
         ("distribution", "tpu", "distribution must be one of auto.*'tpu'"),
@@ -146,6 +147,34 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
 def test_a_bad_option_is_an_error_which_names_it(option, value, message):
     with pytest.raises(ValueError, match=message):
         ImageOptions(**{option: value}).resolved()
+
+
+@pytest.mark.parametrize("option", ["depth", "batch_norm_batch"])
+def test_what_only_the_resnet_has_is_refused_for_other_networks(option):
+    message = f"{option} must be left out with network=lenet5.*Received: 18"
+    with pytest.raises(ValueError, match=message):
+        ImageOptions(network="lenet5", **{option: 18}).resolved()
+
+
+def test_the_width_that_goes_with_a_dataset_is_that_of_its_own_network():
+    assert ImageOptions().resolved().width == 0.25
+    assert ImageOptions(network="lenet5").resolved().width == 1.0
+    assert ImageOptions(network="lenet5", width=0.5).resolved().width == 0.5
+
+
+def test_options_of_a_run_give_the_same_run():
+    for network in (None, "lenet_300_100"):
+        options = ImageOptions(network=network).resolved()
+        assert options.resolved() == options
+
+
+def test_a_network_for_signals_takes_no_images():
+    options = ImageOptions(network="cnn1d").resolved()
+    with pytest.raises(ValueError, match=r"network=cnn1d takes images of rank 2.*32"):
+        ImageTask(options)
+    options = ImageOptions(dataset="mnist1d", network="resnet").resolved()
+    with pytest.raises(ValueError, match=r"takes images of rank 3.*\(40, 1\)"):
+        ImageTask(options)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

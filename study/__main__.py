@@ -1,0 +1,78 @@
+"""Trains the runs of the study and writes docs/study.md.
+
+  python -m study --study_dir=runs/study --processes=2
+
+The same command goes on after an interruption.
+"""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import sys
+
+from absl import app as absl_app
+from absl import flags
+
+from state_of_sparsity.bin import sweep
+from study import labs, page
+from study.claims import judge
+from study.plan import stages
+from study.results import Results
+
+_STUDY_DIR = flags.DEFINE_string("study_dir", "runs/study", "The runs' folders.")
+_DOCS = flags.DEFINE_string("docs", "docs", "Where study.md is written.")
+_LABS = flags.DEFINE_list("datasets", list(labs.LABS), "Which of the datasets.")
+_PROCESSES = flags.DEFINE_integer("processes", 2, "Runs at a time.")
+# Starting TensorFlow takes as long as a short run.
+RUNS_PER_PROCESS = 25
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "mnist1d")
+
+
+def main(argv):
+    del argv
+    chosen = {name: labs.LABS[name] for name in _LABS.value}
+    runs = {}
+    for name, lab in chosen.items():
+        folder = pathlib.Path(_STUDY_DIR.value, name)
+        runs[name] = []
+        for number, stage in enumerate(stages(lab, folder), start=1):
+            print(f"{name}, stage {number}: {len(stage)} runs")
+            _train(stage, folder)
+            runs[name] += stage
+    results = {
+        name: Results(of_lab, pathlib.Path(_STUDY_DIR.value, name))
+        for name, of_lab in runs.items()
+    }
+    page.write(results, chosen, judge(results), _how(runs), pathlib.Path(_DOCS.value))
+    print(f"{_DOCS.value}/study.md is written.")
+
+
+def _train(stage, folder):
+    failed = sweep.train(
+        [run.configuration for run in stage],
+        folder,
+        _PROCESSES.value,
+        RUNS_PER_PROCESS,
+    )
+    if failed:
+        print("\n".join(sweep.said(failed)))
+        sys.exit("Run the same command again once their cause is gone.")
+
+
+def _how(runs):
+    """What a reader has to know to compare figures."""
+    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in _PACKAGES)
+    return {
+        "command": "`make study`",
+        "runs": ", ".join(f"{len(r)} on {name}" for name, r in runs.items()),
+        "versions": f"Python {platform.python_version()}, {versions}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, no GPU, "
+        f"{_PROCESSES.value} runs at a time",
+        "finished": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    absl_app.run(main)

@@ -1,0 +1,55 @@
+"""The datasets of the study, and the settings with which their runs are trained.
+
+Settings were chosen on the validation split with one seed: those of the dense model
+first, then the weights of the penalties so that they span the sparsities of pruning.
+"""
+
+from study.plan import Lab
+
+_SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+LABS = {
+    lab.name: lab
+    for lab in (
+        Lab(
+            name="mnist1d",
+            binary="train_resnet50",
+            settings={"dataset": "mnist1d"},
+            sparsities=_SPARSITIES,
+            kl_weights=(2e-5, 4e-5, 7e-5, 2e-4, 4e-4, 1e-3),
+            l0_weights=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+            alone=_SPARSITIES,
+            first_dense=_SPARSITIES,
+            in_full=True,
+            trials=9,
+        ),
+        Lab(
+            name="digits",
+            binary="train_resnet50",
+            settings={"dataset": "digits", "depth": "18", "width": "0.125"},
+            sparsities=(0.8, 0.9, 0.95),
+            kl_weights=(1e-5, 3e-5, 1e-4),
+            l0_weights=(1e-4, 1e-3, 1e-2),
+            alone=(0.9,),
+            first_dense=(0.9,),
+            trials=4,
+        ),
+        Lab(
+            name="numbers",
+            binary="train_transformer",
+            settings={
+                "dataset": "numbers",
+                "train_steps": "400",
+                "eval_steps": "400",
+                "warmup_steps": "120",
+                "tokens_per_replica": "1024",
+                "beams": "1",
+            },
+            sparsities=(0.8, 0.9, 0.95),
+            kl_weights=(3e-5, 1e-4, 3e-4),
+            l0_weights=(2e-4, 6e-4, 2e-3),
+            alone=(0.9,),
+            trials=2,
+        ),
+    )
+}

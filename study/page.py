@@ -1,0 +1,135 @@
+"""Writes docs/study.md, its pictures and its table."""
+
+import pathlib
+from collections.abc import Mapping
+
+from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
+from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
+from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
+from state_of_sparsity.models.training.run_folder import write_text
+from study.claims import CHANCE, Verdict
+from study.plan import EXPERIMENTS, SEEDS, Lab
+from study.results import Results
+
+_TECHNIQUES = ("dense", "magnitude", "random", "vd", "l0", "first_dense")
+_BUDGETS = ("dense", "vd", "random_vd", "l0", "random_l0", "magnitude", "random")
+_ALONE = (
+    "dense",
+    "magnitude",
+    "lottery",
+    "scratch_e",
+    "scratch_e_augmented",
+    "scratch_b",
+    "scratch_b_augmented",
+    "shuffled",
+)
+# By the name of the file: experiments, what over, and title.
+_PICTURES = {
+    "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
+    "flops": (_TECHNIQUES, OVER_FLOPS, "Techniques, by operations of inference"),
+    "alone": (_ALONE, OVER_SPARSITY, "Networks that were found, trained alone"),
+    "budgets": (_BUDGETS, OVER_SPARSITY, "Random pruning with other layer budgets"),
+}
+# Where sparsity by layer is compared.
+_LAYERS_AT = 0.9
+
+
+def write(
+    results: Mapping[str, Results],
+    labs: Mapping[str, Lab],
+    verdicts: list[Verdict],
+    how: Mapping[str, str],
+    docs: pathlib.Path,
+) -> None:
+    """Writes the page, and beside it its pictures and its tables.
+
+    Args:
+      results: by dataset.
+      labs: by dataset.
+      verdicts: on the claims of the paper.
+      how: what the study ran on, by what it is.
+      docs: folder of the documentation.
+    """
+    assets = docs / "assets" / "study"
+    assets.mkdir(parents=True, exist_ok=True)
+    text = [_HEAD.format(seeds=len(SEEDS), chance=CHANCE)]
+    text += _claims(verdicts)
+    for name, of_lab in results.items():
+        text += _section(labs[name], of_lab, assets)
+    text += ["## How it was run", ""]
+    text += [f"- {name}: {value}" for name, value in how.items()]
+    write_text(docs / "study.md", "\n".join([*text, ""]))
+
+
+_HEAD = """# Study
+
+What the claims of *The State of Sparsity in Deep Neural Networks* come to on small
+datasets, in runs that anyone can repeat: `make study` trains them, draws the pictures
+and writes this page. It goes on where it was interrupted.
+
+Each point is the median of {seeds} seeds; bars are their range. Quality is that of the
+deployed network on the test split. Sparsity is the share of zeros in all weights that
+could be made sparse; the axis is that of the logarithm of the density. Settings and
+weights of penalties were chosen on the validation split, with the number of
+configurations that is given.
+
+## Claims
+
+The figures are differences of the medians, in points of accuracy or BLEU. A difference
+is bold where all seeds of one side are better than all of the other; without any
+difference, that happens {chance}. Learned techniques are compared with pruning at
+their own sparsity, between its points. "Yes" is a bold difference of the expected sign
+at most points and none of the other sign; "not seen" is no bold difference.
+"""
+
+
+def _claims(verdicts):
+    yield "| claim | here | figures |"
+    yield "|---|---|---|"
+    for verdict in verdicts:
+        yield f"| {verdict.claim} | {verdict.holds} | {verdict.figures} |"
+    yield ""
+
+
+def _section(lab, results, assets):
+    yield f"## {lab.name}"
+    yield ""
+    yield _settings(lab, results)
+    yield ""
+    for name, (experiments, axis, title) in _PICTURES.items():
+        shown = [e for e in experiments if e in results]
+        if len(set(shown) - {"dense", "magnitude", "random", "vd", "l0"}) or (
+            experiments is _TECHNIQUES
+        ):
+            figure = draw_quality(results.points(shown), axis, f"{title}: {lab.name}")
+            save(figure, assets, f"{lab.name}_{name}")
+            yield f"![{title}](assets/study/{lab.name}_{name}.png)"
+            yield ""
+    techniques = [t for t in ("magnitude", "vd", "l0") if t in results]
+    runs = [results.nearest(name, _LAYERS_AT) for name in techniques]
+    title = f"Sparsity by layer near {_LAYERS_AT:.0%}: {lab.name}"
+    save(draw_layers(runs, results.points(techniques), title), assets, f"{lab.name}_layers")
+    yield f"![{title}](assets/study/{lab.name}_layers.png)"
+    yield ""
+    points = results.points(EXPERIMENTS)
+    write_text(assets / f"{lab.name}.csv", to_csv(points))
+    yield "<details markdown><summary>Table</summary>"
+    yield ""
+    yield to_markdown(points)
+    yield ""
+    yield "</details>"
+    yield ""
+    for note in notes(points):
+        yield f"- {note}"
+    yield f"- The same as CSV: [{lab.name}.csv](assets/study/{lab.name}.csv)."
+    yield ""
+
+
+def _settings(lab, results):
+    record = results["dense"][0].records[0]
+    flags = " ".join(f"--{name}={value}" for name, value in lab.settings.items())
+    return (
+        f"`{lab.binary} {flags}`, everything else by default: {record.model} of "
+        f"{record.parameters:,} parameters, {record.steps:,} steps. "
+        f"{lab.trials} configurations were tried on the validation split."
+    )
