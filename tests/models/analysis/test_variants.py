@@ -39,6 +39,14 @@ TICKET = FIXED | {"load_weights_from": "/runs/pruned"}
             "magnitude pruning, conv1=dense, logits=0.8",
         ),
         (
+            PRUNED | {"rounds": "5", "rewind": "weights"},
+            "magnitude pruning, iterative, weights rewound",
+        ),
+        (
+            PRUNED | {"rounds": "5", "rewind": "learning_rate", "rewind_to_step": "50"},
+            "magnitude pruning, iterative, learning rate rewound to step 50",
+        ),
+        (
             PRUNED | {"load_weights_from": "/runs/dense", "weights_at_step": "50"},
             "magnitude pruning, from step 50 of another run",
         ),
