@@ -1,6 +1,7 @@
 """Compares runs with each other, and with the published ones.
 
-  compare runs/first runs/second bin/recipes/published_results.csv
+  compare runs/first runs/second --layers_of=first,second --html
+  compare bin/recipes/published_results.csv --model=transformer
 
 Arguments are folders of runs, folders that hold such folders at any depth, and
 published tables. The comparison is of one model on one dataset: pictures of quality
