@@ -1,6 +1,7 @@
 """Compares runs with each other, and with the published ones.
 
-  compare runs/first runs/second bin/recipes/published_results.csv
+  compare runs/first runs/second --layers_of=first,second --html
+  compare bin/recipes/published_results.csv --model=transformer
 
 Arguments are folders of runs, folders that hold such folders at any depth, and
 published tables. The comparison is of one model on one dataset: pictures of quality
@@ -50,18 +51,17 @@ def main(paths):
     with app.usage_errors("--layers_of"):
         chosen = runs_named(records, values.layers_of)
         layers = pictures.draw_layers(chosen, points, values.title) if chosen else None
-    if skipped:
-        print("skipped:", *(f"  {line}" for line in skipped), sep="\n", file=sys.stderr)
     figures = {
         axis.name: pictures.draw_quality(points, axis, values.title)
         for axis in axes.AXES
     } | {"sparsity_by_layer": layers}
-    print(tables.to_markdown(points))
     try:
-        for path in _write(points, figures, chosen):
-            print(path)
+        written = list(_write(points, figures, chosen))
     except OSError as error:
         raise UsageError(f"--output_dir={values.output_dir}: {error}") from error
+    if skipped:
+        print("skipped:", *(f"  {line}" for line in skipped), sep="\n", file=sys.stderr)
+    print(tables.to_markdown(points), *written, sep="\n")
 
 
 def _labels(texts):

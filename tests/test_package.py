@@ -37,12 +37,13 @@ def test_library_imports_neither_models_nor_binaries():
 @pytest.mark.parametrize(
     ("folder", "others"),
     [
-        ("training", ("images", "translation")),
+        ("training", ("analysis", "images", "translation")),
+        ("analysis", ("images", "translation")),
         ("images", ("translation",)),
         ("translation", ("images",)),
     ],
 )
-def test_tasks_import_training_and_not_each_other(folder, others):
+def test_tasks_and_analysis_import_training_and_not_each_other(folder, others):
     files = list((ROOT / "models" / folder).glob("*.py"))
     assert files
     for file in files:
@@ -92,6 +93,7 @@ def test_wheel_has_one_top_level_package_with_recipes(tmp_path):
     assert {f for f in folders if not f.endswith(".dist-info")} == {"state_of_sparsity"}
     for expected in (
         "state_of_sparsity/techniques/magnitude.py",
+        "state_of_sparsity/models/analysis/records.py",
         "state_of_sparsity/models/images/resnet.py",
         "state_of_sparsity/models/training/loop.py",
         "state_of_sparsity/models/translation/transformer.py",
@@ -99,6 +101,7 @@ def test_wheel_has_one_top_level_package_with_recipes(tmp_path):
     ):
         assert expected in names
     assert any(name.startswith("state_of_sparsity/bin/recipes/") for name in names)
+    assert "state_of_sparsity/bin/recipes/published_scratch_and_lottery.csv" in names
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def draw_quality(points: Sequence[Point], axis: Axis, title: str = "") -> Figure
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(9, 4.8), layout="constrained")
         axes = figure.add_subplot()
+        _set_axes(axes, axis, [place for line in found.values() for place, _ in line])
         for point in points:
             if point.is_dense:
                 _draw_dense(axes, point, points)
@@ -65,7 +66,6 @@ def draw_quality(points: Sequence[Point], axis: Axis, title: str = "") -> Figure
             first = line[0][1]
             marked = is_marked(first, points)
             _draw_line(axes, line, look[first.variant], name, marked)
-        _set_axes(axes, axis, [place for line in found.values() for place, _ in line])
         axes.set_title(
             title or f"{axis.title}: {subject(points)}", loc="left", fontsize=11
         )

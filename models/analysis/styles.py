@@ -92,11 +92,10 @@ def _free(used):
     )
     free_markers = [marker for marker in _MARKERS if marker not in markers]
     in_order = [*free_markers, *markers]
-    places = itertools.count()
-    plain = [Style(c, in_order[next(places) % len(in_order)]) for c in free_colours]
+    plain = [Style(colour, in_order[i]) for i, colour in enumerate(free_colours)]
     dotted = [
-        Style(colour, in_order[(next(places) + turn) % len(in_order)], dotted=True)
+        Style(colour, in_order[(place + turn) % len(in_order)], dotted=True)
         for turn in range(len(in_order))
-        for colour in _COLOURS
+        for place, colour in enumerate(_COLOURS, len(plain))
     ]
     return plain + dotted

@@ -72,7 +72,7 @@ def variant(settings: Settings) -> str:
     if flags["technique"] == "fixed_mask":
         parts = [*_experiment(settings), *_masks(settings)]
     else:
-        parts = [in_words(flags["technique"]), *_start(flags)]
+        parts = [in_words(flags["technique"]), *_rounds(flags), *_start(flags)]
     if flags.get("init") == "sparse":
         parts.append("augmented init")
     if "budget" in flags:
@@ -137,6 +137,15 @@ def _budget(settings):
     if settings.source is None:
         return "table"
     return f"layers of {variant(settings.source)}"
+
+
+def _rounds(flags):
+    """Of iterative pruning, what is set back after each round."""
+    if "rounds" in flags:
+        yield "iterative"
+        step = int(flags.get("rewind_to_step", 0))
+        back = f" to step {step}" if step else ""
+        yield f"{flags.get('rewind', 'weights').replace('_', ' ')} rewound{back}"
 
 
 def _start(flags):

@@ -1,0 +1,190 @@
+"""Pictures: what is drawn where, and that it can be read."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from state_of_sparsity.models.analysis.axes import AXES, OVER_FLOPS, OVER_SPARSITY
+from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
+from state_of_sparsity.models.analysis.records import read_records, runs_named
+from state_of_sparsity.models.analysis.styles import styles
+from state_of_sparsity.models.analysis.summary import of_one_network, summarize
+from state_of_sparsity.models.analysis.variants import PAPER
+from tests.models.analysis.conftest import ACCURACIES, LAYERS
+
+
+def points_of(*paths, **chosen):
+    return summarize(of_one_network(read_records(paths)[0], **chosen))
+
+
+def lines_of(figure):
+    """The lines in the legend, by their names."""
+    (axes,) = figure.axes
+    handles, names = axes.get_legend_handles_labels()
+    return dict(zip((name.replace("\n", " ") for name in names), handles, strict=True))
+
+
+@pytest.fixture
+def points(study):
+    return points_of(study)
+
+
+@pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.name)
+def test_a_line_has_the_medians_of_its_seeds_over_density(points, axis):
+    line = lines_of(draw_quality(points, axis))["magnitude pruning"]
+    expected = [100 * np.median(ACCURACIES["magnitude_pruning", s]) for s in (0.5, 0.9)]
+    # The share of FLOPs of these runs is their density.
+    np.testing.assert_allclose(line.get_xdata(), [0.5, 0.1])
+    np.testing.assert_allclose(line.get_ydata(), expected)
+
+
+def test_bars_have_the_range_of_the_seeds(points):
+    (axes,) = draw_quality(points, OVER_SPARSITY).axes
+    segments = [c.get_segments()[0] for c in axes.collections]
+    expected = [
+        (density, 100 * min(values), 100 * max(values))
+        for density, values in (
+            (0.5, ACCURACIES["magnitude_pruning", 0.5]),
+            (0.1, ACCURACIES["magnitude_pruning", 0.9]),
+            (0.19, ACCURACIES["variational_dropout", 0.8]),
+        )
+    ]
+    found = [(low[0], low[1], high[1]) for low, high in segments]
+    np.testing.assert_allclose(sorted(found), sorted(expected))
+
+
+def test_dense_is_a_level_with_the_range_of_its_seeds(points):
+    figure = draw_quality(points, OVER_SPARSITY)
+    level = lines_of(figure)["dense"]
+    median = 100 * np.median(ACCURACIES["dense", 0.0])
+    np.testing.assert_allclose(level.get_ydata(), [median, median])
+    (band,) = figure.axes[0].patches
+    np.testing.assert_allclose([band.get_y(), band.get_height()], [95, 2], rtol=1e-6)
+
+
+def test_density_is_logarithmic_and_its_ticks_say_sparsity(published):
+    (axes,) = draw_quality(
+        points_of(published[0], model="resnet50"), OVER_SPARSITY
+    ).axes
+    assert axes.get_xscale() == "log"
+    left, right = axes.get_xlim()
+    assert left > 0.5 > 0.02 > right
+    texts = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert texts == ["50 %", "70 %", "80 %", "90 %", "95 %", "98 %"]
+
+
+def test_an_axis_of_one_point_has_a_tick(make_run):
+    for sparsity in (0.01, 0.6, 0.93, 0.997):
+        points = points_of(make_run(f"run_{sparsity}", sparsity=sparsity))
+        for axis in AXES:
+            (axes,) = draw_quality(points, axis).axes
+            assert len(axes.get_xticks()) >= 1
+
+
+@pytest.mark.parametrize("model", ["resnet50", "transformer"])
+def test_the_published_tables_make_the_figures_of_the_paper(published, model):
+    points = points_of(*published, model=model)
+    lines = lines_of(draw_quality(points, OVER_SPARSITY))
+    techniques = {"dense", "magnitude pruning", "random pruning", "variational dropout"}
+    assert lines.keys() >= techniques | {"lottery ticket", "scratch-e", "scratch-b"}
+    assert ("L0 regularization" in lines) == (model == "transformer")
+    expected = {"resnet50": 57.90, "transformer": 16.37}[model]
+    last = lines["magnitude pruning"].get_xydata()[-1]
+    np.testing.assert_allclose(last, [0.02, expected])
+    assert draw_quality(points, OVER_FLOPS) is None
+
+
+@pytest.mark.parametrize("model", ["resnet50", "transformer"])
+def test_nothing_in_a_picture_covers_anything_else(published, model):
+    figure = draw_quality(points_of(*published, model=model), OVER_SPARSITY)
+    FigureCanvasAgg(figure).draw()
+    (axes,), (legend,) = figure.axes, figure.legends
+    inside = axes.get_window_extent()
+    assert not legend.get_window_extent().overlaps(inside)
+    assert inside.width > figure.bbox.width / 2
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels(), legend.get_texts()):
+        boxes = [label.get_window_extent() for label in labels if label.get_text()]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_published_lines_are_dashed_beside_our_own(study, published):
+    for path in study.glob("*/result.json"):
+        path.write_text(path.read_text().replace("digits", "imagenet2012"))
+    points = points_of(study, published[0], model="resnet50")
+    lines = lines_of(draw_quality(points, OVER_SPARSITY))
+    own, theirs = lines["magnitude pruning"], lines["magnitude pruning (published)"]
+    assert own.get_color() == theirs.get_color()
+    assert (own.get_linestyle(), theirs.get_linestyle()) == ("-", "--")
+    assert lines["dense (published)"].get_linestyle() == "--"
+
+
+def test_a_point_at_which_nothing_is_left_is_not_on_the_axis(make_run, tmp_path):
+    for sparsity in (0.9, 1.0):
+        make_run(f"run_{sparsity}", sparsity=sparsity, flags={"sparsity": sparsity})
+    points = points_of(tmp_path)
+    assert len(points) == 2
+    line = lines_of(draw_quality(points, OVER_SPARSITY))["magnitude pruning"]
+    np.testing.assert_allclose(line.get_xdata(), [0.1])
+
+
+def test_variants_of_the_paper_look_the_same_in_every_picture():
+    alone = {name: styles([name])[name] for name in PAPER}
+    together = styles([*PAPER, "another", "magnitude pruning, erk"])
+    assert alone.items() <= together.items()
+    assert len(set(together.values())) == len(together)
+
+
+def test_forty_variants_are_told_apart():
+    look = styles([*PAPER, *map(str, range(33))])
+    assert len(set(look.values())) == 40
+    # Not by the colour alone: a second line of a colour is dotted.
+    plain = [style.colour for style in look.values() if not style.dotted]
+    assert len(set(plain)) == len(plain) == 10
+
+
+def test_layers_of_chosen_runs_are_drawn_in_the_order_of_the_model(make_run, tmp_path):
+    sparsities = {"conv1/kernel": 0.5, "conv2/kernel": 0.95, "logits/kernel": 0.7}
+    make_run("uneven", layers=sparsities, flags={"budget": "erk"})
+    make_run("even", seed=4)
+    records, _ = read_records([tmp_path])
+    figure = draw_layers(runs_named(records, ["uneven", "even"]))
+    lines = lines_of(figure)
+    uneven = lines["magnitude pruning, erk, 90.0%, seed 0 (uneven)"]
+    np.testing.assert_allclose(uneven.get_xdata(), [50, 95, 70])
+    np.testing.assert_allclose(uneven.get_ydata(), [0, 1, 2])
+    even = lines["magnitude pruning, 90.0%, seed 4 (even)"]
+    np.testing.assert_allclose(even.get_xdata(), [90, 90, 90])
+    assert even.get_color() != uneven.get_color()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(LAYERS)
+    assert axes.yaxis_inverted()
+
+
+def test_a_run_has_the_colour_of_its_variant_in_the_picture_of_layers(study, make_run):
+    make_run("study/erk", flags={"budget": "erk", "sparsity": 0.9})
+    records, _ = read_records([study])
+    points = summarize(records)
+    quality = lines_of(draw_quality(points, OVER_SPARSITY))["magnitude pruning, erk"]
+    (layers,) = lines_of(draw_layers(runs_named(records, ["erk"]), points)).values()
+    assert quality.get_color() == layers.get_color()
+
+
+def test_two_runs_of_one_variant_are_told_apart_in_the_picture_of_layers(study):
+    records, _ = read_records([study])
+    names = ["magnitude_pruning_0.5_0", "magnitude_pruning_0.9_0"]
+    one, other = lines_of(draw_layers(runs_named(records, names))).values()
+    assert one.get_color() != other.get_color()
+
+
+def test_pictures_are_png_and_svg_and_the_same_each_time(points, tmp_path):
+    for name in ("one", "again"):
+        paths = save(draw_quality(points, OVER_SPARSITY), tmp_path, name)
+        assert [path.name for path in paths] == [f"{name}.png", f"{name}.svg"]
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "again.svg").read_text()
+    # Text that can be searched for, and selected.
+    for expected in ("variational dropout", "top-1 accuracy (%)", "90 %"):
+        assert expected in text

@@ -1,0 +1,168 @@
+"""What a run tried, from its flags."""
+
+import pytest
+
+from state_of_sparsity.models.analysis.variants import (
+    Settings,
+    group,
+    order,
+    read_settings,
+    variant,
+)
+from state_of_sparsity.models.training.run_folder import RunFolder
+
+PRUNED = {"technique": "magnitude_pruning", "train_steps": "600", "sparsity": "0.9"}
+DROPOUT = {
+    "technique": "variational_dropout",
+    "train_steps": "600",
+    "kl_weight": "1e-4",
+    "seed": "3",
+}
+FIXED = {
+    "technique": "fixed_mask",
+    "train_steps": "600",
+    "load_masks_from": "/runs/pruned",
+}
+TICKET = FIXED | {"load_weights_from": "/runs/pruned"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({"technique": "dense"}, "dense"),
+        (PRUNED, "magnitude pruning"),
+        ({"technique": "l0_regularization"}, "L0 regularization"),
+        (PRUNED | {"budget": "erk"}, "magnitude pruning, erk"),
+        (PRUNED | {"budget": "/gone/layers.csv"}, "magnitude pruning, table"),
+        (
+            PRUNED | {"override": "conv1=dense, logits=0.8"},
+            "magnitude pruning, conv1=dense, logits=0.8",
+        ),
+        (
+            PRUNED | {"rounds": "5", "rewind": "weights"},
+            "magnitude pruning, iterative, weights rewound",
+        ),
+        (
+            PRUNED | {"rounds": "5", "rewind": "learning_rate", "rewind_to_step": "50"},
+            "magnitude pruning, iterative, learning rate rewound to step 50",
+        ),
+        (
+            PRUNED | {"load_weights_from": "/runs/dense", "weights_at_step": "50"},
+            "magnitude pruning, from step 50 of another run",
+        ),
+    ],
+)
+def test_a_technique_is_named_with_what_is_special(flags, name):
+    assert variant(Settings(flags)) == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (TICKET, "lottery ticket"),
+        (TICKET | {"weights_at_step": "0"}, "lottery ticket"),
+        (TICKET | {"weights_at_step": "50"}, "lottery ticket, weights of step 50"),
+        (FIXED, "scratch-e"),
+        (FIXED | {"init": "sparse"}, "scratch-e, augmented init"),
+        (FIXED | {"init": "standard"}, "scratch-e"),
+        (FIXED | {"shuffle_masks": "within_layer"}, "scratch-e, shuffled masks"),
+        (TICKET | {"shuffle_masks": "within_layer"}, "lottery ticket, shuffled masks"),
+        (FIXED | {"train_steps": "1200"}, "scratch-b"),
+        (
+            FIXED | {"train_steps": "1200", "init": "sparse"},
+            "scratch-b, augmented init",
+        ),
+        (FIXED | {"train_steps": "900"}, "scratch-b, 1.5x steps"),
+        (FIXED | {"train_steps": "300"}, "scratch, 0.5x steps"),
+    ],
+)
+def test_experiments_have_the_names_of_the_paper(flags, name):
+    assert variant(Settings(flags, Settings(PRUNED))) == name
+
+
+@pytest.mark.parametrize(
+    ("epochs", "name"),
+    [("40.0,52.0", "scratch-b"), ("20.0,26.0", "scratch-b, constant final rate")],
+)
+def test_the_schedule_of_twice_the_steps_is_told_from_its_epochs(epochs, name):
+    flags = FIXED | {"train_steps": "1200", "decay_epochs": epochs}
+    source = PRUNED | {"decay_epochs": "20.0,26.0"}
+    assert variant(Settings(flags, Settings(source))) == name
+
+
+def test_other_masks_than_of_magnitude_pruning_are_named():
+    name = variant(Settings(TICKET, Settings(DROPOUT)))
+    assert name == "lottery ticket, masks of variational dropout"
+
+
+def test_without_the_run_of_the_masks_training_from_scratch_says_its_steps():
+    assert variant(Settings(FIXED)) == "scratch, 600 steps"
+
+
+def test_a_budget_of_another_run_names_its_technique():
+    flags = {"technique": "random_pruning", "budget": "/runs/vd/layers.csv"}
+    name = variant(Settings(flags, Settings(DROPOUT)))
+    assert name == "random pruning, layers of variational dropout"
+
+
+def test_pruned_runs_of_a_target_are_a_point_whatever_else_differs():
+    one, other = PRUNED | {"seed": "1"}, PRUNED | {"seed": "2", "end_step": "9"}
+    assert group(Settings(one), 0.9) == group(Settings(other), 0.901)
+    assert group(Settings(PRUNED | {"sparsity": "0.8"}), 0.9) != group(
+        Settings(one), 0.9
+    )
+
+
+def test_runs_of_learned_techniques_are_a_point_if_their_flags_are_the_same():
+    one, other = Settings(DROPOUT), Settings(DROPOUT | {"seed": "7"})
+    assert group(one, 0.81) == group(other, 0.83)
+    third = Settings(DROPOUT | {"kl_weight": "2e-4"})
+    assert group(one, 0.81) != group(third, 0.81)
+
+
+def test_runs_with_masks_belong_to_the_point_of_the_runs_that_found_them():
+    pruned = Settings(FIXED, Settings(PRUNED))
+    assert group(pruned, 0.9) == group(Settings(PRUNED), 0.9)
+    learned = Settings(FIXED, Settings(DROPOUT))
+    assert group(learned, 0.8) == group(Settings(DROPOUT), 0.8)
+    # The sparsity of the flags is not that of the table.
+    flags = PRUNED | {"budget": "/runs/vd/layers.csv", "sparsity": "0.9"}
+    assert group(Settings(flags, Settings(DROPOUT)), 0.8) == group(learned, 0.8)
+
+
+def test_runs_with_masks_of_a_run_that_is_gone_are_a_point_if_equally_sparse():
+    assert group(Settings(FIXED), 0.90001) == group(Settings(FIXED), 0.90002)
+    assert group(Settings(FIXED), 0.9) != group(Settings(FIXED), 0.8)
+
+
+def test_dense_runs_are_a_point_if_trained_as_long():
+    long = Settings({"technique": "dense", "train_steps": "1200"})
+    short = Settings({"technique": "dense", "train_steps": "600"})
+    assert group(long, 0.0) != group(short, 0.0)
+
+
+@pytest.mark.parametrize("place", ["", "masks.npz"])
+def test_settings_know_the_run_of_the_masks_by_folder_and_by_file(make_run, place):
+    pruned = make_run("pruned", flags={"sparsity": 0.9})
+    flags = {"technique": "fixed_mask", "load_masks_from": pruned / place}
+    (pruned / "masks.npz").write_bytes(b"")
+    settings = read_settings(RunFolder(make_run("alone", flags=flags)))
+    assert settings.source.flags["sparsity"] == "0.9"
+    assert variant(settings) == "scratch-e"
+
+
+def test_settings_of_a_run_without_a_technique_are_refused(tmp_path):
+    (tmp_path / "flags.txt").write_text("--train_steps=600\n")
+    with pytest.raises(ValueError, match=r"flags.txt is damaged.* say --technique"):
+        read_settings(RunFolder(tmp_path))
+
+
+def test_variants_of_the_paper_come_first_and_each_before_its_own_variants():
+    names = ["other", "scratch-e, x", "random pruning", "scratch-e", "dense-ish"]
+    assert sorted(names, key=order) == [
+        "random pruning",
+        "scratch-e",
+        "scratch-e, x",
+        "dense-ish",
+        "other",
+    ]
