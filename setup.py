@@ -15,6 +15,7 @@ BINARIES = (
     "evaluate_resnet50",
     "evaluate_transformer",
     "export_model",
+    "import_checkpoint",
     "report_sparsity",
     "train_resnet50",
     "train_transformer",

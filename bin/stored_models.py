@@ -14,13 +14,13 @@ from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.layers import tf_keras  # noqa: F401
 
 
-def define_flags() -> None:
+def define_flags(required: bool = True) -> None:
     """Defines --model, and what it takes to load and to deploy it."""
     flags.DEFINE_string(
         "model",
         None,
         "A run's folder, or a model saved by Keras (.keras).",
-        required=True,
+        required=required,
     )
     flags.DEFINE_multi_string(
         "import_module",
