@@ -16,6 +16,7 @@ BINARIES = (
     "evaluate_resnet50",
     "evaluate_transformer",
     "export_model",
+    "import_checkpoint",
     "report_sparsity",
     "sweep",
     "train_resnet50",

@@ -14,6 +14,11 @@ from absl import flags
 
 from state_of_sparsity.mask_files import load_masks, shuffle_masks
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.saved_models import (
+    is_saved_model,
+    load_saved_model,
+)
+from state_of_sparsity.report import weight_masks
 from state_of_sparsity.techniques import TECHNIQUES, FixedMask, Technique
 from state_of_sparsity.techniques.base import field_help
 
@@ -78,8 +83,9 @@ def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_string(
         "load_masks_from",
         None,
-        "Of --technique=fixed_mask: the folder of a finished run, or a file of masks "
-        "(.npz), such as sos.save_masks writes.",
+        "Of --technique=fixed_mask: the folder of a finished run, a file of masks "
+        "(.npz), such as sos.save_masks writes, or a sparse model that tf_keras saved "
+        "(.keras, .h5), such as one that TF-MOT pruned.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -133,17 +139,25 @@ def _fixed_mask(values):
     source = values["load_masks_from"].value
     if source is None:
         raise UsageError(f"--technique={FIXED_MASK} needs --load_masks_from")
-    path = pathlib.Path(source)
     try:
-        masks = load_masks(RunFolder(path).masks if path.is_dir() else path)
-    except (OSError, ValueError) as error:
+        masks = _masks_from(pathlib.Path(source))
+    except (OSError, TypeError, ValueError) as error:
         raise UsageError(
             "--load_masks_from must be the folder of a finished run, which has "
-            f"masks.npz, or a file of masks. Received: {source!r} ({error})"
+            "masks.npz, a file of masks, or a model that tf_keras saved. Received: "
+            f"{source!r} ({error})"
         ) from error
     if values["shuffle_masks"].value:
         masks = shuffle_masks(masks, values["seed"].value)
     return FixedMask(masks)
+
+
+def _masks_from(path):
+    if path.is_dir() and not is_saved_model(path):
+        return load_masks(RunFolder(path).masks)
+    if path.suffix == ".npz":
+        return load_masks(path)
+    return weight_masks(load_saved_model(path))
 
 
 def mask_flags(values: flags.FlagValues = flags.FLAGS) -> dict[str, str]:

@@ -9,18 +9,19 @@ from absl import flags
 from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.saved_models import (
+    is_saved_model,
+    load_saved_model,
+)
 
-# Keras finds the layers of the library by their registered names.
-from state_of_sparsity.layers import tf_keras  # noqa: F401
 
-
-def define_flags() -> None:
+def define_flags(required: bool = True) -> None:
     """Defines --model, and what it takes to load and to deploy it."""
     flags.DEFINE_string(
         "model",
         None,
         "A run's folder, or a model saved by Keras (.keras).",
-        required=True,
+        required=required,
     )
     flags.DEFINE_multi_string(
         "import_module",
@@ -57,7 +58,7 @@ def load(path: str) -> keras.Model:
         return runs.load_model(*runs.read_run(path))[1]
     if not place.exists():
         raise UsageError(f"There is nothing at {path}.")
-    if place.is_dir() and not (place / "keras_metadata.pb").is_file():
+    if not is_saved_model(place):
         raise UsageError(
             f"{path} is neither a run's folder (flags.txt) nor a model saved by Keras "
             "(keras_metadata.pb). An exported SavedModel holds no layers any more: "
@@ -65,7 +66,7 @@ def load(path: str) -> keras.Model:
         )
     _import_modules()
     try:
-        return keras.models.load_model(place, compile=False)
+        return load_saved_model(place)
     except (OSError, TypeError, ValueError) as error:
         raise UsageError(
             f"Keras cannot load {path}: {error}\n(--import_module=… imports layers of "

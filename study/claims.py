@@ -79,7 +79,9 @@ def tally(comparisons: Iterable[Comparison], expected: int) -> tuple[str, str]:
         return "not seen", "no points to compare"
     signs = [c.sign for c in comparisons]
     as_expected = sum(sign == expected for sign in signs)
-    against = sum(sign == -1 for sign in signs) if expected else len(signs) - as_expected
+    against = (
+        sum(sign == -1 for sign in signs) if expected else len(signs) - as_expected
+    )
     if 2 * as_expected > len(signs) and not (expected and against):
         holds = "yes"
     elif expected and not against and 2 * signs.count(0) >= len(signs):
@@ -112,7 +114,9 @@ def at_targets(
     there = {p.at: p for p in results[second]}
     targets = set(targets)
     return [
-        Comparison(f"{lab} {p.at:.0%}", p.qualities, there[p.at].qualities)
+        Comparison(
+            f"{lab} {100 * p.sparsity:.3g} %", p.qualities, there[p.at].qualities
+        )
         for p in results[first]
         if p.at in there and (not targets or p.at in targets)
     ]
@@ -138,7 +142,7 @@ def at_sparsities(
     for point in results[learned]:
         there = results.qualities_at(pruning, point.sparsity)
         if there is not None and wanted(point.sparsity):
-            where = f"{lab} {point.sparsity:.1%}"
+            where = f"{lab} {100 * point.sparsity:.3g} %"
             found.append(Comparison(where, there, point.qualities))
     return found
 
@@ -279,7 +283,8 @@ def _spared(technique, experiment, labs):
             if 0.3 <= point.sparsity <= 0.99:
                 first, last = first_and_last(point)
                 spared.append((first < point.sparsity) + (last < point.sparsity))
-                shown.append(f"{lab} {point.sparsity:.1%}: {first:.1%}, {last:.1%}")
+                shares = (100 * x for x in (point.sparsity, first, last))
+                shown.append("{} {:.3g} %: {:.3g} %, {:.3g} %".format(lab, *shares))
     if not spared:
         return Verdict(claim, "not seen", "no points to compare")
     mean = sum(spared) / (2 * len(spared))

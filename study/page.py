@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 
 from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
-from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
+from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
 from study.claims import CHANCE, Verdict
@@ -102,13 +102,14 @@ def _section(lab, results, assets):
             experiments is _TECHNIQUES
         ):
             figure = draw_quality(results.points(shown), axis, f"{title}: {lab.name}")
-            save(figure, assets, f"{lab.name}_{name}")
+            _save(figure, assets / f"{lab.name}_{name}.png")
             yield f"![{title}](assets/study/{lab.name}_{name}.png)"
             yield ""
     techniques = [t for t in ("magnitude", "vd", "l0") if t in results]
     runs = [results.nearest(name, _LAYERS_AT) for name in techniques]
     title = f"Sparsity by layer near {_LAYERS_AT:.0%}: {lab.name}"
-    save(draw_layers(runs, results.points(techniques), title), assets, f"{lab.name}_layers")
+    figure = draw_layers(runs, results.points(techniques), title)
+    _save(figure, assets / f"{lab.name}_layers.png")
     yield f"![{title}](assets/study/{lab.name}_layers.png)"
     yield ""
     points = results.points(EXPERIMENTS)
@@ -123,6 +124,11 @@ def _section(lab, results, assets):
         yield f"- {note}"
     yield f"- The same as CSV: [{lab.name}.csv](assets/study/{lab.name}.csv)."
     yield ""
+
+
+def _save(figure, path):
+    # Without the version of Matplotlib: the same figures are the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _settings(lab, results):

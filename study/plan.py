@@ -132,7 +132,10 @@ def _alone(lab, folder, masks):
             )
             yield run("lottery", sparsity, load_weights_from=source, seed=seed)
             yield run("scratch_e", sparsity)
-            longer = {"train_steps_multiplier": 2, "stretch_schedule": lab_schedule(lab)}
+            longer = {
+                "train_steps_multiplier": 2,
+                "stretch_schedule": lab_schedule(lab),
+            }
             yield run("scratch_b", sparsity, **longer)
             if lab.in_full:
                 yield run("scratch_e_augmented", sparsity, init="sparse")

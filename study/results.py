@@ -97,7 +97,9 @@ class Results:
         by_quality = sorted(outcome.records, key=lambda record: record.quality)
         return by_quality[len(by_quality) // 2]
 
-    def qualities_at(self, experiment: str, sparsity: float) -> tuple[float, ...] | None:
+    def qualities_at(
+        self, experiment: str, sparsity: float
+    ) -> tuple[float, ...] | None:
         """Qualities of an experiment at a sparsity between those of its outcomes.
 
         Linear in the logarithm of the density, the seeds of both neighbours in order of

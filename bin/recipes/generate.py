@@ -11,6 +11,10 @@ unless a flag says otherwise: the paper's common settings.
 L0 regularization has no row for ResNet-50, as none of the published attempts gave a
 sparse model that kept its accuracy. There are recipes for what was tried: each initial
 log alpha, with the middle of its weights.
+
+`published_scratch_and_lottery.csv` holds what networks scored that were trained alone,
+with the masks of finished runs of magnitude pruning. A recipe is written for each row,
+and for the runs that found the masks where the first table does not have them.
 """
 
 import csv
@@ -73,26 +77,43 @@ L0_ATTEMPTS = {
 }
 IMAGES = 1_281_167
 
+# Of scratch-b: as many operations as of the dense network, and at most twice the steps,
+# which is what comes of it where half of the weights go, or more. The table says it of
+# ResNet-50 only. The Transformer's learning rate has no schedule to stretch.
+MULTIPLIER = "2"
+REGULARIZATION = {
+    "dropout+label_smoothing": {"dropout": "0.1", "label_smoothing": "0.1"},
+    "label_smoothing": {"dropout": "0.0", "label_smoothing": "0.1"},
+    "none": {"dropout": "0.0", "label_smoothing": "0.0"},
+}
+
 DATASETS = {"resnet50": "imagenet2012", "transformer": "wmt14_translate/de-en"}
 UNITS = {"resnet50": "% top-1", "transformer": "BLEU"}
 
 
 def recipes() -> dict[str, str]:
     """The text of each flagfile, by its name."""
-    with (FOLDER / "published_results.csv").open(newline="", encoding="utf-8") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if row["technique"] in TECHNIQUES[row["model"]]
-        ]
+    rows = [
+        row
+        for row in _table("published_results.csv")
+        if row["technique"] in TECHNIQUES[row["model"]]
+    ]
     published: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
         setting = row["model"], row["technique"], row["sparsity"]
         published.setdefault(setting, []).append(row)
-    return {
+    texts = {
         _file_name(*setting): _text(*setting, group)
         for setting, group in published.items()
     } | _l0_attempts()
+    for row in _table("published_scratch_and_lottery.csv"):
+        texts |= _alone(row, texts)
+    return texts
+
+
+def _table(name):
+    with (FOLDER / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _l0_attempts():
@@ -115,8 +136,85 @@ def _l0_attempts():
     return texts
 
 
+def _alone(row, texts):
+    """The recipe of a network that is trained alone, and of the run with its masks.
+
+    The latter only if its settings are not those of a recipe among `texts`.
+    """
+    model, sparsity = row["model"], row["sparsity"]
+    settings = STANDARD if model == "resnet50" else TRANSFORMER
+    common = {"dataset": DATASETS[model], **settings}
+    pruning = {
+        "technique": "magnitude_pruning",
+        "sparsity": sparsity,
+        "begin_step": row["mask_begin_step"],
+        "end_step": row["mask_end_step"],
+        "frequency": row["mask_frequency"],
+    }
+    source = f"{model}_magnitude_pruning_{sparsity}.flags"
+    masks = {}
+    if set(_lines(common | pruning | _regularization(row))) != _flags(texts[source]):
+        source = f"{model}_magnitude_pruning_masks_{sparsity}.flags"
+        comment = (
+            f"Published: masks of {sparsity} for training alone, without a score "
+            f"({SOURCE})"
+        )
+        flags = common | pruning | _regularization(row)
+        masks[source] = _flagfile(comment, flags, ())
+    flags = {**common, "technique": "fixed_mask", **_schedule(row)}
+    needed = "--load_masks_from"
+    if row["experiment"] == "lottery_ticket":
+        needed += " and --load_weights_from"
+    comment = (
+        f"{_mean_of_many(row)} ({SOURCE})\n# Needs {needed}: the folder of a run of "
+        f"{source}"
+    )
+    text = _flagfile(comment, flags | _regularization(row), ())
+    return masks | {_name_alone(row): text}
+
+
+def _schedule(row):
+    flags = {"init": "sparse"} if row["initialization"] == "augmented" else {}
+    if row["experiment"] == "scratch_b":
+        flags["train_steps_multiplier"] = row["time_multiplier"] or MULTIPLIER
+        if row["learning_rate_schedule"]:
+            flags["stretch_schedule"] = row["learning_rate_schedule"]
+    return flags
+
+
+def _regularization(row):
+    text = row["regularization"]
+    return REGULARIZATION.get(text) or dict([text.split("=")])
+
+
+def _name_alone(row):
+    parts = [row["model"], row["experiment"]]
+    if row["experiment"] == "scratch_b" and row["learning_rate_schedule"]:
+        parts.append(row["learning_rate_schedule"])
+    if row["initialization"] == "augmented":
+        parts.append("augmented")
+    return "_".join([*parts, row["sparsity"]]) + ".flags"
+
+
+def _mean_of_many(row):
+    text = (
+        f"Published: {float(row['mean']):.2f} {UNITS[row['model']]} at a sparsity of "
+        f"{row['sparsity']}, mean of {row['runs']} runs"
+    )
+    failed = int(row["failed_runs"])
+    return f"{text}, {failed} failed" if failed else text
+
+
+def _flags(text):
+    return {line for line in text.splitlines() if line.startswith("--")}
+
+
+def _lines(flags):
+    return [f"--{flag}={value}" for flag, value in flags.items()]
+
+
 def _flagfile(comment, flags, overrides):
-    lines = [f"# {comment}", *(f"--{flag}={value}" for flag, value in flags.items())]
+    lines = [f"# {comment}", *_lines(flags)]
     lines += [f"--override={override}" for override in overrides]
     return "\n".join([*lines, ""])
 

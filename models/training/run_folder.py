@@ -12,6 +12,7 @@
     thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
     vocabulary.model of translation: the SentencePiece model
+    imported.json    of a model that was trained elsewhere: where it is from
 
 Files are written under another name and renamed, so that each is there as a whole or
 not at all.
@@ -71,6 +72,7 @@ class RunFolder:
         self.thresholds = self.path / "thresholds.csv"
         self.export = self.path / "export"
         self.vocabulary = self.path / "vocabulary.model"
+        self.source = self.path / "imported.json"
 
     @property
     def is_finished(self) -> bool:
@@ -80,7 +82,8 @@ class RunFolder:
         """Raises unless the folder is free, or holds a run of the same settings.
 
         Raises:
-          RunFolderError: listing the flags that differ.
+          RunFolderError: listing the flags that differ; or if what it holds was not
+            trained here.
         """
         if not self.path.exists():
             self._check_can_be_made()
@@ -94,6 +97,11 @@ class RunFolder:
                     "choose another --output_dir."
                 )
             return
+        if self.source.is_file():
+            raise RunFolderError(
+                f"{self.path} holds a model that was imported (imported.json), and not "
+                "a run to go on with: choose another --output_dir."
+            )
         there, now = self.read_flags(), _by_name(self._lines)
         there = {n: v for n, v in OF_EARLIER_RUNS.items() if n in now} | there
         differing = [
@@ -170,6 +178,10 @@ class RunFolder:
     def write_result(self, result: Mapping[str, object]) -> None:
         """Writes result.json, which marks the run as finished."""
         write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+    def write_source(self, source: Mapping[str, object]) -> None:
+        """Writes imported.json: the model in the folder was trained elsewhere."""
+        write_text(self.source, json.dumps(source, indent=2) + "\n")
 
     def read_result(self) -> dict:
         return json.loads(self.result.read_text(encoding="utf-8"))

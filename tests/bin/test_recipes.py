@@ -1,13 +1,16 @@
 """The recipes: published settings as flagfiles."""
 
 import csv
+import dataclasses
 import importlib.util
 import math
 import pathlib
 
+import numpy as np
 import pytest
 from absl import flags
 
+import state_of_sparsity as sos
 import state_of_sparsity.bin
 from state_of_sparsity.bin import runs
 
@@ -27,12 +30,60 @@ def settings(row):
     return dict(word.split("=") for word in words if "=" in word)
 
 
-def recipe(name):
+def recipe(name, *further):
     binary = BINARIES[name.partition("_")[0]]
     values = flags.FlagValues()
     runs.define_run_flags(binary, values)
-    values([binary, f"--flagfile={FOLDER / name}.flags"])
+    values([binary, f"--flagfile={FOLDER / name}.flags", *further])
     return runs.run_from_flags(binary, values)
+
+
+def alone(model):
+    """The rows of the networks that were trained alone, and how each is called."""
+    with (FOLDER / "published_scratch_and_lottery.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == model]
+    for row in rows:
+        name = f"{model}_{row['experiment']}"
+        if row["experiment"] == "scratch_b" and model == "resnet50":
+            name += f"_{row['learning_rate_schedule']}"
+        if row["initialization"] == "augmented":
+            name += "_augmented"
+        yield pytest.param(row, name, id=f"{name}_{row['sparsity']}")
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """The flag of a file of masks."""
+    sos.save_masks(tmp_path / "masks.npz", {"a/kernel": np.array([True, False])})
+    return f"--load_masks_from={tmp_path / 'masks.npz'}"
+
+
+def check_alone(run, row):
+    assert run.sparsification.name == "fixed_mask"
+    assert run.start.load_weights_from is None
+    assert run.start.init == (
+        "sparse" if row["initialization"] == "augmented" else None
+    )
+
+
+def mask_recipe(name):
+    """The recipe that finds the masks of another one, as its comment says."""
+    needs = (FOLDER / f"{name}.flags").read_text().splitlines()[1]
+    assert needs.startswith("# Needs --load_masks_from")
+    assert ("--load_weights_from" in needs) == ("lottery" in name)
+    return needs.rpartition(" ")[2].removesuffix(".flags")
+
+
+def check_masks(name, row):
+    """The masks are those of the published runs, with their regularization."""
+    run = recipe(mask_recipe(name))
+    technique = run.sparsification.technique
+    assert run.sparsification.name == "magnitude_pruning"
+    assert technique.sparsity == float(row["sparsity"])
+    assert technique.begin_step == int(row["mask_begin_step"])
+    assert technique.end_step == int(row["mask_end_step"])
+    assert technique.frequency == int(row["mask_frequency"])
+    return run.options
 
 
 def rows_of(technique):
@@ -157,7 +208,74 @@ def test_the_dense_run_has_a_recipe():
     assert run.options.label_smoothing == 0.0
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.flags")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(("row", "name"), alone("resnet50"))
+def test_each_resnet50_that_was_trained_alone_has_a_recipe(row, name, masks):
+    name += f"_{row['sparsity']}"
+    run = recipe(name, masks)
+    check_alone(run, row)
+    options, times = run.options, 2 if row["experiment"] == "scratch_b" else 1
+    assert (options.train_steps, options.batch_size) == (times * 128_000, 1024)
+    stretch = 2 if "scratch_b_scaled" in name else 1
+    assert options.warmup_epochs == 5.0 * stretch
+    assert options.decay_epochs == (30.0 * stretch, 60.0 * stretch, 80.0 * stretch)
+    assert (options.learning_rate, options.weight_decay) == (0.1, 1e-4)
+    assert f"label_smoothing={options.label_smoothing}" == row["regularization"]
+    found = check_masks(name, row)
+    check_standard(recipe(mask_recipe(name)))
+    # As the run that found the masks, and whose initial weights a ticket has.
+    assert options.label_smoothing == found.label_smoothing
+
+
+@pytest.mark.parametrize(("row", "name"), alone("transformer"))
+def test_each_transformer_that_was_trained_alone_has_a_recipe(row, name, masks):
+    name += f"_{row['sparsity']}"
+    run = recipe(name, masks)
+    check_alone(run, row)
+    found = check_masks(name, row)
+    times = 2 if row["experiment"] == "scratch_b" else 1
+    assert run.options == dataclasses.replace(found, train_steps=times * 500_000)
+    assert run.options.dropout == (0.1 if "dropout" in row["regularization"] else 0.0)
+    smoothing = 0.1 if "label_smoothing" in row["regularization"] else 0.0
+    assert run.options.label_smoothing == smoothing
+
+
+def test_a_lottery_ticket_takes_the_initial_weights_of_a_run(masks, tmp_path):
+    weights = f"--load_weights_from={tmp_path}"
+    run = recipe("resnet50_lottery_ticket_0.90", masks, weights)
+    assert run.start.load_weights_from == str(tmp_path)
+    # Of step 0.
+    assert run.start.weights_at_step is None
+
+
+def test_masks_come_from_best_runs_but_for_one_with_settings_of_its_own():
+    found = {
+        mask_recipe(f"{name}_{row['sparsity']}")
+        for model in BINARIES
+        for row, name in (parameters.values for parameters in alone(model))
+    }
+    own = [name for name in found if "masks" in name]
+    assert own == ["resnet50_magnitude_pruning_masks_0.95"]
+    assert len(found) == 6 + 7
+
+
+@pytest.mark.parametrize(("row", "name"), [*alone("resnet50"), *alone("transformer")])
+def test_a_recipe_says_what_was_published_of_networks_trained_alone(row, name):
+    comment = (FOLDER / f"{name}_{row['sparsity']}.flags").read_text().splitlines()[0]
+    unit = "BLEU" if row["metric"] == "bleu" else "% top-1"
+    assert comment.startswith(f"# Published: {row['mean']} {unit} at a sparsity of ")
+    assert f"{row['sparsity']}, mean of {row['runs']} runs" in comment
+    assert ("1 failed" in comment) == (row["failed_runs"] == "1")
+    assert "arXiv 1902.09574" in comment
+
+
+BEST = [
+    path
+    for path in sorted(FOLDER.glob("*.flags"))
+    if not any(x in path.stem for x in ("lottery", "scratch", "masks"))
+]
+
+
+@pytest.mark.parametrize("path", BEST, ids=lambda p: p.stem)
 def test_a_recipe_says_what_was_published_and_where(path):
     comment = path.read_text().splitlines()[0]
     assert comment.startswith("# Published: ")

@@ -196,9 +196,9 @@ def test_finished_runs_are_not_trained_again(swept):
 def test_tensorboard_shows_what_varies_and_what_came_out(swept):
     folder, wanted, _ = swept
     top = EventAccumulator(str(folder)).Reload()
-    assert "hparams" in top.PluginTagToContent("hparams")["_hparams_/experiment"].decode(
-        "latin-1"
-    ) or top.PluginTagToContent("hparams")
+    assert "hparams" in top.PluginTagToContent("hparams")[
+        "_hparams_/experiment"
+    ].decode("latin-1") or top.PluginTagToContent("hparams")
     run = EventAccumulator(str(folder / wanted[0].name / "tensorboard/result")).Reload()
     tags = run.PluginTagToContent("hparams")
     assert "_hparams_/session_start_info" in tags

@@ -114,7 +114,11 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("dataset", "cifar", "dataset must be one of digits, mnist1d, mnist, i.*'cifar'"),
+        (
+            "dataset",
+            "cifar",
+            "dataset must be one of digits, mnist1d, mnist, i.*'cifar'",
+        ),
         ("network", "vgg", "network must be one of resnet, lenet_300_100, l.*'vgg'"),
         ("depth", 51, "depth must be one of 18, 34, 50, 101, 152, 200.*51"),
         ("precision", "float8", "precision must be one of float32, mixed.*'float8'"),

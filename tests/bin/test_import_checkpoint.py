@@ -1,0 +1,308 @@
+"""Published checkpoints: reported, and a ResNet-50 made the folder of a run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.bin import runs
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.images.resnet import resnet
+from state_of_sparsity.models.images.tf1_checkpoint import load_resnet50
+from state_of_sparsity.models.training.tf1_checkpoint import TF1Checkpoint
+from tests import published
+
+WIDTH = "--width=0.05"
+TECHNIQUES = ("pruning", "variational_dropout", "l0_regularization", "dense")
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """A ResNet-50 whose kernels are those that were published last."""
+    return resnet(50, classes=10, width=0.05, image_shape=(32, 32, 3))
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
+
+
+def publish(folder, model, technique, **options):
+    """The prefix of a checkpoint of some values of the model, and its masks."""
+    rng = np.random.default_rng(TECHNIQUES.index(technique))
+    published.scatter(model, rng)
+    variables, masks = published.resnet50(model, technique, rng, **options)
+    return published.write(folder / "model.ckpt-7", variables), masks
+
+
+@pytest.fixture(scope="module")
+def pruned(dense, command, tmp_path_factory):
+    """An imported folder, its masks and the logits of the published model.
+
+    As an extended run, it has a dense first layer.
+    """
+    folder = tmp_path_factory.mktemp("published")
+    prefix, masks = publish(folder, dense, "pruning", dense=("initial_conv",))
+    outcome = command(
+        "import_checkpoint",
+        f"--tf1_checkpoint={prefix}",
+        "--dataset=digits",
+        WIDTH,
+        f"--output_dir={folder / 'run'}",
+    )
+    assert outcome.code == 0, outcome
+    return folder / "run", masks, dense(images()).numpy(), outcome.out
+
+
+def test_the_imported_model_gives_the_logits_of_the_published_one(pruned):
+    folder, masks, logits, _ = pruned
+    model = runs.load_model(*runs.read_run(folder))[1]
+    assert np.abs(logits).max() > 0.01
+    np.testing.assert_allclose(model(images()), logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_equal(sos.load_masks(folder / "masks.npz"), masks)
+    report = sos.sparsity_report(model)
+    assert {x.name: x.zeros for x in report.layers} == {
+        name: (~mask).sum() for name, mask in masks.items()
+    }
+
+
+def test_the_folder_is_that_of_a_run_without_a_result(pruned):
+    folder, masks, _, printed = pruned
+    assert {path.name for path in folder.iterdir()} == {
+        "flags.txt",
+        "checkpoints",
+        "masks.npz",
+        "layers.csv",
+        "sparsity.png",
+        "imported.json",
+    }
+    run, _ = runs.read_run(folder)
+    assert run.sparsification.name == "fixed_mask"
+    source = json.loads((folder / "imported.json").read_text())
+    assert source == {
+        "tf1_checkpoint": str(folder.parent / "model.ckpt-7"),
+        "step": 7,
+    }
+    zeros = sum((~mask).sum() for mask in masks.values())
+    sparsity = zeros / sum(mask.size for mask in masks.values())
+    assert f"step 7, sparsity {sparsity:.2%}" in printed
+
+
+@pytest.mark.slow
+def test_the_imported_model_is_scored_and_exported(pruned, command, tmp_path):
+    folder, _, logits, _ = pruned
+    outcome = command("evaluate_resnet50", f"--run_dir={folder}")
+    assert outcome.code == 0, outcome
+    scores = json.loads(outcome.out)
+    assert (scores["step"], scores["split"]) == (7, "test")
+    assert 0 <= scores["quality"] <= 1
+    arguments = (f"--model={folder}", f"--export_dir={tmp_path / 'export'}")
+    assert command("export_model", *arguments).code == 0
+    exported = tf.saved_model.load(str(tmp_path / "export"))
+    np.testing.assert_allclose(exported.serve(images()), logits, rtol=1e-5, atol=1e-6)
+
+
+def test_masks_of_an_imported_model_are_fixed_in_another_run(pruned, tmp_path):
+    folder, masks, _, _ = pruned
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    run, _ = runs.read_run(moved)
+    assert run.flags()["load_masks_from"] == str(moved / "masks.npz")
+    np.testing.assert_equal(dict(run.sparsification.technique.masks), masks)
+
+
+def test_what_was_imported_is_no_run_to_go_on_with(pruned, refused, tmp_path):
+    folder = pruned[0]
+    message = refused(
+        "train_resnet50", f"--flagfile={folder / 'flags.txt'}", f"--output_dir={folder}"
+    )
+    assert "holds a model that was imported (imported.json)" in message
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", TECHNIQUES[1:])
+def test_each_technique_is_imported_as_it_was_deployed(
+    technique, dense, command, tmp_path
+):
+    prefix, masks = publish(tmp_path, dense, technique)
+    outcome = command(
+        "import_checkpoint",
+        f"--tf1_checkpoint={prefix}",
+        "--dataset=digits",
+        WIDTH,
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert outcome.code == 0, outcome
+    run, folder = runs.read_run(tmp_path / "run")
+    model = runs.load_model(run, folder)[1]
+    logits = dense(images())
+    np.testing.assert_allclose(model(images()), logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_equal(sos.load_masks(folder.masks), masks)
+    assert run.sparsification.name == (
+        "dense" if technique == "dense" else "fixed_mask"
+    )
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_zeros_of_a_published_resnet50_are_reported(
+    technique, dense, command, tmp_path
+):
+    prefix, masks = publish(tmp_path, dense, technique)
+    outcome = command(
+        "report_sparsity",
+        f"--tf1_checkpoint={prefix}",
+        f"--csv={tmp_path / 'layers.csv'}",
+    )
+    assert outcome.code == 0, outcome
+    zeros = sum((~mask).sum() for mask in masks.values())
+    size = sum(mask.size for mask in masks.values())
+    assert f"sparsity {zeros / size:.2%} over {len(masks)} tensors" in outcome.out
+    assert (
+        f"of {sum(w.shape.num_elements() for w in dense.trainable_weights):,} par"
+        in (outcome.out)
+    )
+    ours = {f"resnet_model/{theirs}": ours for ours, theirs in published.convolutions()}
+    ours["resnet_model/final_dense"] = "logits"
+    lines = (tmp_path / "layers.csv").read_text().splitlines()[1:]
+    assert len(lines) == len(masks)
+    for line in lines:
+        name, _, _, count, _, how = line.split(",")
+        scope = "/".join(name.split("/")[:2])
+        assert int(count) == (~masks[f"{ours[scope]}/kernel"]).sum()
+        assert how == technique
+
+
+def test_another_threshold_moves_what_is_zero(dense, command, refused, tmp_path):
+    prefix, _ = publish(tmp_path, dense, "variational_dropout")
+    given = (f"--tf1_checkpoint={prefix}", "--log_alpha_threshold=9")
+    assert "sparsity 0.00% over 54 tensors" in command("report_sparsity", *given).out
+    given = (f"--tf1_checkpoint={prefix}", "--log_alpha_threshold=nan")
+    assert "log_alpha_threshold must be finite" in refused("report_sparsity", *given)
+
+
+def import_of(prefix, folder, *flags):
+    return (
+        "import_checkpoint",
+        f"--tf1_checkpoint={prefix}",
+        f"--output_dir={folder}",
+        "--dataset=digits",
+        *flags,
+    )
+
+
+@pytest.fixture(scope="module")
+def variables(dense):
+    """Of a pruned ResNet-50, by name."""
+    rng = np.random.default_rng(0)
+    published.scatter(dense, rng)
+    return published.resnet50(dense, "pruning", rng)[0]
+
+
+def without(variables, beginning):
+    return {n: v for n, v in variables.items() if not n.startswith(beginning)}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda v: without(v, "resnet_model/bottleneck_2_block_group4_1_1"),
+            "one counterpart there: stage4_block2_conv2/kernel (no "
+            "…/bottleneck_2_block_group4_1_1/weights). There without one here: none",
+        ),
+        (
+            lambda v: v | {"resnet_model/bottleneck_1_block_group3_6_1/weights": [1.0]},
+            "there: none. There without one here: "
+            "resnet_model/bottleneck_1_block_group3_6_1/weights.",
+        ),
+        (
+            lambda v: v | {"other/final_dense/weights": [1.0]},
+            "logits/kernel (other/final_dense/weights and resnet_model/final_dense/w",
+        ),
+        (
+            lambda v: {"a/q/kernel": np.ones((2, 2)), "global_step": np.int64(3)},
+            "and 257 more. There without one here: a/q/kernel.",
+        ),
+        (lambda v: v | {"global_step": np.int64(0)}, "was not trained: its step is 0"),
+        (lambda v: without(v, "global_step"), "does not say how long it was trained"),
+        (
+            lambda v: {"a": 1.0, "global_step": 1},
+            "and 257 more. There without one here: none",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_network_leaves_no_folder(
+    change, expected, variables, refused, tmp_path
+):
+    prefix = published.write(tmp_path / "model.ckpt-7", change(variables))
+    message = refused(*import_of(prefix, tmp_path / "run", WIDTH))
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_width_or_dataset_is_refused(
+    variables, refused, tmp_path
+):
+    prefix = published.write(tmp_path / "model.ckpt-7", variables)
+    message = refused(*import_of(prefix, tmp_path / "run", "--width=0.1"))
+    assert "of another width, or for another number of classes" in message
+    assert (
+        "initial_conv/weights has the shape (7, 7, 3, 3), and conv1/kernel" in message
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_of_the_published_code_are_found_as_well(dense, variables, tmp_path):
+    """The first block of a group, as the code that makes it calls it."""
+    renamed = {}
+    for name, value in variables.items():
+        scope = name.split("/")[1] if "/" in name else ""
+        if "block_group" in scope and not scope.endswith("_1"):
+            group = f"block_group{scope[-1]}"
+            name = name.replace(group, f"block_group_projection_{group}")
+        renamed[name] = value
+    assert renamed.keys() - variables.keys()
+    from_published = load(dense, renamed, tmp_path)
+    np.testing.assert_equal(from_published, load(dense, variables, tmp_path))
+
+
+def load(dense, variables, folder):
+    checkpoint = TF1Checkpoint(published.write(folder / "model.ckpt-7", variables))
+    masks = load_resnet50(dense, checkpoint)
+    return masks, dense.get_weights()
+
+
+def test_what_found_no_place_is_listed(variables, command, tmp_path):
+    added = {"resnet_model/initial_conv/last_mask_update_step": 3.0}
+    prefix = published.write(tmp_path / "model.ckpt-7", variables | added)
+    (name,) = added
+    outcome = command(*import_of(prefix, tmp_path / "run", WIDTH))
+    assert f"this found no place: {name}." in outcome.out
+    outcome = command("report_sparsity", f"--tf1_checkpoint={prefix}")
+    assert f"do not say what they are: {name}." in outcome.out
+
+
+@pytest.mark.parametrize("binary", ["report_sparsity", "import_checkpoint"])
+def test_a_prefix_of_nothing_is_refused(binary, refused, tmp_path):
+    flags = [f"--tf1_checkpoint={tmp_path / 'model.ckpt-7'}"]
+    if binary == "import_checkpoint":
+        flags.append(f"--output_dir={tmp_path / 'run'}")
+    message = refused(binary, *flags)
+    assert f"There is no checkpoint {tmp_path / 'model.ckpt-7'}" in message
+
+
+def test_an_import_needs_the_dataset_of_the_published_runs(
+    variables, refused, tmp_path
+):
+    prefix = published.write(tmp_path / "model.ckpt-7", variables)
+    flags = (f"--tf1_checkpoint={prefix}", f"--output_dir={tmp_path / 'run'}")
+    assert "pass it with --data_dir" in refused("import_checkpoint", *flags)
+
+
+def test_a_report_is_of_a_model_or_a_checkpoint(command, tmp_path):
+    flags = (f"--model={tmp_path}", f"--tf1_checkpoint={tmp_path}")
+    outcome = command("report_sparsity", *flags)
+    assert outcome.code == 1
+    assert "Give one of --model and --tf1_checkpoint" in outcome.err
