@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of: the combinations of a grid, or a list of flagfiles."""
+"""Which runs a sweep consists of: the combinations of a grid, or of flagfiles."""
 
 import dataclasses
 import hashlib

@@ -5,13 +5,12 @@
       --seeds=0,1,2 --fixed=dataset=mnist1d --jobs=2
 
 A folder for each run, named by a hash of its flags; runs.csv lists them. The same
-command trains what is not finished yet, so that it goes on after an interruption or with
-a larger grid. Runs that fail are listed with the last line of their log.
+command trains what is not finished yet: it goes on after an interruption, or with a
+larger grid. Runs that fail are listed with the last line of their log.
 """
 
 import csv
 import io
-import json
 import pathlib
 import sys
 
@@ -21,7 +20,6 @@ from tensorboard.plugins.hparams import api as hparams
 
 from state_of_sparsity.bin import app, configurations, runs
 from state_of_sparsity.bin.configurations import Configuration
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.bin.pool import LocalPool, RayPool, log_of
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training.run_folder import (
@@ -53,8 +51,8 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "ray_address",
     None,
-    "Trains on this Ray cluster: local, auto, or ray://HOST:PORT. Its nodes have to see "
-    "--output_dir. (extra: sweep)",
+    "Trains on this Ray cluster: local, auto, or ray://HOST:PORT. Its nodes have to "
+    "see --output_dir. (extra: sweep)",
 )
 FINISHED = ("quality_metric", "quality", "sparsity", "seconds_per_step")
 
@@ -102,7 +100,8 @@ def train(
         (folder / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(
-            f"--output_dir={folder} cannot be written ({error.strerror}): choose another."
+            f"--output_dir={folder} cannot be written ({error.strerror}): choose "
+            "another."
         ) from error
     _describe(wanted, folder)
     failed = {}

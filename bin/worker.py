@@ -1,8 +1,8 @@
 """A process that trains one run after the other, as a sweep asks for them.
 
 Each line of standard input is a run, as JSON: its binary, arguments and log file. Each
-line of standard output answers one: null if it was trained to its end, or else what went
-wrong. What a run prints goes into its log.
+line of standard output answers one: null if it was trained to its end, or else what
+went wrong. What a run prints goes into its log.
 """
 
 import gc

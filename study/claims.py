@@ -237,7 +237,7 @@ def judge(results: dict[str, Results]) -> list[Verdict]:
             expected=0,
         ),
         verdict(
-            "The mask matters, and not only how much of each layer it keeps (beyond the "
+            "The mask matters, not only how much of each layer it keeps (beyond the "
             "paper: shuffled masks, scratch-e)",
             pruned(images, "scratch_e", "shuffled"),
         ),
@@ -250,7 +250,7 @@ def _turned(comparisons):
 
 
 def _not_behind(claim, comparisons):
-    """A claim that the first is no worse: behind nowhere, or at a quarter of the points."""
+    """A claim that the first is no worse: behind at a quarter of the points at most."""
     _, figures = tally(comparisons, 1)
     behind = sum(c.sign < 0 for c in comparisons)
     if not comparisons:

@@ -31,7 +31,8 @@ class Lab:
       l0_weights: of L0 regularization.
       alone: sparsities at which networks that were found are trained alone.
       first_dense: sparsities at which the first layer is left dense.
-      in_full: whether initial values, layer budgets and shuffled masks are compared, too.
+      in_full: whether initial values, layer budgets and shuffled masks are compared,
+        too.
       trials: configurations, of one seed each, that were tried on the validation split
         to choose the settings and weights.
     """
@@ -123,7 +124,7 @@ def _techniques(lab):
 
 
 def _alone(lab, folder, masks):
-    """Networks that magnitude pruning has found, trained with masks that never change."""
+    """Networks that magnitude pruning has found, trained with masks that never move."""
     for seed in SEEDS:
         for sparsity in lab.alone:
             source = str(folder / masks[sparsity, seed].configuration.name)

@@ -79,7 +79,7 @@ class Results:
         return self._outcomes[experiment]
 
     def points(self, experiments: Iterable[str]) -> list[Point]:
-        """What pictures and tables show of some experiments, as far as they were run."""
+        """What pictures and tables show of some experiments, if they were run."""
         return summarize(
             [
                 record

@@ -24,7 +24,7 @@ def test_splits_have_their_published_sizes_and_all_classes():
 
 def test_signals_are_standardized_and_no_split_shares_one():
     seen = set()
-    for signals, labels in splits().values():
+    for signals, _ in splits().values():
         assert abs(signals.mean()) < 0.1
         assert signals.std() == pytest.approx(1, abs=0.1)
         seen.update(signal.tobytes() for signal in signals)
