@@ -1,6 +1,7 @@
 """Writes docs/study.md, its pictures and its table."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
 from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
@@ -30,6 +31,7 @@ _PICTURES = {
     "alone": (_ALONE, OVER_SPARSITY, "Networks that were found, trained alone"),
     "budgets": (_BUDGETS, OVER_SPARSITY, "Random pruning with other layer budgets"),
 }
+_WIDTH = 88
 # Where sparsity by layer is compared.
 _LAYERS_AT = 0.9
 
@@ -57,7 +59,7 @@ def write(
     for name, of_lab in results.items():
         text += _section(labs[name], of_lab, assets)
     text += ["## How it was run", ""]
-    text += [f"- {name}: {value}" for name, value in how.items()]
+    text += [_item(f"{name}: {value}") for name, value in how.items()]
     write_text(docs / "study.md", "\n".join([*text, ""]))
 
 
@@ -121,8 +123,8 @@ def _section(lab, results, assets):
     yield "</details>"
     yield ""
     for note in notes(points):
-        yield f"- {note}"
-    yield f"- The same as CSV: [{lab.name}.csv](assets/study/{lab.name}.csv)."
+        yield _item(note)
+    yield _item(f"The same as CSV: [{lab.name}.csv](assets/study/{lab.name}.csv).")
     yield ""
 
 
@@ -131,10 +133,24 @@ def _save(figure, path):
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
+def _wrapped(text, indent=""):
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _item(text):
+    return _wrapped(f"- {text}", "  ")
+
+
 def _settings(lab, results):
     record = results["dense"][0].records[0]
     flags = " ".join(f"--{name}={value}" for name, value in lab.settings.items())
-    return (
+    return _wrapped(
         f"`{lab.binary} {flags}`, everything else by default: {record.model} of "
         f"{record.parameters:,} parameters, {record.steps:,} steps. "
         f"{lab.trials} configurations were tried on the validation split."

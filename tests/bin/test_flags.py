@@ -331,7 +331,7 @@ def test_a_flag_that_the_dataset_has_no_use_for_is_an_error_naming_both(
         ("--sparsity_m_by_n=2,x", "--sparsity_m_by_n must be numbers.*Received: 2,x"),
         ("--block_size=4", r"block_size must be two integers. Received: \(4,\)"),
         ("--decay_epochs=a", "--decay_epochs must be numbers.*Received: a"),
-        ("--dataset=cifar", "dataset must be one of digits, imagenet2012.*'cifar'"),
+        ("--dataset=cifar", "dataset must be one of digits, mnist1d, mnist, i.*'cifar'"),
         ("--depth=51", "depth must be one of .*Received: 51"),
     ],
 )
