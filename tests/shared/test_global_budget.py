@@ -395,3 +395,20 @@ def test_fixed_masks_are_refused():
     masks = {n: m & False for n, m in sos.weight_masks(model).items()}
     with pytest.raises(ValueError, match=r"for pruning.*fixed_mask"):
         sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
+
+
+def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
+    def wrapped():
+        x = keras.Input((3, zoo.FEATURES))
+        y = keras.layers.TimeDistributed(keras.layers.Dense(5, name="each"))(x)
+        y = keras.layers.Bidirectional(keras.layers.GRU(4, name="gru"))(y)
+        return keras.Model(x, keras.layers.Dense(zoo.CLASSES, name="head")(y))
+
+    sparse = pruned(scaled(wrapped), RAMP)
+    inputs = rng.normal(size=(8, 3, zoo.FEATURES)).astype("float32")
+    targets = np.ones((8, zoo.CLASSES), "float32")
+    fit(sparse, inputs, targets, epochs=4)
+    masks = sos.weight_masks(sparse)
+    size = sum(mask.size for mask in masks.values())
+    assert size - sum(mask.sum() for mask in masks.values()) == round(0.6 * size)
+    assert len({mask.mean() for mask in masks.values()}) > 2
