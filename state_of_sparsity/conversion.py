@@ -166,19 +166,7 @@ def _within(budget, technique, sites, plan, name):
             f"Received: {budget!r}"
         )
     _check_ramp(technique)
-    layers = []
-    for site in sites:
-        chosen = plan.get(id(site.layer), (0, None))[1]
-        fixed = 0.0 if chosen is None else _target(chosen)
-        pruned = _pruned(chosen, site) if chosen else list(site.weights)
-        shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
-        layers += [
-            Layer(f"{site.path}/{name}", (shape,), 0.0)
-            for name, shape in shapes.items()
-            if name not in pruned
-        ]
-        sparsity = None if chosen is technique else fixed
-        layers.append(Layer(site.path, tuple(shapes[n] for n in pruned), sparsity))
+    layers = list(_layers(technique, sites, plan))
     sparsities = budget.sparsities(layers, _target(technique))
     free = sum(chosen is technique for _, chosen in plan.values())
     shared = SharedThreshold(name, free) if budget.shares_threshold else None
@@ -195,6 +183,19 @@ def _within(budget, technique, sites, plan, name):
         if id(site.layer) in plan
         for index, chosen in [plan[id(site.layer)]]
     }
+
+
+def _layers(technique, sites, plan):
+    """The sites as a budget sees them."""
+    for site in sites:
+        chosen = plan.get(id(site.layer), (0, None))[1]
+        fixed = 0.0 if chosen is None else _target(chosen)
+        pruned = _pruned(chosen, site) if chosen else list(site.weights)
+        shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
+        for name in shapes.keys() - set(pruned):
+            yield Layer(f"{site.path}/{name}", (shapes[name],), 0.0)
+        sparsity = None if chosen is technique else fixed
+        yield Layer(site.path, tuple(shapes[n] for n in pruned), sparsity)
 
 
 def _pruned(technique, site):
