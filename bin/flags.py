@@ -75,9 +75,10 @@ def define_technique(values: flags.FlagValues = flags.FLAGS) -> None:
         "budget",
         None,
         "Over which the sparsity of pruning is distributed, so that it is that of the "
-        "whole model: uniform, first_dense_last_capped, erk, or the layers.csv of "
-        "another run, whose sparsities each layer then has. Without it, each layer "
-        "gets --sparsity, but for those that --override names.",
+        "whole model: uniform, first_dense_last_capped, erk, global (one threshold "
+        "over all layers), or the layers.csv of another run, whose sparsities each "
+        "layer then has. Without it, each layer gets --sparsity, but for those that "
+        "--override names.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -23,6 +23,7 @@ _HOMES = {
     "FirstDenseLastCapped": "budgets",
     "FixedMask": "techniques",
     "Flops": "flops",
+    "Global": "budgets",
     "L0Regularization": "techniques",
     "MagnitudePruning": "techniques",
     "RandomPruning": "techniques",

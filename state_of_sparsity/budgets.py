@@ -1,7 +1,8 @@
 """How sparse each layer becomes, so that the whole model meets one sparsity.
 
 A budget knows shapes, and neither scores nor schedules nor engines. Another one is a
-class that says how dense layers are relative to each other, and between which bounds.
+class that says how dense layers are relative to each other, and between which bounds;
+or, as `Global`, leaves that to the scores.
 """
 
 import abc
@@ -9,6 +10,7 @@ import csv
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from state_of_sparsity import masks
 from state_of_sparsity.checks import check_fraction
@@ -43,7 +45,13 @@ class Budget(abc.ABC):
 
     The density of a layer is proportional to `relative_density`, by one factor for the
     whole model, within `bounds`: what a bound cuts off is redistributed.
+
+    Attributes:
+      shares_threshold: whether the sparsity that layers get is that of all of them
+        together, and the scores say, at each renewal, how sparse each becomes.
     """
+
+    shares_threshold: ClassVar[bool] = False
 
     @abc.abstractmethod
     def relative_density(self, layer: Layer) -> float:
@@ -138,6 +146,35 @@ class ERK(Budget):
 
     def relative_density(self, layer):
         return sum(map(sum, layer.shapes)) / layer.size
+
+
+class Global(Uniform):
+    """One threshold over all layers: the lowest scores of the whole model go.
+
+    Of all weights that no override names, the lowest scores are masked at a renewal, so
+    many that the target is met to the weight. A layer whose scores are low becomes
+    sparser than others; each tensor keeps a weight at least. Among equal scores, those
+    of earlier layers go first, and within a layer the first ones. Of blocks, so large a
+    share of all blocks goes. Gale et al. 2019 (arXiv 1902.09574) prune by layer; one
+    threshold is the global pruning of Blalock et al. 2020 (arXiv 2003.03033).
+
+    The layers count in one step of training, whose first layer says which one it is: a
+    part of the model cannot be trained by itself.
+    """
+
+    shares_threshold = True
+
+    def sparsities(self, layers, target):
+        """As of `Budget`; but the share of all layers that have no sparsity, for each.
+
+        The zeros of these layers together are that share of their weights.
+        """
+        found = super().sparsities(layers, target)
+        free = [layer for layer in layers if layer.sparsity is None]
+        zeros = round(target * sum(layer.size for layer in layers))
+        zeros -= sum(x.zeros(x.sparsity) for x in layers if x.sparsity is not None)
+        size = sum(layer.size for layer in free)
+        return found | {layer.path: zeros / size for layer in free}
 
 
 class Table(Budget):

@@ -1,15 +1,19 @@
 """From dense to sparse and back: `sparsify` and `strip`."""
 
+import dataclasses
 import difflib
 import numbers
 import re
 import warnings
 
+from keras import ops
+
+from state_of_sparsity import masks
 from state_of_sparsity.budgets import Budget, Layer
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.base import Site
 from state_of_sparsity.techniques import TECHNIQUES, Technique
-from state_of_sparsity.techniques.pruning import PruningTechnique
+from state_of_sparsity.techniques.pruning import PruningTechnique, SharedThreshold
 from state_of_sparsity.thresholds import deployed_at
 
 
@@ -45,10 +49,11 @@ def sparsify(
         it and its own, joined by slashes); the first that matches counts. Values
         are a technique, a sparsity for `technique`, or None to leave the layer
         dense.
-      budget: how sparse each layer becomes, so that the sparsity of `technique` is that
-        of the whole model: of all weights that could be made sparse, those that an
-        override leaves dense or gives a sparsity included. Without, every layer gets
-        the sparsity of `technique`. For pruning; see `state_of_sparsity.budgets`.
+      budget: how sparse each layer becomes, be it planned or by one threshold for all,
+        so that the sparsity of `technique` is that of the whole model: of all weights
+        that could be made sparse, those that an override leaves dense or gives a
+        sparsity included. Without, every layer gets the sparsity of `technique`. For
+        pruning; see `state_of_sparsity.budgets`.
 
     Returns:
       A model of the same kind.
@@ -80,6 +85,9 @@ def planned_sparsities(
 ) -> dict[str, float]:
     """How sparse pruning with these arguments of `sparsify` will make each layer.
 
+    With `sos.Global` nothing is planned: what each layer comes to depends on the scores
+    at the last renewal. Here it is by the scores as they are now.
+
     Returns:
       By path of the layer, those that stay dense included.
 
@@ -88,10 +96,32 @@ def planned_sparsities(
     """
     engine = engine_of(model)
     plan = _plan(engine, model, technique, overrides, budget)
-    return {
-        site.path: _target(plan[id(site.layer)][1]) if id(site.layer) in plan else 0.0
-        for site in engine.sites(model)
-    }
+    planned, shared = {}, []
+    for site in engine.sites(model):
+        index, chosen = plan.get(id(site.layer), (0, None))
+        planned[site.path] = 0.0 if chosen is None else _target(chosen)
+        if getattr(chosen, "shared_threshold", None) is not None:
+            shared.append((site, index, chosen))
+    return planned | (_sparsities_now(engine, shared) if shared else {})
+
+
+def _sparsities_now(engine, shared):
+    """How sparse layers that share a threshold are by the scores of their weights."""
+    technique = shared[0][2]
+    paths, weights = [], []
+    for site, index, _ in shared:
+        for position, name in enumerate(_pruned(technique, site)):
+            theta = ops.cast(engine.to_numpy(site.weights[name]), "float32")
+            paths.append(site.path)
+            weights.append((theta, ops.ones_like(theta), (index, position)))
+    units = technique.units([theta.shape for theta, _, _ in weights])
+    zeros = [masks.zero_count(technique.sparsity, *number) for number in units]
+    counts = dict.fromkeys(paths, (0, 0))
+    for path, mask in zip(paths, technique.renewed_masks(weights, zeros), strict=True):
+        mask = ops.convert_to_numpy(mask)
+        gone, size = counts[path]
+        counts[path] = gone + mask.size - int(mask.sum()), size + mask.size
+    return {path: gone / size for path, (gone, size) in counts.items()}
 
 
 def _plan(engine, model, technique, overrides, budget):
@@ -123,34 +153,66 @@ def _plan(engine, model, technique, overrides, budget):
             "recurrent kernels, embeddings), and the technique and the overrides "
             "leave all of them dense."
         )
-    return plan if budget is None else _within(budget, technique, candidates, plan)
+    if budget is None:
+        return plan
+    return _within(budget, technique, candidates, plan, model.name)
 
 
-def _within(budget, technique, sites, plan):
+def _within(budget, technique, sites, plan, name):
     """The plan, with the sparsities of a budget for what no override names."""
     if not isinstance(budget, Budget):
         raise TypeError(
             "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
             f"Received: {budget!r}"
         )
-    layers = []
-    for site in sites:
-        chosen = plan.get(id(site.layer), (0, None))[1]
-        fixed = 0.0 if chosen is None else _target(chosen)
-        shapes, left = site.shapes(), f"{site.path}/depthwise_kernel"
-        if chosen and not site.depthwise and not chosen.applies_to(depthwise=True):
-            # Of a separable convolution, a part stays dense.
-            dense = [Layer(left, (shapes.pop(left),), 0.0)] if left in shapes else []
-            layers += dense
-        sparsity = None if chosen is technique else fixed
-        layers.append(Layer(site.path, tuple(shapes.values()), sparsity))
+    _check_ramp(technique)
+    layers = list(_layers(technique, sites, plan))
     sparsities = budget.sparsities(layers, _target(technique))
+    free = sum(chosen is technique for _, chosen in plan.values())
+    shared = SharedThreshold(name, free) if budget.shares_threshold else None
+
+    def budgeted(site, chosen):
+        new = chosen.with_sparsity(sparsities[site.path])
+        if chosen is technique and shared is not None:
+            new = dataclasses.replace(new, shared_threshold=shared)
+        return new
+
     return {
-        id(site.layer): (index, chosen.with_sparsity(sparsities[site.path]))
+        id(site.layer): (index, budgeted(site, chosen))
         for site in sites
         if id(site.layer) in plan
         for index, chosen in [plan[id(site.layer)]]
     }
+
+
+def _layers(technique, sites, plan):
+    """The sites as a budget sees them."""
+    for site in sites:
+        chosen = plan.get(id(site.layer), (0, None))[1]
+        fixed = 0.0 if chosen is None else _target(chosen)
+        pruned = _pruned(chosen, site) if chosen else list(site.weights)
+        shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
+        for name in shapes.keys() - set(pruned):
+            yield Layer(f"{site.path}/{name}", (shapes[name],), 0.0)
+        sparsity = None if chosen is technique else fixed
+        yield Layer(site.path, tuple(shapes[n] for n in pruned), sparsity)
+
+
+def _pruned(technique, site):
+    """Names of the weights of a site that pruning masks."""
+    if site.depthwise or technique.applies_to(depthwise=True):
+        return list(site.weights)
+    # Of a separable convolution, a part stays dense.
+    return [name for name in site.weights if name != "depthwise_kernel"]
+
+
+def _check_ramp(technique):
+    if getattr(technique, "pruning_schedule", None) is not None:
+        raise ValueError(
+            "A budget gives layers the sparsity to which the technique's own ramp "
+            "leads, and pruning_schedule is another one: give the steps of the "
+            f"technique instead. Received: {technique.pruning_schedule!r}"
+        )
 
 
 def _target(technique):

@@ -5,6 +5,8 @@ first. Everything here is a pure function of tensors, works on every backend and
 and in compiled graphs, and gives the same bits on all of them.
 """
 
+import math
+
 from keras import ops
 
 from state_of_sparsity.numerics import keys, random_fractions
@@ -14,14 +16,15 @@ _MAGNITUDE_BITS = 0x7FFFFFFF
 _LOWEST_INT32 = -(2**31)
 
 
-def zero_count(sparsity: float, size: int) -> int:
-    """`min(round(sparsity * size), size - 1)`: a tensor keeps its last weight.
+def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
+    """`min(round(sparsity * size), size - tensors)`: a tensor keeps its last weight.
 
     Args:
       sparsity: in [0, 1). Halves round to even.
-      size: number of weights, or of blocks of weights, at least 1.
+      size: number of weights, or of blocks of weights, at least 1 of each tensor.
+      tensors: that have them together.
     """
-    return min(round(sparsity * size), size - 1)
+    return min(round(sparsity * size), size - tensors)
 
 
 def lowest(scores, count):
@@ -39,8 +42,8 @@ def lowest(scores, count):
       A boolean tensor of the shape of `scores` with exactly `count` true values.
     """
     count = ops.cast(count, "int32")
-    keys = _sortable_bits(ops.reshape(ops.cast(scores, "float32"), (-1,)))
-    threshold = _smallest_key_with_rank(keys, count)
+    keys = _sortable_bits(scores)
+    threshold = _smallest_key(lambda key: _count(keys <= key), count)
     below = keys < threshold
     ties = keys == threshold
     tie_rank = ops.cumsum(ops.cast(ties, "int32"))
@@ -49,12 +52,45 @@ def lowest(scores, count):
     return ops.reshape(marked, scores.shape)
 
 
+def lowest_by_tensor(scores, count):
+    """How many of the `count` lowest scores of several tensors each of them has.
+
+    Every tensor keeps its highest score. Among equal scores, those of the first tensors
+    are the lowest.
+
+    Args:
+      scores: a float tensor for each, of any shape; compared as by `lowest`.
+      count: integer scalar, from 0 to the number of scores without one of each tensor.
+
+    Returns:
+      An int32 vector, in the order of the tensors, whose sum is `count`.
+    """
+    count = ops.cast(count, "int32")
+    keys = [_sortable_bits(tensor) for tensor in scores]
+    most = [math.prod(tensor.shape) - 1 for tensor in keys]
+
+    def by_tensor(marked):
+        counts = [ops.minimum(_count(m), n) for m, n in zip(marked, most, strict=True)]
+        return ops.stack(counts)
+
+    def up_to(threshold):
+        return by_tensor(tensor <= threshold for tensor in keys)
+
+    threshold = _smallest_key(lambda key: ops.sum(up_to(key)), count)
+    below = by_tensor(tensor < threshold for tensor in keys)
+    ties = up_to(threshold) - below
+    # What the tensors before each have of the ties goes first.
+    left = count - ops.sum(below) - (ops.cumsum(ties) - ties)
+    return below + ops.clip(left, 0, ties)
+
+
 def _count(marked):
     return ops.sum(ops.cast(marked, "int32"))
 
 
 def _sortable_bits(scores):
-    """Integers in the order of the scores."""
+    """Integers in the order of the scores, as a vector."""
+    scores = ops.reshape(ops.cast(scores, "float32"), (-1,))
     scores = ops.where(ops.isnan(scores), float("inf"), scores)
     bits = ops.view(scores, "int32")
     # -0.0, whose bits are only those of the sign, equals 0.0.
@@ -63,8 +99,13 @@ def _sortable_bits(scores):
     return ops.where(bits < 0, ops.bitwise_xor(bits, _MAGNITUDE_BITS), bits)
 
 
-def _smallest_key_with_rank(keys, count):
-    """The smallest integer `k` with at least `count` keys `<= k`."""
+def _smallest_key(rank, count):
+    """The smallest integer `k` with `rank(k) >= count`.
+
+    Args:
+      rank: `rank(k)` is how many keys are at most `k`, some perhaps not counted.
+      count: integer scalar.
+    """
 
     def halve(_, limits):
         low, high = limits
@@ -72,7 +113,7 @@ def _smallest_key_with_rank(keys, count):
         middle = ops.bitwise_and(low, high) + ops.right_shift(
             ops.bitwise_xor(low, high), 1
         )
-        enough = _count(keys <= middle) >= count
+        enough = rank(middle) >= count
         return ops.where(enough, low, middle + 1), ops.where(enough, middle, high)
 
     limits = tuple(

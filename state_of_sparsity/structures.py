@@ -1,7 +1,7 @@
 """In which pattern weights are masked: singly, in blocks, or m of every n.
 
 A structure knows shapes and scores, not what a score means nor when it is asked.
-Another pattern is a class with the same three methods.
+Another pattern is a class with the same methods.
 """
 
 import dataclasses
@@ -21,10 +21,6 @@ class SingleWeights:
         """Why a weight of this shape cannot be masked so, or None if it can."""
         del shape
 
-    def zeros(self, sparsity: float, shape: tuple[int, ...]) -> int:
-        """How many units of a weight are masked at a sparsity."""
-        return masks.zero_count(sparsity, self.units(shape))
-
     def masked_share(self, sparsities: np.ndarray, shape: tuple[int, ...]):
         """The share of a weight that is masked at each of several sparsities."""
         units = self.units(shape)
@@ -33,6 +29,10 @@ class SingleWeights:
     def units(self, shape: tuple[int, ...]) -> int:
         """How many units, which are masked as a whole, a weight has."""
         return math.prod(shape)
+
+    def unit_scores(self, scores):
+        """What each unit is worth, from what its weights are."""
+        return scores
 
     def mask(self, scores, zeros, lowest=masks.lowest):
         """Boolean mask of the shape of the scores: true where a weight stays.
@@ -64,7 +64,7 @@ class Blocks(SingleWeights):
         return math.prod(self._grid(shape))
 
     def mask(self, scores, zeros, lowest=masks.lowest):
-        kept = super().mask(self._pool(scores), zeros, lowest)
+        kept = super().mask(self.unit_scores(scores), zeros, lowest)
         for axis, repeats in enumerate(self.size):
             kept = ops.repeat(kept, repeats, axis=axis)
         return kept[: scores.shape[0], : scores.shape[1]]
@@ -74,11 +74,9 @@ class Blocks(SingleWeights):
             -(-side // length) for side, length in zip(shape, self.size, strict=True)
         )
 
-    def _pool(self, scores):
-        """A score per block; what an edge cuts off a block does not count.
-
-        TF-MOT pads at both ends, which can shift the blocks against the mask's.
-        """
+    def unit_scores(self, scores):
+        # What an edge cuts off a block does not count. TF-MOT pads at both ends, which
+        # can shift the blocks against the mask's.
         (rows, columns), (height, width) = self._grid(scores.shape), self.size
         padding = (
             (0, rows * height - scores.shape[0]),
@@ -116,10 +114,6 @@ class ZerosOfN(SingleWeights):
         if len(shape) in (2, 4):
             return None
         return f"{self.m} zeros of {self.n} need kernels of Dense and Conv2D"
-
-    def zeros(self, sparsity, shape):
-        del sparsity, shape
-        return self.m
 
     def masked_share(self, sparsities, shape):
         del shape

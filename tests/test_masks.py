@@ -24,6 +24,8 @@ def expected_mask(scores, zeros):
 def test_zero_count_is_rounded_and_leaves_a_weight(sparsity, size):
     count = masks.zero_count(sparsity, size)
     assert count == min(int(np.rint(sparsity * size)), size - 1)
+    together = masks.zero_count(sparsity, 3 * size, 3)
+    assert together == min(int(np.rint(sparsity * 3 * size)), 3 * size - 3)
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (5, 6), (3, 3, 4, 8)])
@@ -62,6 +64,36 @@ def test_half_precision_scores_are_compared_exactly(rng):
     scores = ops.cast(np.abs(rng.normal(size=(50, 20))), "bfloat16")
     as_float = ops.convert_to_numpy(ops.cast(scores, "float32"))
     np.testing.assert_array_equal(~lowest(scores, 800), expected_mask(as_float, 800))
+
+
+def counts_of_a_sort(scores, count):
+    """Weights go one by one, in the order of a stable sort of all tensors' scores."""
+    tensor = np.concatenate([np.full(s.size, i) for i, s in enumerate(scores)])
+    order = np.argsort(np.concatenate([s.ravel() for s in scores]), kind="stable")
+    gone = np.zeros(len(scores), int)
+    for place in tensor[order]:
+        if gone.sum() < count and gone[place] < scores[place].size - 1:
+            gone[place] += 1
+    return gone
+
+
+@pytest.mark.parametrize("kind", ["scales", "ties", "equal", "signed", "extreme"])
+def test_the_lowest_scores_of_several_tensors_are_those_of_one_sort(rng, kind):
+    shapes = [(4, 5), (1,), (3, 3, 2), (2,), (30,)]
+    scores = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    if kind == "scales":
+        scores = [np.abs(s) * 10.0**e for s, e in zip(scores, range(5), strict=True)]
+    elif kind == "ties":
+        scores = [np.abs(np.round(s)) for s in scores]
+    elif kind == "equal":
+        scores = [np.zeros_like(s) for s in scores]
+    elif kind == "extreme":
+        scores[0][0], scores[2][0], scores[4][:9] = np.inf, -np.inf, -0.0
+    scores = [s.astype("float32") for s in scores]
+    tensors = [ops.convert_to_tensor(s) for s in scores]
+    for count in range(sum(s.size for s in scores) - len(scores) + 1):
+        found = ops.convert_to_numpy(masks.lowest_by_tensor(tensors, count))
+        np.testing.assert_array_equal(found, counts_of_a_sort(scores, count))
 
 
 def test_random_scores_are_those_of_unsigned_arithmetic():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from state_of_sparsity import structures
+from state_of_sparsity import masks, structures
 
 
 def mask_of(structure, scores, sparsity):
-    zeros = structure.zeros(sparsity, scores.shape)
+    zeros = masks.zero_count(sparsity, structure.units(scores.shape))
     return ops.convert_to_numpy(structure.mask(ops.convert_to_tensor(scores), zeros))
 
 

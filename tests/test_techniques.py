@@ -14,6 +14,7 @@ from state_of_sparsity.techniques.base import (
     restored_technique,
     saved_technique,
 )
+from state_of_sparsity.techniques.pruning import SharedThreshold
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
 
@@ -108,7 +109,8 @@ def test_a_masked_weight_comes_back_only_if_told(masked_weights):
     technique = sos.MagnitudePruning(**RAMP, masked_weights=masked_weights)
     theta = ops.convert_to_tensor(np.array([5.0, 1.0, 2.0, 3.0], "float32"))
     mask = ops.convert_to_tensor(np.array([False, True, True, True]))
-    renewed = ops.convert_to_numpy(technique.renewed_mask(theta, mask, 2, (0, 0)))
+    (renewed,) = technique.renewed_masks([(theta, mask, (0, 0))], [2])
+    renewed = ops.convert_to_numpy(renewed)
     expected = {
         "stay": [False, False, True, True],
         "return": [True, False, False, True],
@@ -125,6 +127,7 @@ EVERY_TECHNIQUE = [
     sos.MagnitudePruning(0.5, 0, 0, 1, sparsity_m_by_n=(2, 4)),
     sos.MagnitudePruning(**RAMP, block_size=(2, 4), block_pooling_type="MAX"),
     sos.RandomPruning(**RAMP, seed=7, masked_weights="return"),
+    sos.MagnitudePruning(**RAMP, shared_threshold=SharedThreshold("model", 3)),
     sos.VariationalDropout(1e-3, log_alpha_threshold=1.0),
     sos.L0Regularization(1e-3, ramp="cubic", ramp_begin=3, ramp_length=9),
 ]

@@ -121,6 +121,7 @@ BUDGETS = {
     "uniform": sos.Uniform,
     "first_dense_last_capped": sos.FirstDenseLastCapped,
     "erk": sos.ERK,
+    "global": sos.Global,
 }
 
 
@@ -182,9 +183,11 @@ class Sparsification:
             model, self.technique, self.overrides, self.budget_of_layers
         )
         least, most = min(planned, key=planned.get), max(planned, key=planned.get)
+        shared = self.budget_of_layers.shares_threshold
         print(
             f"budget {self.budget}: from {planned[least]:.2%} ({least}) "
             f"to {planned[most]:.2%} ({most})"
+            + (", if the scores stayed as they are now" if shared else "")
         )
 
 

@@ -8,6 +8,7 @@ which never know of each other.
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -26,12 +27,44 @@ _FOR_EVER = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
+class SharedThreshold:
+    """Layers whose scores are compared with each other, since one threshold is theirs.
+
+    Attributes:
+      model: name of the model that was made sparse.
+      layers: how many of its layers they are.
+    """
+
+    model: str
+    layers: int
+
+    def check(self, names: Sequence[str], indices: Sequence[int]) -> None:
+        """Raises unless what is trained together are these layers, each of them once.
+
+        Args:
+          names: of the layers that are.
+          indices: of the layers, which differ in the model that was made sparse.
+
+        Raises:
+          ValueError: if there are more or fewer.
+        """
+        if not len(indices) == len(set(indices)) == self.layers:
+            raise ValueError(
+                f"The {self.layers} pruned layers of model {self.model!r} have one "
+                "threshold, as sos.Global has it. So that model is trained as a whole, "
+                "by itself or once within another one; to train parts of it, call "
+                f"sos.sparsify for each. Received: {len(indices)} of these layers: "
+                f"{sorted(names)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class PruningTechnique(MaskingTechnique):
     """Base of the techniques that mask the weights of the lowest scores.
 
     The options from `block_size` to `pruning_schedule` are those of TF-MOT's
-    `prune_low_magnitude`, with its names and meaning; the last two are for `tf_keras`
-    models only.
+    `prune_low_magnitude`, with its names and meaning; `pruning_policy` and
+    `pruning_schedule` are for `tf_keras` models only.
 
     Attributes:
       sparsity: share of the weights of each tensor that is zero after the ramp.
@@ -47,6 +80,8 @@ class PruningTechnique(MaskingTechnique):
       pruning_policy: a TF-MOT `PruningPolicy` that chooses the layers.
       pruning_schedule: a TF-MOT schedule to use instead of the cubic ramp; see
         `from_schedule`.
+      shared_threshold: the layers with which a layer has one threshold, and the
+        sparsity is that of all of them; `budgets.Global` sets it.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
@@ -64,6 +99,7 @@ class PruningTechnique(MaskingTechnique):
     sparsity_m_by_n: tuple[int, int] | None = None
     pruning_policy: object | None = None
     pruning_schedule: object | None = None
+    shared_threshold: SharedThreshold | None = None
 
     def __post_init__(self):
         check_fraction("sparsity", self.sparsity)
@@ -84,6 +120,9 @@ class PruningTechnique(MaskingTechnique):
                 object.__setattr__(self, name, pair)
         if self.sparsity_m_by_n is not None:
             self._check_m_by_n()
+        if isinstance(self.shared_threshold, dict):
+            shared = SharedThreshold(**self.shared_threshold)
+            object.__setattr__(self, "shared_threshold", shared)
 
     def _check_m_by_n(self):
         m, n = self.sparsity_m_by_n
@@ -96,6 +135,12 @@ class PruningTechnique(MaskingTechnique):
             raise ValueError(
                 f"sparsity_m_by_n={(m, n)} makes a sparsity of m/n, below 1; give "
                 f"the same as sparsity. Received: sparsity={self.sparsity}"
+            )
+        if self.shared_threshold is not None:
+            raise ValueError(
+                "sparsity_m_by_n says how many weights go of each few, so that one "
+                "threshold for all layers, as of sos.Global, has no choice. Received: "
+                f"sparsity_m_by_n={(m, n)}"
             )
 
     @abc.abstractmethod
@@ -131,20 +176,44 @@ class PruningTechnique(MaskingTechnique):
             return structures.Blocks(self.block_size, self.block_pooling_type)
         return structures.SingleWeights()
 
-    def renewed_mask(self, theta, mask, zeros, stream, lowest=masks.lowest):
-        """The mask after a renewal: true where a weight stays.
+    def units(self, shapes) -> list[tuple[int, int]]:
+        """Of how many units, and weights, a sparsity says how many go.
 
         Args:
-          theta: the weight, with the values that masked ones had.
-          mask: boolean, from before.
-          zeros: integer scalar, how many units of the structure go.
-          stream: as of `score`.
+          shapes: of the weights whose masks are renewed together.
+
+        Returns:
+          A pair for each weight, or one for all of them if they share a threshold.
+        """
+        units = [self.structure().units(tuple(shape)) for shape in shapes]
+        if self.shared_threshold is not None:
+            return [(sum(units), len(units))]
+        return [(number, 1) for number in units]
+
+    def renewed_masks(self, weights, zeros, lowest=masks.lowest) -> list:
+        """The masks of weights after a renewal: true where a weight stays.
+
+        Args:
+          weights: of each the tensor `theta`, with the values that masked weights had,
+            its boolean mask from before, and its `stream` as of `score`.
+          zeros: integer scalars, how many go of each of `units`.
           lowest: as of `structures.SingleWeights.mask`.
         """
         # What stays masked scores as zero does, or else momentum alone would, between
         # renewals, lift it over the threshold.
-        weight = self.regularized_weight(theta, mask)
-        return self.structure().mask(self.score(weight, stream), zeros, lowest)
+        scores = [
+            self.score(self.regularized_weight(theta, mask), stream)
+            for theta, mask, stream in weights
+        ]
+        structure = self.structure()
+        if self.shared_threshold is not None:
+            units = [structure.unit_scores(tensor) for tensor in scores]
+            counts = masks.lowest_by_tensor(units, zeros[0])
+            zeros = [counts[place] for place in range(len(scores))]
+        return [
+            structure.mask(tensor, count, lowest)
+            for tensor, count in zip(scores, zeros, strict=True)
+        ]
 
     def applies_to(self, *, depthwise):
         # As in TF-MOT: a depthwise kernel has few weights, and each of them counts.
@@ -152,7 +221,13 @@ class PruningTechnique(MaskingTechnique):
 
     def kept_weights(self, mask, steps):
         lengths, sparsities = schedules.sparsities(self.schedule(), steps)
-        shares = self.structure().masked_share(sparsities, mask.shape)
+        if self.shared_threshold is None:
+            shares = self.structure().masked_share(sparsities, mask.shape)
+        else:
+            # Nothing has noted how many went when: as if a weight had always had the
+            # same share of all zeros. Summed over the layers, that is exact.
+            last = sparsities[-1] if sparsities.any() else 1.0
+            shares = sparsities / last * (1.0 - mask.mean())
         # Exact, but for blocks that an edge cuts.
         return mask.size * steps - round(float(np.dot(lengths, shares * mask.size)))
 
@@ -194,6 +269,8 @@ class PruningTechnique(MaskingTechnique):
 
     def get_config(self):
         config = super().get_config()
+        if self.shared_threshold is not None:
+            config["shared_threshold"] = dataclasses.asdict(self.shared_threshold)
         # The policy has done its work when a layer is made sparse.
         del config["pruning_policy"]
         if self.pruning_schedule is not None:

@@ -12,7 +12,7 @@ from state_of_sparsity.bin.flags import UsageError, define_options
 from state_of_sparsity.models.images.options import ImageOptions
 
 # They hold objects, which no flag can spell out.
-NOT_FLAGS = {"pruning_policy", "pruning_schedule"}
+NOT_FLAGS = {"pruning_policy", "pruning_schedule", "shared_threshold"}
 
 
 def parsed(*arguments):
@@ -142,7 +142,9 @@ def test_overrides_may_hold_equals_signs_and_keep_their_order():
     ]
 
 
-@pytest.mark.parametrize("name", ["uniform", "first_dense_last_capped", "erk"])
+@pytest.mark.parametrize(
+    "name", ["uniform", "first_dense_last_capped", "erk", "global"]
+)
 def test_a_budget_goes_into_the_flags_that_repeat_the_run(name):
     made = run(f"--budget={name}", "--override=conv1=dense")
     assert made.flags()["budget"] == name

@@ -17,6 +17,12 @@ of_each = pytest.mark.parametrize(
     "technique", TECHNIQUES, ids=lambda t: t.technique_name()
 )
 
+of_each_and_global = pytest.mark.parametrize(
+    ("technique", "budget"),
+    [*((technique, None) for technique in TECHNIQUES), (TECHNIQUES[0], sos.Global())],
+    ids=[*(technique.technique_name() for technique in TECHNIQUES), "global"],
+)
+
 
 def network():
     return keras.Sequential(
@@ -28,13 +34,13 @@ def network():
     )
 
 
-def trained(technique, weights=None):
+def trained(technique, weights=None, budget=None):
     """A sparse model after four steps, and its losses."""
     plain = network()
     if weights is not None:
         plain.set_weights(weights)
     keras.utils.set_random_seed(4)
-    sparse = sos.sparsify(plain, technique)
+    sparse = sos.sparsify(plain, technique, budget=budget)
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(16, 6)).astype("float32")
     compiled(sparse, keras.optimizers.SGD(0.1, momentum=0.9), from_logits())
@@ -54,12 +60,12 @@ def distribution():
 
 
 @pytest.mark.feature("DataParallel")
-@of_each
-def test_data_parallel_trains_as_one_device_does(technique, distribution):
+@of_each_and_global
+def test_data_parallel_trains_as_one_device_does(technique, budget, distribution):
     weights = network().get_weights()
-    alone, expected = trained(technique, weights)
+    alone, expected = trained(technique, weights, budget)
     distribution(keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]))
-    sparse, losses = trained(technique, weights)
+    sparse, losses = trained(technique, weights, budget)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     masks, expected_masks = sos.weight_masks(sparse), sos.weight_masks(alone)
     for name in masks:
@@ -116,12 +122,16 @@ def test_replicas_have_the_same_masks(technique, strategy):
 
 
 @pytest.mark.feature("MirroredStrategy")
-@pytest.mark.parametrize("technique", TECHNIQUES[:2], ids=["magnitude", "random"])
-def test_replicas_prune_as_one_device_does(technique, strategy):
+@pytest.mark.parametrize(
+    ("technique", "budget"),
+    [(TECHNIQUES[0], None), (TECHNIQUES[1], None), (TECHNIQUES[0], sos.Global())],
+    ids=["magnitude", "random", "global"],
+)
+def test_replicas_prune_as_one_device_does(technique, budget, strategy):
     weights = network().get_weights()
-    alone, _ = trained(technique, weights)
+    alone, _ = trained(technique, weights, budget)
     with strategy.scope():
-        sparse, _ = trained(technique, weights)
+        sparse, _ = trained(technique, weights, budget)
     masks, expected = sos.weight_masks(sparse), sos.weight_masks(alone)
     for name in masks:
         np.testing.assert_array_equal(masks[name], expected[name])

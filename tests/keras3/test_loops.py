@@ -113,14 +113,18 @@ LOOPS = {"jax": jax_loop, "tensorflow": tensorflow_loop, "torch": torch_loop}
 
 
 @pytest.mark.feature("custom training loops")
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-def test_a_loop_of_ones_own_trains_as_fit_does(technique):
+@pytest.mark.parametrize(
+    ("technique", "budget"),
+    [*((technique, None) for technique in TECHNIQUES), (TECHNIQUES[0], sos.Global())],
+    ids=[*(technique.technique_name() for technique in TECHNIQUES), "global"],
+)
+def test_a_loop_of_ones_own_trains_as_fit_does(technique, budget):
     keras.utils.set_random_seed(3)
     plain = network()
     keras.utils.set_random_seed(4)
-    looped = sos.sparsify(plain, technique)
+    looped = sos.sparsify(plain, technique, budget=budget)
     keras.utils.set_random_seed(4)
-    fitted = sos.sparsify(plain, technique)
+    fitted = sos.sparsify(plain, technique, budget=budget)
     losses = LOOPS[BACKEND](looped)
     compiled(fitted, keras.optimizers.SGD(0.1, momentum=0.9), from_logits())
     history = fitted.fit(*data(), batch_size=16, epochs=STEPS, verbose=0, shuffle=False)

@@ -25,6 +25,21 @@ def without_lowest(scores, zeros):
     return mask.reshape(scores.shape)
 
 
+def without_lowest_of_all(scores, zeros):
+    """Masks of tensors without so many of the lowest scores of all of them.
+
+    One by one, in the order of a stable sort; each tensor keeps its last weight.
+    """
+    masks = [np.ones(tensor.size) for tensor in scores]
+    places = [(i, j) for i, mask in enumerate(masks) for j in range(mask.size)]
+    order = np.argsort(np.concatenate([s.ravel() for s in scores]), kind="stable")
+    for tensor, place in (places[k] for k in order):
+        if zeros and masks[tensor].sum() > 1:
+            masks[tensor][place] = 0.0
+            zeros -= 1
+    return [mask.reshape(s.shape) for mask, s in zip(masks, scores, strict=True)]
+
+
 def random_scores(shape, *stream):
     """Scores in (0, 1) from a hash of each place: two rounds of a 32-bit finalizer."""
     keys = np.random.SeedSequence(stream).generate_state(2)
@@ -110,6 +125,25 @@ class Perceptron:
             kernel = self.weights[2 * place]
             zeros = round(sparsity * mask.size)
             self.masks[place] = self._renewed(place, kernel, mask, zeros)
+
+
+class OneThreshold(Perceptron):
+    """A perceptron whose layers share a threshold.
+
+    Args:
+      *args: as of `Perceptron`, but `renewed(place, kernel, mask)` gives scores.
+    """
+
+    def _renew(self):
+        if not is_renewal(self._step, *self._times):
+            return
+        sparsity = cubic_sparsity(self._step, self._final, *self._times[:2])
+        scores = [
+            self._renewed(place, self.weights[2 * place], mask)
+            for place, mask in enumerate(self.masks)
+        ]
+        zeros = round(sparsity * sum(mask.size for mask in self.masks))
+        self.masks = without_lowest_of_all(scores, zeros)
 
 
 def by_magnitude_staying(place, kernel, mask, zeros):

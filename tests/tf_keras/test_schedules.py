@@ -36,6 +36,8 @@ def test_zeros_in_the_graph_are_those_of_the_decimal_sparsity(size, dtype):
     for sparsity in (0.0, 0.1, 0.5, 0.7, 0.9, 0.98, 0.999):
         count = zero_count(tf.constant(sparsity, dtype), size)
         assert int(count) == masks.zero_count(sparsity, size)
+        count = zero_count(tf.constant(sparsity, dtype), 3 * size, 3)
+        assert int(count) == masks.zero_count(sparsity, 3 * size, 3)
 
 
 def test_configuration_describes_the_schedule():

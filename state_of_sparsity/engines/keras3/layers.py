@@ -11,9 +11,10 @@ import numpy as np
 from keras import ops
 
 from state_of_sparsity.engines.base import foreign_class
-from state_of_sparsity.engines.keras3 import maps, private
+from state_of_sparsity.engines.keras3 import maps, private, sharing
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
+from state_of_sparsity.masks import zero_count
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.base import (
     Technique,
@@ -95,41 +96,35 @@ class Sparse:
             self._renew_masks(step)
 
     def _renew_masks(self, step):
-        steps, zeros = self._renewals
+        steps = self._renewals
         number = private.number(step)
         if not len(steps) or (number is not None and number not in steps):
+            return
+        layers = sharing.renewed_with(self)
+        weights = [(x.index, weight) for x in layers for weight in x.sparse_weights]
+        if not weights:
             return
         at_step = ops.equal(step, steps)
 
         def renewed():
             place = ops.argmax(ops.cast(at_step, "int32"))
-            return [
-                self.technique.renewed_mask(
-                    *map(ops.stop_gradient, weight.values()),
-                    ops.take(zeros[weight.position], place),
-                    (self.index, weight.position),
-                )
-                for weight in self.sparse_weights
+            values = [
+                (*map(ops.stop_gradient, weight.values()), (index, weight.position))
+                for index, weight in weights
             ]
+            shapes = tuple(tuple(weight.theta.shape) for _, weight in weights)
+            zeros = _zeros(self.technique, shapes)
+            return self.technique.renewed_masks(
+                values, [ops.take(number, place) for number in zeros]
+            )
 
-        masks = [weight.extra for weight in self.sparse_weights]
+        masks = [weight.extra for _, weight in weights]
         private.assign_if(ops.any(at_step), masks, renewed)
 
     @functools.cached_property
     def _renewals(self):
-        """Steps of the renewals, and for each weight how many units go at each."""
-        # Counted in Python, since a float32 counts no further than 2**24.
-        schedule = self.technique.schedule()
-        steps = schedule.renewals()
-        if not steps:
-            return (), ()
-        structure = self.technique.structure()
-        sparsities = [schedule.sparsity(step) for step in steps]
-        zeros = [
-            [structure.zeros(s, tuple(w.theta.shape)) for s in sparsities]
-            for w in self.sparse_weights
-        ]
-        return np.asarray(steps, "int32"), np.asarray(zeros, "int32")
+        """Steps of the renewals."""
+        return np.asarray(self.technique.schedule().renewals(), "int32")
 
     def penalty(self):
         """The penalty without its weight: a float32 scalar."""
@@ -264,6 +259,19 @@ class SparseWeight:
         return theta, private.in_full_precision(self.extra)
 
 
+@functools.cache
+def _zeros(technique, shapes):
+    """How many of each of a technique's `units` go at each renewal."""
+    # Counted in Python, since a float32 counts no further than 2**24.
+    schedule = technique.schedule()
+    sparsities = [schedule.sparsity(step) for step in schedule.renewals()]
+    zeros = [
+        [zero_count(sparsity, *number) for sparsity in sparsities]
+        for number in technique.units(shapes)
+    ]
+    return np.asarray(zeros, "int32")
+
+
 def _initializer(technique, attribute):
     value = technique.extra_value(attribute)
     if value is not None:
@@ -346,6 +354,7 @@ def _attach(layer, technique, index):
     vars(layer).update(
         technique=technique, index=index, sparse_weights=[], draws=0, _token=_no_token
     )
+    sharing.note(layer)
     # Around that of the plain class.
     vars(layer).pop("quantize", None)
     private.refresh_signature(layer)

@@ -81,6 +81,27 @@ def step_token():
     return global_state.get_global_attribute(_CONTEXT)
 
 
+def has_no_state(variable: keras.Variable) -> bool:
+    """Whether a call asks for shapes only, and is given no value of a variable."""
+    scope = stateless_scope.get_stateless_scope()
+    return scope is not None and scope.get_current_value(variable) is None
+
+
+def those_in_call(layers, weight_of) -> list:
+    """Those of some layers that the outermost one that is being called holds.
+
+    Args:
+      layers: built ones.
+      weight_of: a weight of a layer: a pure function is given values, and no layer.
+    """
+    if stateless_scope.in_stateless_scope():
+        return [layer for layer in layers if not has_no_state(weight_of(layer))]
+    context = global_state.get_global_attribute(_CONTEXT)
+    called = [] if context is None else all_layers(context.entry_layer)
+    held = set(map(id, called))
+    return [layer for layer in layers if id(layer) in held]
+
+
 @contextlib.contextmanager
 def entry_call(layer: keras.layers.Layer, training):
     """Tells the layers inside of one about `training`, as `Layer.__call__` does.

@@ -5,7 +5,9 @@ import weakref
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 
-def is_first_call_in_graph(layer: keras.layers.Layer, training) -> bool:
+def is_first_call_in_graph(
+    layer: keras.layers.Layer, training, purpose: str = "called"
+) -> bool:
     """Whether no earlier call of a layer is in the graph that is being traced.
 
     Each replica of a `MirroredStrategy` has a first call of its own. Without a graph,
@@ -15,13 +17,15 @@ def is_first_call_in_graph(layer: keras.layers.Layer, training) -> bool:
       layer: that is being called.
       training: the argument of its call; calls in training and in inference are
         counted apart.
+      purpose: of asking, if not the call: purposes are counted apart.
     """
     if tf.executing_eagerly():
         return True
     graph = tf.compat.v1.get_default_graph()
     # By thread, since each replica is traced in its own.
     called = vars(layer._thread_local).setdefault("graphs_of_calls", {})
-    kind = training if isinstance(training, bool | int) else "decided in the graph"
+    given = training if isinstance(training, bool | int) else "decided in the graph"
+    kind = purpose, given
     if kind in called and called[kind]() is graph:
         return False
     called[kind] = weakref.ref(graph)

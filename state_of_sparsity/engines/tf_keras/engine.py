@@ -34,7 +34,7 @@ from state_of_sparsity.engines.tf_keras.families import (
 # Registers the classes of layers.
 from state_of_sparsity.engines.tf_keras.layers import learned  # noqa: F401
 from state_of_sparsity.engines.tf_keras.layers.reparameterized import Reparameterized
-from state_of_sparsity.engines.tf_keras.pruning import PruningStep
+from state_of_sparsity.engines.tf_keras.pruning import PruningStep, share_thresholds
 from state_of_sparsity.engines.tf_keras.weights import (
     plain_layer_of,
     sparsifiable_weights,
@@ -133,6 +133,7 @@ class TFKerasEngine(Engine):
                 f"them: {missed}. Hold layers in attributes, lists, tuples or "
                 "dictionaries, or leave them dense with an override of None."
             )
+        share_thresholds(sparse)
         return sparse
 
     def strip(self, model):

@@ -39,7 +39,8 @@ from state_of_sparsity.techniques.masked import MaskingTechnique
 MISSING_CALLBACK = (
     "The masks of a pruned model are renewed by training step, and nothing has "
     "started to count. Pass the callbacks to fit: "
-    "model.fit(..., callbacks=sos.callbacks(model))"
+    "model.fit(..., callbacks=sos.callbacks(model)). If the model was loaded and has "
+    "one threshold for all layers, compile it again before."
 )
 
 
@@ -95,14 +96,27 @@ class PrunedLayer(PruneLowMagnitude):
         if training is None:
             training = keras.backend.learning_phase()
         if is_first_call_in_graph(self, training):
-            smart_cond(training, self._count_step_and_renew, tf.no_op)
+            count = self._count_step
+            if self._is_first_of_all_in_graph(training):
+                count = self._count_step_and_renew
+            smart_cond(training, count, tf.no_op)
             self.pruning_obj.weight_mask_op()
         return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
 
+    def _is_first_of_all_in_graph(self, training):
+        """Whether no layer that is renewed with this one was called before it."""
+        first = (self.pruning_obj.renewed_together or [self])[0]
+        return is_first_call_in_graph(first, training, "renewed")
+
     # Nothing here is for AutoGraph, which takes its time to find that out.
     @tf.autograph.experimental.do_not_convert
-    def _count_step_and_renew(self):
+    def _count_step(self):
         self.pruning_step.assign_add(1)
+        return tf.no_op()
+
+    @tf.autograph.experimental.do_not_convert
+    def _count_step_and_renew(self):
+        self._count_step()
         if not isinstance(self.technique.schedule(), Never):
             self.pruning_obj.conditional_mask_update()
         return tf.no_op()
@@ -151,6 +165,27 @@ def _(technique: MaskingTechnique, layer, copy, index):
     return wrapper
 
 
+def share_thresholds(model) -> None:
+    """Tells the wrappers in a model which others have one threshold with them.
+
+    Raises:
+      ValueError: if some of those are not in the model, or others like them are.
+    """
+    wrappers = [x for x in all_layers(model) if _has_companions(x)]
+    for wrapper in wrappers:
+        alike = [x for x in wrappers if x.technique == wrapper.technique]
+        wrapper.technique.shared_threshold.check(
+            [x.layer.name for x in alike], [x.index for x in alike]
+        )
+        alike.sort(key=lambda x: x.index)
+        wrapper.pruning_obj.renewed_together = alike
+
+
+def _has_companions(layer):
+    technique = getattr(layer, "technique", None)
+    return getattr(technique, "shared_threshold", None) is not None
+
+
 class PruningStep(UpdatePruningStep):
     """Starts the count of steps, and zeroes masked weights after each epoch.
 
@@ -164,6 +199,7 @@ class PruningStep(UpdatePruningStep):
             for layer in all_layers(self.model)
             if isinstance(layer, PruneLowMagnitude)
         ]
+        share_thresholds(self.model)
         for layer in self.prunable_layers:
             # It is -1 until training begins; a restored model counts on.
             if layer.pruning_step.numpy() < 0:
@@ -175,10 +211,18 @@ class _MaskUpdate:
 
     Masks are computed once, across replicas, and assigned to each of them; weights
     are masked by each replica for itself.
+
+    Args:
+      wrapper: whose masks they are.
+
+    Attributes:
+      renewed_together: the wrappers that are renewed when this one is, in the order of
+        the model; None as long as that is not known. See `share_thresholds`.
     """
 
     def __init__(self, wrapper: PrunedLayer):
         self._wrapper = wrapper
+        self.renewed_together = None if _has_companions(wrapper) else [wrapper]
 
     def conditional_mask_update(self):
         """Renews the masks if the schedule says so at this step."""
@@ -186,6 +230,7 @@ class _MaskUpdate:
 
     def _update(self, strategy):
         schedule = self._wrapper.pruning_schedule
+        known = self.renewed_together
         counter = self._wrapper.pruning_step
 
         # On a small model, the operations that run at every step are what pruning
@@ -194,12 +239,11 @@ class _MaskUpdate:
         @tf.function(autograph=False, experimental_attributes={"_noinline": True})
         def renew():
             _, sparsity = schedule(tf.convert_to_tensor(counter))
-            for position, variables in enumerate(self._wrapper.pruning_vars):
-                self._renew(strategy, position, *map(raw_variable, variables), sparsity)
+            self._renew(strategy, known or [self._wrapper], sparsity)
 
         step = tf.convert_to_tensor(counter)
         due, _ = schedule(step)
-        not_counted = step < 1
+        not_counted = step < 1 if known else tf.constant(True)
 
         def check_and_renew():
             # The check is outside of the node. As soon as one fails, what other nodes
@@ -213,17 +257,26 @@ class _MaskUpdate:
 
         tf.cond(due | not_counted, check_and_renew, tf.no_op)
 
-    def _renew(self, strategy, position, weight, mask, threshold, sparsity):
-        technique, stream = self._wrapper.technique, (self._wrapper.index, position)
-        theta, shape = tf.convert_to_tensor(weight), tuple(weight.shape)
-        zeros = zero_count(sparsity, technique.structure().units(shape))
-        old = tf.cast(mask, tf.bool)
-        keep = technique.renewed_mask(theta, old, zeros, stream, _lowest)
-        # For TF-MOT's PruningSummaries: the smallest magnitude that stays.
-        lowest_kept = tf.reduce_min(tf.where(keep, tf.abs(theta), theta.dtype.max))
-        for variable, value in ((mask, keep), (threshold, lowest_kept)):
-            value = tf.cast(value, variable.dtype)
-            _update(strategy, _assign, variable, value)
+    def _renew(self, strategy, wrappers, sparsity):
+        technique = self._wrapper.technique
+        variables, weights = [], []
+        for wrapper in wrappers:
+            for position, held in enumerate(wrapper.pruning_vars):
+                weight, mask, threshold = map(raw_variable, held)
+                theta, old = tf.convert_to_tensor(weight), tf.cast(mask, tf.bool)
+                weights.append((theta, old, (wrapper.index, position)))
+                variables.append((mask, threshold))
+        units = technique.units([theta.shape for theta, _, _ in weights])
+        zeros = [zero_count(sparsity, *number) for number in units]
+        renewed = technique.renewed_masks(weights, zeros, _lowest)
+        for (mask, threshold), (theta, _, _), keep in zip(
+            variables, weights, renewed, strict=True
+        ):
+            # For TF-MOT's PruningSummaries: the smallest magnitude that stays.
+            kept = tf.reduce_min(tf.where(keep, tf.abs(theta), theta.dtype.max))
+            for variable, value in ((mask, keep), (threshold, kept)):
+                value = tf.cast(value, variable.dtype)
+                _update(strategy, _assign, variable, value)
 
     @tf.autograph.experimental.do_not_convert
     def weight_mask_op(self):

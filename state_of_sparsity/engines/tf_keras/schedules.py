@@ -99,17 +99,18 @@ def with_schedule(technique):
     return dataclasses.replace(technique, pruning_schedule=schedule)
 
 
-def zero_count(sparsity: tf.Tensor, units: int) -> tf.Tensor:
+def zero_count(sparsity: tf.Tensor, units: int, tensors: int = 1) -> tf.Tensor:
     """`masks.zero_count` for a sparsity in the graph: an int32 scalar.
 
     Args:
       sparsity: scalar in [0, 1). A float32 is read as the decimal number of at
         most seven digits that it stands for, since the float32 nearest to 0.7 is
         below 0.7 and would round 3.5 zeros of 5 down.
-      units: number of weights, or of blocks of weights, at least 1.
+      units: number of weights, or of blocks of weights, at least 1 of each tensor.
+      tensors: that have them together.
     """
     sparsity = tf.convert_to_tensor(sparsity)
     exact = tf.cast(sparsity, tf.float64)
     if sparsity.dtype == tf.float32:
         exact = tf.round(exact * 1e7) / 1e7
-    return tf.minimum(tf.cast(tf.round(exact * units), tf.int32), units - 1)
+    return tf.minimum(tf.cast(tf.round(exact * units), tf.int32), units - tensors)

@@ -91,9 +91,9 @@ def _examples():
 class TinyRun:
     """What it takes to call `train`, as a process would anew each time."""
 
-    def __init__(self, path, technique=None, **options):
+    def __init__(self, path, technique=None, budget=None, **options):
         self.task = TinyTask(**options)
-        self.sparsification = Sparsification(technique)
+        self.sparsification = Sparsification(technique, budget=budget)
         self.folder = RunFolder(path, {"technique": self.sparsification.name})
         self.model = build_model(self.task, self.sparsification)
 

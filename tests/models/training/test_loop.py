@@ -378,6 +378,19 @@ def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
     assert len(set(planned.values())) > 1
 
 
+def test_a_run_with_one_threshold_meets_its_sparsity(tiny_run, capsys, pruning):
+    run = tiny_run(pruning, budget="global")
+    assert ", if the scores stayed as they are now" in capsys.readouterr().out
+    result = run.train()
+    assert result["nonzero_parameters"] < result["parameters"]
+    masks = sos.load_masks(run.folder.masks)
+    size = sum(mask.size for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert size - kept == round(pruning.sparsity * size)
+    assert len({round(mask.mean(), 3) for mask in masks.values()}) == 2
+    assert 0 < result["training_flops"] < result["dense_training_flops"]
+
+
 def test_the_masks_of_a_finished_run_train_alone(tiny_run, pruning):
     pruned = tiny_run(pruning)
     expected = pruned.train()

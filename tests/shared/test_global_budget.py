@@ -1,0 +1,414 @@
+"""One threshold over all layers: the budget that follows from the scores."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from tests.flavour import (
+    IS_KERAS3,
+    begin_training,
+    compiled,
+    fit,
+    from_logits,
+    keras,
+    plain_part,
+    sgd,
+    sites,
+    sos,
+    sparse_layers,
+    steps_of,
+    to_numpy,
+)
+from tests.shared import reference, zoo
+
+NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
+RAMP = sos.MagnitudePruning(0.6, begin_step=1, end_step=6, frequency=1)
+# Renewals at 2, 5, 8, 11, 14 and, where the ramp ends, 15.
+SCHEDULE = (0.75, 2, 15, 3)
+MODELS = {**zoo.ALL, "perceptron": zoo.perceptron}
+STEPS, BATCH, LEARNING_RATE = 20, 8, 0.2
+
+pytestmark = pytest.mark.feature("budgets: one threshold over all layers")
+
+
+@pytest.fixture
+def data():
+    return zoo.data(np.random.default_rng(2))
+
+
+def scaled(make=zoo.perceptron, seed=4):
+    """A model whose layers have weights of very different sizes."""
+    model, rng = make(), np.random.default_rng(seed)
+    for place, site in enumerate(sites(model)):
+        for variable in site.weights.values():
+            scale = 4.0 ** -(place % 5)
+            variable.assign(scale * rng.normal(size=tuple(variable.shape)))
+    return model
+
+
+def weights_of(model):
+    """By the names of reports."""
+    return {
+        f"{site.path}/{name}": to_numpy(variable).astype("float64")
+        for site in sites(model)
+        for name, variable in site.weights.items()
+    }
+
+
+def pruned(model, technique=NOW, overrides=None, **arguments):
+    sparse = sos.sparsify(model, technique, overrides, sos.Global())
+    arguments.setdefault("optimizer", sgd(1e-3))
+    return compiled(sparse, **arguments)
+
+
+def state(model):
+    return [to_numpy(variable).copy() for variable in model.variables]
+
+
+def assert_same_state(model, expected):
+    for value, other in zip(state(model), expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def zeros(model):
+    return {layer.name: layer.zeros for layer in sos.sparsity_report(model).layers}
+
+
+def start():
+    """The second layer's weights are ten times those of the first."""
+    rng = np.random.default_rng(6)
+    shapes = [(zoo.FEATURES, 8), (8,), (8, 3), (3,)]
+    scales = [0.1, 0.5, 1.0, 0.5]
+    return [
+        (scale * rng.normal(size=shape)).astype("float32")
+        for scale, shape in zip(scales, shapes, strict=True)
+    ]
+
+
+def staying(place, kernel, mask):
+    del place
+    return np.abs(kernel * mask)
+
+
+def returning(place, kernel, mask):
+    del place, mask
+    return np.abs(kernel)
+
+
+def at_random(place, kernel, mask):
+    del mask
+    return reference.random_scores(kernel.shape, 7, place, 0)
+
+
+@pytest.mark.parametrize(
+    ("technique", "scores"),
+    [
+        (sos.MagnitudePruning(*SCHEDULE), staying),
+        (sos.RandomPruning(*SCHEDULE, seed=7), at_random),
+        # In tf_keras, a masked weight is zero, and stays.
+        *[(sos.MagnitudePruning(*SCHEDULE, masked_weights="return"), returning)]
+        * IS_KERAS3,
+    ],
+    ids=["magnitude", "random", *["magnitude-return"] * IS_KERAS3],
+)
+def test_losses_and_masks_are_those_of_the_reference(technique, scores):
+    """So they are the same in both Kerases, and on all backends."""
+    model = zoo.perceptron()
+    model.set_weights(start())
+    sparse = pruned(model, technique, optimizer=sgd(LEARNING_RATE), loss=from_logits())
+    begin_training(sparse)
+    expected = reference.OneThreshold(start(), scores, SCHEDULE, LEARNING_RATE)
+    rng = np.random.default_rng(5)
+    for step in range(1, STEPS + 1):
+        inputs = rng.normal(size=(BATCH, zoo.FEATURES)).astype("float32")
+        labels = rng.integers(0, 3, BATCH)
+        expected_loss = expected.train(inputs, labels)
+        sparse.reset_metrics()
+        loss = float(sparse.train_on_batch(inputs, labels))
+        assert loss == pytest.approx(expected_loss, abs=1e-4), step
+        masks = sos.weight_masks(sparse)
+        for name, mask in zip(("hidden", "logits"), expected.masks, strict=True):
+            np.testing.assert_array_equal(
+                masks[f"{name}/kernel"], mask != 0, f"step {step}"
+            )
+    if technique.technique_name() == "magnitude_pruning":
+        first, second = (1 - mask.mean() for mask in expected.masks)
+        assert first > second + 0.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *((kind, "graph") for kind in zoo.ALL),
+        ("perceptron", "run_eagerly"),
+        ("perceptron", "jit_compile"),
+    ],
+)
+def test_the_lowest_weights_of_every_kind_of_model_go(kind, mode, data):
+    model = scaled(MODELS[kind])
+    arguments = {} if mode == "graph" else {mode: True}
+    sparse = pruned(model, **arguments)
+    weights = weights_of(model)
+    fit(sparse, *data, batch_size=8)
+    size = sum(w.size for w in weights.values())
+    expected = reference.without_lowest_of_all(
+        [np.abs(w) for w in weights.values()], round(0.6 * size)
+    )
+    masks = sos.weight_masks(sparse)
+    for name, mask in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(masks[name], mask != 0, name)
+    shares = [1 - mask.mean() for mask in expected]
+    assert max(shares) - min(shares) > 0.4
+    assert masks.keys() == sos.weight_masks(sos.strip(sparse)).keys()
+    assert sum(zeros(sos.strip(sparse)).values()) == round(0.6 * size)
+
+
+@pytest.mark.parametrize("kind", ["subclassed"])
+def test_overrides_are_kept_and_made_up_for_to_the_weight(kind, data):
+    overrides = {"head": 0.25, "block/second": None}
+    model = scaled(zoo.ALL[kind])
+    sparse = pruned(model, NOW.with_sparsity(0.5), overrides)
+    planned = sos.planned_sparsities(
+        model, NOW.with_sparsity(0.5), overrides, sos.Global()
+    )
+    fit(sparse, *data, batch_size=8)
+    report = sos.sparsity_report(sparse)
+    size = sum(layer.size for layer in report.layers)
+    assert sum(layer.zeros for layer in report.layers) == round(0.5 * size)
+    found = {x.name.rpartition("/")[0]: x.sparsity for x in report.layers}
+    assert (found["head"], found["block/second"]) == (0.25, 0.0)
+    # What the weights of the beginning have said is what was done with them.
+    assert planned == pytest.approx(found)
+
+
+def test_a_ramp_meets_each_sparsity_to_the_weight(data):
+    sparse = pruned(scaled(), RAMP)
+    begin_training(sparse)
+    for step in range(1, 9):
+        sparse.train_on_batch(*data)
+        sparsity = reference.cubic_sparsity(step, 0.6, 1, 6)
+        assert sum(zeros(sparse).values()) == round(sparsity * 72), step
+
+
+def test_each_tensor_keeps_its_highest_weight(data):
+    model = zoo.perceptron()
+    hidden, biases, logits, others = start()
+    hidden[2, 3] = 1e-3
+    model.set_weights([1e-3 * hidden, biases, logits, others])
+    sparse = pruned(model, NOW.with_sparsity(0.9))
+    highest = np.abs(hidden).argmax()
+    fit(sparse, *data, batch_size=8)
+    masks = sos.weight_masks(sparse)
+    assert np.flatnonzero(masks["hidden/kernel"]).tolist() == [highest]
+    assert masks["logits/kernel"].sum() == 72 - round(0.9 * 72) - 1
+
+
+def test_equal_scores_go_in_the_order_of_layers(data):
+    model = zoo.perceptron()
+    model.set_weights([np.full(w.shape, 0.5) for w in model.get_weights()])
+    sparse = pruned(model, NOW.with_sparsity(0.75))
+    fit(sparse, *data, batch_size=8)
+    assert zeros(sparse) == {"hidden/kernel": 47, "logits/kernel": 7}
+    kept = sos.weight_masks(sparse)["logits/kernel"].ravel()
+    np.testing.assert_array_equal(kept, np.arange(24) >= 7)
+
+
+def test_blocks_of_all_layers_are_compared(data):
+    technique = sos.MagnitudePruning(0.5, 1, 1, 1, block_size=(2, 1))
+    model = scaled()
+    sparse = pruned(model, technique)
+    fit(sparse, *data, batch_size=8)
+    scores = [
+        np.abs(w).reshape(w.shape[0] // 2, 2, -1).mean(axis=1)
+        for w in weights_of(model).values()
+    ]
+    expected = reference.without_lowest_of_all(scores, 18)
+    for mask, blocks in zip(sos.weight_masks(sparse).values(), expected, strict=True):
+        np.testing.assert_array_equal(mask, np.repeat(blocks, 2, axis=0) != 0)
+
+
+def test_layers_with_several_weights_have_a_threshold_for_each_of_them(rng):
+    def recurrent():
+        x = keras.Input((3, zoo.FEATURES))
+        y = keras.layers.LSTM(4, name="lstm", return_sequences=True)(x)
+        y = keras.layers.SeparableConv1D(5, 2, name="separable")(y)
+        y = keras.layers.Dense(zoo.CLASSES, name="head")(keras.layers.Flatten()(y))
+        return keras.Model(x, y)
+
+    model = scaled(recurrent)
+    sparse = pruned(model)
+    inputs = rng.normal(size=(4, 3, zoo.FEATURES)).astype("float32")
+    fit(sparse, inputs, np.ones((4, zoo.CLASSES), "float32"))
+    size = sum(layer.size for layer in sos.sparsity_report(sparse).layers)
+    assert sum(zeros(sparse).values()) == round(0.6 * size)
+    masks, weights = sos.weight_masks(sparse), weights_of(model)
+    free = [name for name in weights if "depthwise" not in name]
+    gone = max(np.abs(weights[n])[~masks[n]].max(initial=0) for n in free)
+    kept = min(np.abs(weights[n])[masks[n]].min() for n in free if masks[n].sum() > 1)
+    assert gone < kept
+
+
+@pytest.mark.parametrize("kind", ["perceptron", "subclassed"])
+def test_a_loaded_model_trains_on_to_the_bit(kind, data, tmp_path):
+    model = pruned(scaled(MODELS[kind]), RAMP, optimizer=sgd(1e-3, momentum=0.9))
+    fit(model, *data)
+    # In the process there are others like it.
+    model.save(tmp_path / "model.keras")
+    other = keras.models.load_model(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    fit(model, *data, epochs=3)
+    fit(loaded, *data, epochs=3)
+    assert steps_of(loaded) == {8}
+    assert_same_state(loaded, state(model))
+    size = sum(layer.size for layer in sos.sparsity_report(loaded).layers)
+    assert sum(zeros(loaded).values()) == round(0.6 * size)
+    assert steps_of(other) == {2}
+
+
+def test_weights_in_a_newly_sparsified_model_train_on_to_the_bit(data, tmp_path):
+    model = pruned(scaled(), RAMP)
+    fit(model, *data)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = pruned(scaled(seed=9), RAMP)
+    other.load_weights(tmp_path / "model.weights.h5")
+    for each in (model, other):
+        fit(each, *data, epochs=2)
+    assert_same_state(other, state(model))
+
+
+@pytest.mark.parametrize(
+    ("copied", "make"),
+    [(keras.models.clone_model, zoo.functional), (copy.deepcopy, zoo.perceptron)],
+)
+def test_a_copy_prunes_by_its_own_weights(copied, make, data):
+    sparse = pruned(scaled(make), RAMP)
+    duplicate = compiled(copied(sparse), sgd(1e-3))
+    for place, layer in enumerate(sparse_layers(duplicate)):
+        kernel = plain_part(layer).kernel
+        kernel.assign(0.1 * 4.0 ** (place % 3) * to_numpy(kernel))
+    before = state(sparse)
+    fit(duplicate, *data, epochs=4)
+    assert_same_state(sparse, before)
+    size = sum(layer.size for layer in sos.sparsity_report(sparse).layers)
+    assert sum(zeros(duplicate).values()) == round(0.6 * size)
+    fit(sparse, *data, epochs=4)
+    assert zeros(sparse) != zeros(duplicate)
+    assert sum(zeros(sparse).values()) == round(0.6 * size)
+
+
+def test_a_pruned_model_within_another_one_is_pruned_as_a_whole(data):
+    sparse = pruned(scaled())
+    expected = sos.planned_sparsities(scaled(), NOW, budget=sos.Global())
+    x = keras.Input((zoo.FEATURES,))
+    outer = keras.Model(x, keras.layers.Dense(2, name="after")(sparse(x)))
+    fit(compiled(outer), data[0], data[1][:, :2], batch_size=8)
+    found = {x.name: x.sparsity for x in sos.sparsity_report(sparse).layers}
+    assert found == pytest.approx({f"{n}/kernel": s for n, s in expected.items()})
+
+
+def test_a_part_of_the_model_by_itself_is_an_error(data):
+    sparse = pruned(scaled())
+    x = keras.Input((zoo.FEATURES,))
+    part = compiled(keras.Model(x, sparse.get_layer(index=0)(x)))
+    with pytest.raises(ValueError, match=r"The 2 pruned layers of model 'perceptron'"):
+        fit(part, data[0], np.ones((8, 8), "float32"))
+
+
+def test_two_copies_in_one_model_are_an_error(data):
+    one = pruned(scaled())
+    other = keras.models.clone_model(one)
+    x = keras.Input((zoo.FEATURES,))
+    y = keras.layers.Add()([one(x), keras.Sequential([other], name="other")(x)])
+    both = compiled(keras.Model(x, y))
+    with pytest.raises(ValueError, match=r"Received: 4 of these layers: \['hidden"):
+        fit(both, *data)
+
+
+def test_layers_that_other_calls_use_first_count_as_one_step(data):
+    """A layer that is used twice is renewed once, before its first use."""
+    x = keras.Input((zoo.FEATURES,))
+    late = keras.layers.Dense(zoo.FEATURES, name="late")
+    early = keras.layers.Dense(zoo.FEATURES, name="early")
+    y = late(early(late(x)))
+    model = scaled(lambda: keras.Model(x, y, name="loop"))
+    sparse = pruned(model, RAMP)
+    fit(sparse, data[0], data[0], epochs=4)
+    assert steps_of(sparse) == {8}
+    assert sum(zeros(sparse).values()) == round(0.6 * 72)
+
+
+def test_planned_are_the_sparsities_of_the_scores_as_they_are():
+    model = scaled()
+    weights = weights_of(model)
+    expected = reference.without_lowest_of_all(
+        [np.abs(w) for w in weights.values()], round(0.6 * 72)
+    )
+    planned = sos.planned_sparsities(model, RAMP, budget=sos.Global())
+    assert list(planned) == ["hidden", "logits"]
+    assert list(planned.values()) == pytest.approx([1 - m.mean() for m in expected])
+    assert planned["logits"] > planned["hidden"] + 0.3
+
+
+def test_training_operations_add_up_to_those_of_the_ramp(data):
+    sparse = pruned(scaled(), RAMP)
+    fit(sparse, *data, epochs=4)
+    counted = sos.count_training_flops(sparse, 8).layers
+    kept = sum(72 - round(reference.cubic_sparsity(t, 0.6, 1, 6) * 72) for t in STEPS_8)
+    found = sum(counted[f"{n}/kernel"].sparse for n in ("hidden", "logits"))
+    # Three times a multiplication and an addition for each weight that is there.
+    assert found == pytest.approx(3 * 2 * kept, abs=12)
+
+
+STEPS_8 = range(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("technique", "overrides", "message"),
+    [
+        (
+            NOW.with_sparsity(0.8),
+            {"hidden": None},
+            r"Global cannot make 80\.00%.*31\.94% at most",
+        ),
+        (
+            NOW.with_sparsity(0.1),
+            {"hidden": 0.5},
+            r"Global cannot make .* but 33\.33% at least",
+        ),
+        (
+            sos.MagnitudePruning(0.5, 1, 1, 1, sparsity_m_by_n=(1, 2)),
+            {},
+            r"one threshold .* has no choice.*\(1, 2\)",
+        ),
+        (sos.L0Regularization(1e-3), {}, "for pruning.*l0_regularization"),
+        (sos.VariationalDropout(1e-3), {}, "for pruning.*variational_dropout"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(technique, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        sos.sparsify(zoo.perceptron(), technique, overrides, sos.Global())
+
+
+def test_fixed_masks_are_refused():
+    model = zoo.perceptron()
+    masks = {n: m & False for n, m in sos.weight_masks(model).items()}
+    with pytest.raises(ValueError, match=r"for pruning.*fixed_mask"):
+        sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
+
+
+def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
+    def wrapped():
+        x = keras.Input((3, zoo.FEATURES))
+        y = keras.layers.TimeDistributed(keras.layers.Dense(5, name="each"))(x)
+        y = keras.layers.Bidirectional(keras.layers.GRU(4, name="gru"))(y)
+        return keras.Model(x, keras.layers.Dense(zoo.CLASSES, name="head")(y))
+
+    sparse = pruned(scaled(wrapped), RAMP)
+    inputs = rng.normal(size=(8, 3, zoo.FEATURES)).astype("float32")
+    targets = np.ones((8, zoo.CLASSES), "float32")
+    fit(sparse, inputs, targets, epochs=4)
+    masks = sos.weight_masks(sparse)
+    size = sum(mask.size for mask in masks.values())
+    assert size - sum(mask.sum() for mask in masks.values()) == round(0.6 * size)
+    assert len({mask.mean() for mask in masks.values()}) > 2
