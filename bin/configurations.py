@@ -18,7 +18,8 @@ HASH_LENGTH = 12
 _NOT_IN_HASH = ("output_dir",)
 
 
-@dataclasses.dataclass(frozen=True)
+# Compared by identity: its flags are a mapping, which has no hash.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Configuration:
     """A run of a sweep.
 
