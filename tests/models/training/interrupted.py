@@ -22,7 +22,7 @@ def raise_keyboard_interrupt():
 
 @contextlib.contextmanager
 def interrupted_at(
-    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=""
+    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=None
 ):
     """The training within is interrupted after a step, and has to end in the error.
 

@@ -95,7 +95,13 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(n, marks=pytest.mark.slow if n.endswith("rate to a step") else [])
+        for n in KINDS
+    ],
+)
 def kind(request):
     return KINDS[request.param]
 
