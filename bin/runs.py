@@ -248,15 +248,13 @@ def _train_in_rounds(run, folder, strategy):
     target, steps = run.sparsification, run.options.train_steps
     for leg in unfinished(run.rounds, target, folder, steps):
         with app.usage_errors():
-            part = dataclasses.replace(
-                run,
-                sparsification=leg.sparsification(),
-                start=leg.start(run.start),
-                rounds=None,
-            )
-        print(f"Round {leg.number} of {last}{'' if leg.number else ', dense'}.")
+            masked, start = leg.sparsification(), leg.start(run.start)
+        part = dataclasses.replace(run, sparsification=masked, start=start, rounds=None)
+        rounds, target = leg.ending_here()
+        shown = dataclasses.replace(run, sparsification=target, rounds=rounds)
         header = f"After round {leg.number} of {last} of a run of {run.binary}"
-        _train(part, leg.folder(part.flags(), header), strategy, leg, first)
+        print(f"Round {leg.number} of {last}{'' if leg.number else ', dense'}.")
+        _train(part, leg.folder(shown.flags(), header), strategy, leg, first)
         # Frees what the trained model has left.
         keras.backend.clear_session()
 

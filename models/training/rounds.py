@@ -188,6 +188,28 @@ class Round(Leg):
             keep_steps=keep_steps,
         )
 
+    def ending_here(self) -> tuple[Rounds | None, Sparsification]:
+        """The run of which this round would be the last: its rounds and its target.
+
+        With a budget other than the same sparsity for all layers, that run would
+        distribute its own target, which comes to nearly the same.
+        """
+        if not self.number:
+            return None, Sparsification()
+        technique, overrides = self._target.technique, self._target.overrides
+        target = dataclasses.replace(
+            self._target,
+            technique=technique.with_sparsity(self._until_now(technique.sparsity)),
+            overrides={
+                pattern: None if sparsity is None else self._until_now(sparsity)
+                for pattern, sparsity in overrides.items()
+            },
+        )
+        return dataclasses.replace(self._rounds, rounds=self.number), target
+
+    def _until_now(self, final):
+        return self._rounds.sparsity_after(self.number, final)
+
     def check(self, dense: keras.Model) -> None:
         """Raises ValueError unless the rounds that follow a dense one can be.
 
@@ -211,9 +233,9 @@ class Round(Leg):
         for name in ("steps", "training_flops", "dense_training_flops"):
             result[name] += before.get(name, 0)
         if self.number:
-            final = self._target.target_sparsity
-            result["technique"] = f"iterative_{self._target.name}"
-            result["target_sparsity"] = self._rounds.sparsity_after(self.number, final)
+            target = self.ending_here()[1]
+            result["technique"] = target.name
+            result["target_sparsity"] = target.target_sparsity
         own = {name: result[name] for name in ("steps", "quality", "sparsity")}
         return {**result, "rounds": [*before.get("rounds", []), own]}
 
@@ -260,5 +282,4 @@ def masked_as_in(folder: RunFolder) -> Sparsification:
     Raises:
       OSError, ValueError: if it has none.
     """
-    source = {"load_masks_from": str(folder.masks.resolve())}
-    return Sparsification(sos.FixedMask(sos.load_masks(folder.masks)), source=source)
+    return Sparsification(sos.FixedMask(sos.load_masks(folder.masks)))

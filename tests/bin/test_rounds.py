@@ -1,5 +1,6 @@
 """Tiny runs in rounds from end to end: interrupted, finished, and what is in them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,7 +53,6 @@ def test_it_goes_on_with_the_round_that_was_interrupted(run, result):
     folder, _, outcome = run
     assert "Round 2 of 2." in outcome.out
     assert "Round 1" not in outcome.out
-    assert "iterative_magnitude_pruning" in outcome.out
     assert [r["steps"] for r in result["rounds"]] == [8, 16, 24]
     lines = (folder / "metrics.csv").read_text().splitlines()
     assert lines[0] == ",".join(METRICS)
@@ -64,6 +64,17 @@ def test_it_goes_on_with_the_round_that_was_interrupted(run, result):
 def test_the_same_command_again_says_that_the_run_is_finished(run, command):
     _, flags, _ = run
     assert "This run is finished" in command("train_resnet50", *flags).out
+
+
+def test_the_folder_of_a_round_is_that_of_a_run_of_fewer_rounds(folder):
+    whole, folders = runs.read_run(folder)[0], folder / "rounds"
+    first, _ = runs.read_run(folders / "1")
+    assert first.rounds == dataclasses.replace(whole.rounds, rounds=1)
+    assert first.sparsification.target_sparsity == 0.5
+    assert first.sparsification.overrides == {"conv1": None}
+    assert (first.options, first.start) == (whole.options, whole.start)
+    dense, _ = runs.read_run(folders / "0")
+    assert dense.rounds is dense.sparsification.technique is None
 
 
 def test_conv1_stays_dense_and_all_else_is_halved_twice(folder):

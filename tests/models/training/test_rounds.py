@@ -212,8 +212,8 @@ def test_the_result_is_that_of_the_last_round_and_lists_all(done):
     earlier = [folder.read_result() for folder in run.folders[:-1]]
     assert [r["technique"] for r in [*earlier, result]] == [
         "dense",
-        "iterative_magnitude_pruning",
-        "iterative_magnitude_pruning",
+        "magnitude_pruning",
+        "magnitude_pruning",
     ]
     assert result["target_sparsity"] == 0.51
     assert earlier[1]["target_sparsity"] == 0.3
