@@ -24,6 +24,7 @@ from state_of_sparsity.models.images.task import ImageTask
 from state_of_sparsity.models.training import distribution
 from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.loop import (
+    Leg,
     Sparsification,
     Task,
     build_dense,
@@ -31,10 +32,12 @@ from state_of_sparsity.models.training.loop import (
     train,
 )
 from state_of_sparsity.models.training.options import Options
+from state_of_sparsity.models.training.rounds import Rounds, masked_as_in, unfinished
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.weights import Start, has_weights
 from state_of_sparsity.models.translation.options import TranslationOptions
 from state_of_sparsity.models.translation.task import TranslationTask
+from state_of_sparsity.techniques import MagnitudePruning
 
 # The options and the task of each training binary.
 TRAINERS = {
@@ -52,12 +55,15 @@ class Run:
       options: what it is, apart from the technique.
       sparsification: how it is made sparse.
       start: the values that it begins with.
+      rounds: of iterative pruning, whose last is as sparse as `sparsification` says;
+        None to train once.
     """
 
     binary: str
     options: Options
     sparsification: Sparsification
     start: Start
+    rounds: Rounds | None = None
 
     def task(self, folder: RunFolder) -> Task:
         return TRAINERS[self.binary][1](self.options, folder)
@@ -66,7 +72,11 @@ class Run:
         """The flags that repeat the run, apart from --output_dir."""
         settings = as_flags(self.options, self.start)
         settings["technique"] = self.sparsification.name
-        if self.sparsification.technique:
+        if self.rounds:
+            settings |= as_flags(self.rounds)
+            if self.rounds.prune_fraction is None:
+                settings["sparsity"] = str(self.sparsification.target_sparsity)
+        elif self.sparsification.technique:
             settings |= as_flags(self.sparsification.technique)
         settings["override"] = [
             f"{pattern}={DENSE if sparsity is None else sparsity}"
@@ -98,6 +108,7 @@ def define_run_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
         flag_values=values,
     )
     define_technique(values)
+    define_options(Rounds, values)
 
 
 def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
@@ -110,7 +121,9 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
         options = options_from_flags(TRAINERS[binary][0], values).resolved()
         options = _stretched(options, values)
         start = _with_absolute_path(options_from_flags(Start, values))
-    technique = technique_from_flags(options.technique_defaults(), values)
+        rounds = _rounds_from_flags(options, values)
+    defaults = (rounds or options).technique_defaults()
+    technique = technique_from_flags(defaults, values)
     end_step = getattr(technique, "end_step", 0)
     if end_step > options.train_steps:
         raise UsageError(
@@ -138,7 +151,7 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             f"--keep_steps has steps after the last of --train_steps="
             f"{options.train_steps}. Received: {late}"
         )
-    return Run(binary, options, sparsification, start)
+    return Run(binary, options, sparsification, start, rounds)
 
 
 def _stretched(options, values):
@@ -153,6 +166,32 @@ def _stretched(options, values):
         return options
     # What comes of it is in the flags of the run, so that it is not stretched twice.
     return options.stretched(multiplier, schedule or "constant_final")
+
+
+def _rounds_from_flags(options, values):
+    rounds = options_from_flags(Rounds, values)
+    if rounds.rounds is None:
+        return None
+    chosen = values["technique"].value
+    if chosen != MagnitudePruning.technique_name():
+        raise ValueError(
+            f"--technique={chosen} does not have --rounds (it belongs to "
+            f"{MagnitudePruning.technique_name()})"
+        )
+    for field in dataclasses.fields(MagnitudePruning):
+        if field.name in values and field.name != "sparsity":
+            value = values[field.name].value
+            if value is not None:
+                raise ValueError(
+                    f"--{field.name} is not for --rounds, where the smallest weights "
+                    f"are masked between trainings. Received: {value}"
+                )
+    if options.distribution == "multi_worker":
+        raise ValueError(
+            "--rounds is for one machine, with any number of devices. Received: "
+            f"--distribution={options.distribution}"
+        )
+    return rounds.resolved(values["sparsity"].value, options.train_steps)
 
 
 def _with_absolute_path(start):
@@ -179,17 +218,45 @@ def train_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
     with app.usage_errors():
         # Before anything else of TensorFlow starts.
         strategy = distribution.strategy(run.options.distribution)
+    if run.rounds is None:
+        _train(run, folder, strategy)
+    else:
+        _train_in_rounds(run, folder, strategy)
+    if distribution.is_chief(strategy):
+        app.print_summary(folder)
+
+
+def _train(run, folder, strategy, leg=None, assets=None):
+    """Trains a run, or a leg of one, whose assets may be in another folder."""
+    with app.usage_errors():
         with strategy.scope():
-            task = run.task(folder)
+            task = run.task(assets or folder)
             masks = getattr(run.sparsification.technique, "masks", None)
             dense = build_dense(task, _own_start(run.start, folder), masks)
             model = build_model(task, run.sparsification, dense)
         task.prepare()
         # Reads the data, which may not be there.
         _ = task.steps_per_epoch
-    train(task, run.sparsification, model, folder, dense, run.start.keep_steps)
-    if distribution.is_chief(strategy):
-        app.print_summary(folder)
+        leg = leg or Leg()
+        leg.check(dense)
+    train(task, run.sparsification, model, folder, dense, run.start.keep_steps, leg)
+
+
+def _train_in_rounds(run, folder, strategy):
+    """Trains the rounds that are not finished yet; each is a run with fixed masks."""
+    first, last = folder.round(0), run.rounds.rounds
+    target, steps = run.sparsification, run.options.train_steps
+    for leg in unfinished(run.rounds, target, folder, steps):
+        with app.usage_errors():
+            masked, start = leg.sparsification(), leg.start(run.start)
+        part = dataclasses.replace(run, sparsification=masked, start=start, rounds=None)
+        rounds, target = leg.ending_here()
+        shown = dataclasses.replace(run, sparsification=target, rounds=rounds)
+        header = f"After round {leg.number} of {last} of a run of {run.binary}"
+        print(f"Round {leg.number} of {last}{'' if leg.number else ', dense'}.")
+        _train(part, leg.folder(shown.flags(), header), strategy, leg, first)
+        # Frees what the trained model has left.
+        keras.backend.clear_session()
 
 
 def _own_start(start, folder):
@@ -241,8 +308,20 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
     """
     with app.usage_errors():
         task = run.task(folder)
-        model = build_model(task, run.sparsification)
+        model = build_model(task, _deployed_sparsification(run, folder))
         task.prepare()
     if Checkpoint(model, task.companions()).restore(folder.checkpoints) == 0:
         raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
     return task, model
+
+
+def _deployed_sparsification(run, folder):
+    """As of the last round, if there are several."""
+    if run.rounds is None:
+        return run.sparsification
+    if not folder.masks.is_file():
+        raise UsageError(
+            f"{folder.path} has not come to its last round yet: train it first. Rounds "
+            f"that are finished are in {folder.round(0).path.parent}."
+        )
+    return masked_as_in(folder)

@@ -41,8 +41,15 @@ def count_flops(model, inputs=None) -> Flops:
 
     A weight takes part in one multiply-add for each position of the layer's output (of
     its input, if it is a transposed convolution), padding included. Biases,
-    normalization, activations, and what a custom layer's `call` computes of
-    activations or of weights of other layers are not counted.
+    normalization and activations are not counted.
+
+    A layer of one's own tells what it computes in its `call`. How often each element of
+    its matrices is used for a batch, in a method
+    `weight_uses(input_shape, output_shape)`, which returns `{attribute: number}`. And
+    the multiply-adds of its products of activations with activations, such as those of
+    attention, in a method `activation_products(input_shapes, output_shape)`, which
+    returns a number: without it, none are counted. `input_shapes` are those of all
+    tensors that it is called with, in the order of its `call`.
 
     Args:
       model: any built model, sparse or not.
@@ -51,9 +58,7 @@ def count_flops(model, inputs=None) -> Flops:
 
     Raises:
       ValueError: if the sizes of the inputs or of a product are not known, or for a
-        layer with matrices that it cannot count. A custom layer says how often each is
-        used for a batch in a method `weight_uses(input_shape, output_shape)`, which
-        returns `{attribute: number}`.
+        layer with matrices that it cannot count: one without `weight_uses`.
     """
     engine = engine_of(model)
     sites = list(engine.sites(model))
@@ -281,7 +286,10 @@ _RULES = {
 
 
 def _products(call):
-    """Multiply-adds of queries with keys, and of their scores with values."""
+    """Multiply-adds of activations: queries with keys, and their scores with values."""
+    if hasattr(call.layer, "activation_products"):
+        _product(call, [size for shape in call.inputs for size in shape])
+        return call.layer.activation_products(call.inputs, call.outputs)
     if is_kind(call.layer, "Attention", "AdditiveAttention"):
         query, value = call.inputs[:2]
         return _product(call, query[:-1]) * value[-2] * (query[-1] + value[-1])

@@ -75,6 +75,16 @@ class Checkpoint:
         self.step_on_disk = int(self._model.optimizer.iterations.numpy())
         return self.step_on_disk
 
+    def begin(self, step: int) -> int:
+        """Begins at a step of the schedule, at which there is nothing to write.
+
+        Returns:
+          That step.
+        """
+        self._model.optimizer.iterations.assign(step)
+        self.step_on_disk = step
+        return step
+
     def save(self, folder: str | os.PathLike) -> int:
         """Writes a checkpoint of the present state and drops old ones.
 

@@ -155,6 +155,12 @@ class Sparsification:
         """That of the technique; None if it has none, 0 for a dense model."""
         return getattr(self.technique, "sparsity", None) if self.technique else 0.0
 
+    def planned(self, model: keras.Model) -> dict[str, float]:
+        """How sparse pruning makes each layer; see `sos.planned_sparsities`."""
+        return sos.planned_sparsities(
+            model, self.technique, self.overrides, self.budget_of_layers
+        )
+
     def apply(self, model: keras.Model) -> keras.Model:
         if self.technique is None:
             return model
@@ -179,9 +185,7 @@ class Sparsification:
             ) from error
 
     def _say_what_is_planned(self, model):
-        planned = sos.planned_sparsities(
-            model, self.technique, self.overrides, self.budget_of_layers
-        )
+        planned = self.planned(model)
         least, most = min(planned, key=planned.get), max(planned, key=planned.get)
         shared = self.budget_of_layers.shares_threshold
         print(
@@ -247,6 +251,41 @@ def _precision(policy):
         keras.mixed_precision.set_global_policy(previous)
 
 
+class Leg:
+    """One training of a run, which may train several times: see `rounds`.
+
+    Args:
+      first_step: of the schedule of the learning rate, and of the data, at which it
+        begins.
+      steps_before: training steps that the run took before.
+    """
+
+    def __init__(self, first_step: int = 0, steps_before: int = 0):
+        self.first_step = first_step
+        self.steps_before = steps_before
+
+    def step_of_run(self, step: int) -> int:
+        """How many steps the run has taken at a step of the schedule."""
+        return self.steps_before + step - self.first_step
+
+    def check(self, dense: keras.Model) -> None:
+        """Raises ValueError if trainings that follow could not be.
+
+        Args:
+          dense: of `build_dense`.
+        """
+
+    def conclude(self, model: keras.Model, result: dict) -> dict:
+        """What result.json says, and whatever else is to be there before it.
+
+        Args:
+          model: that was trained.
+          result: what it says of this training alone.
+        """
+        del model
+        return result
+
+
 def train(
     task: Task,
     sparsification: Sparsification,
@@ -254,6 +293,7 @@ def train(
     folder: RunFolder,
     dense: keras.Model | None = None,
     keep_steps: Iterable[int] | None = None,
+    leg: Leg = Leg(),  # noqa: B008
 ) -> dict:
     """Trains a model, or goes on with it, and leaves everything in the run's folder.
 
@@ -264,6 +304,7 @@ def train(
       folder: the run's folder; of several workers, only the chief writes into it.
       dense: of `build_dense`, whose values the folder keeps; it may be trained then.
       keep_steps: steps whose weights the folder keeps, too.
+      leg: which part of the run it is, if not the whole.
 
     Returns:
       The content of result.json.
@@ -275,30 +316,34 @@ def train(
     """
     checkpoint = Checkpoint(model, task.companions())
     step = checkpoint.restore(folder.checkpoints)
+    goes_on = step > 0
+    if not goes_on:
+        step = checkpoint.begin(leg.first_step)
     with contextlib.ExitStack() as stack:
         if not is_chief(model.distribute_strategy):
             # All workers take part in saving, and only one may leave its files.
             scratch = tempfile.TemporaryDirectory(prefix="worker-")
             folder = RunFolder(stack.enter_context(scratch))
         folder.start()
-        if dense is not None and not step:
-            save_weights(dense, folder.path, 0)
+        if dense is not None and not goes_on:
+            save_weights(dense, folder.path, step)
         task.write_assets(folder)
-        folder.keep_metrics_until(step)
+        folder.keep_metrics_until(leg.step_of_run(step))
         print(f"Each step takes {task.batch}.")
-        if step:
-            print(f"Going on from step {step:,} of {task.options.train_steps:,}.")
+        if goes_on:
+            last = leg.step_of_run(task.options.train_steps)
+            print(f"Going on from step {leg.step_of_run(step):,} of {last:,}.")
         stack.enter_context(_interrupted_by_sigterm())
         try:
-            _fit(task, model, folder, checkpoint, step, keep_steps)
-            return _finish(task, sparsification, model, folder)
+            _fit(task, model, folder, checkpoint, step, keep_steps, leg)
+            return _finish(task, sparsification, model, folder, leg)
         except KeyboardInterrupt as interruption:
             # Saving takes all workers, and the others may not have been interrupted.
             if has_other_workers(model.distribute_strategy):
                 step = checkpoint.step_on_disk
             else:
                 step = checkpoint.save(folder.checkpoints)
-            raise TrainingInterrupted(step) from interruption
+            raise TrainingInterrupted(leg.step_of_run(step)) from interruption
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -318,7 +363,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.step = step
 
 
-def _fit(task, model, folder, checkpoint, step, keep_steps):
+def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
@@ -326,7 +371,7 @@ def _fit(task, model, folder, checkpoint, step, keep_steps):
     callbacks += [
         _TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
         Keep(folder.path, keep_steps),
-        _Record(task, folder, checkpoint),
+        _Record(task, folder, checkpoint, leg),
     ]
     for segment in _segments(step, total, every):
         model.fit(
@@ -377,8 +422,9 @@ class _TensorBoard(keras.callbacks.TensorBoard):
 class _Record(keras.callbacks.Callback):
     """After each interval a row of metrics.csv and a checkpoint."""
 
-    def __init__(self, task, folder, checkpoint):
+    def __init__(self, task, folder, checkpoint, leg):
         super().__init__()
+        self._leg = leg
         self._task = task
         self._folder = folder
         self._checkpoint = checkpoint
@@ -398,7 +444,7 @@ class _Record(keras.callbacks.Callback):
             self._checkpoint.save(self._folder.checkpoints)
 
     def _add_row(self, epoch, logs):
-        step = int(self.model.optimizer.iterations.numpy())
+        step = self._leg.step_of_run(int(self.model.optimizer.iterations.numpy()))
         seconds = [after - before for before, after in itertools.pairwise(self._times)]
         self._folder.add_metrics(
             {
@@ -427,40 +473,39 @@ def _interrupted_by_sigterm():
         signal.signal(signal.SIGTERM, previous)
 
 
-def _finish(task, sparsification, model, folder):
+def _finish(task, sparsification, model, folder, leg):
     """Scores the deployed model on the test split and writes everything about it."""
     with model.distribute_strategy.scope():
         deployed = sos.strip(model)
         task.compile(deployed)
     report = sos.sparsity_report(model)
     flops = sos.count_flops(model, task.example)
-    steps = int(model.optimizer.iterations.numpy())
+    steps = int(model.optimizer.iterations.numpy()) - leg.first_step
     training = sos.count_training_flops(model, steps, task.example)
     report.to_csv(folder.layers)
     sos.save_masks(folder.masks, sos.weight_masks(model))
     report.plot(folder.picture)
     task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
-    folder.write_result(
-        {
-            "technique": sparsification.name,
-            "model": task.name,
-            "dataset": task.options.dataset,
-            "steps": steps,
-            "seed": task.options.seed,
-            "quality_metric": task.quality_metric,
-            "quality": task.evaluate(deployed, "test"),
-            "sparsity": report.sparsity,
-            "target_sparsity": sparsification.target_sparsity,
-            "parameters": report.parameters,
-            "nonzero_parameters": report.nonzero_parameters,
-            "flops": flops.dense,
-            "sparse_flops": flops.sparse,
-            "training_flops": training.sparse * task.examples_per_step,
-            "dense_training_flops": training.dense * task.examples_per_step,
-            # Of several workers, those that do not write have no rows if they go on
-            # after the last step.
-            "seconds_per_step": statistics.median(seconds) if seconds else None,
-        }
-    )
+    result = {
+        "technique": sparsification.name,
+        "model": task.name,
+        "dataset": task.options.dataset,
+        "steps": steps,
+        "seed": task.options.seed,
+        "quality_metric": task.quality_metric,
+        "quality": task.evaluate(deployed, "test"),
+        "sparsity": report.sparsity,
+        "target_sparsity": sparsification.target_sparsity,
+        "parameters": report.parameters,
+        "nonzero_parameters": report.nonzero_parameters,
+        "flops": flops.dense,
+        "sparse_flops": flops.sparse,
+        "training_flops": training.sparse * task.examples_per_step,
+        "dense_training_flops": training.dense * task.examples_per_step,
+        # Of several workers, those that do not write have no rows if they go on
+        # after the last step.
+        "seconds_per_step": statistics.median(seconds) if seconds else None,
+    }
+    folder.write_result(leg.conclude(model, result))
     return folder.read_result()

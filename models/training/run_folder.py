@@ -13,6 +13,8 @@
     export/          the stripped SavedModel
     vocabulary.model of translation: the SentencePiece model
     imported.json    of a model that was trained elsewhere: where it is from
+    rounds/          of iterative pruning: a folder such as this one for each round but
+                     the last, which is the run's own; without a metrics.csv
 
 Files are written under another name and renamed, so that each is there as a whole or
 not at all.
@@ -23,6 +25,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Self
 
 # Flags that runs of 0.1.0 did not have, and what these runs did.
 OF_EARLIER_RUNS = {
@@ -46,6 +49,8 @@ class RunFolder:
       settings: the flags that make the run what it is, as text; a list for a flag
         that is repeated.
       header: a line of text for the head of flags.txt.
+      whole: the folder of the whole run, if this one is of a part of it: there the
+        metrics of all parts are.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class RunFolder:
         path: str | os.PathLike,
         settings: Mapping[str, str | list[str]] | None = None,
         header: str = "",
+        whole: Self | None = None,
     ):
         self.path = pathlib.Path(path)
         self._lines = [
@@ -61,10 +67,11 @@ class RunFolder:
             for text in (value if isinstance(value, list) else [value])
         ]
         self._header = header
+        self._whole = whole
         self.flags = self.path / "flags.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
-        self.metrics = self.path / "metrics.csv"
+        self.metrics = (whole or self).path / "metrics.csv"
         self.result = self.path / "result.json"
         self.layers = self.path / "layers.csv"
         self.masks = self.path / "masks.npz"
@@ -73,6 +80,16 @@ class RunFolder:
         self.export = self.path / "export"
         self.vocabulary = self.path / "vocabulary.model"
         self.source = self.path / "imported.json"
+
+    def round(
+        self,
+        number: int,
+        settings: Mapping[str, str | list[str]] | None = None,
+        header: str = "",
+    ) -> Self:
+        """The folder of a round of iterative pruning, but for the last one."""
+        path = self.path / "rounds" / str(number)
+        return RunFolder(path, settings, header, whole=self)
 
     @property
     def is_finished(self) -> bool:
@@ -138,6 +155,8 @@ class RunFolder:
         Raises:
           RunFolderError: if the folder cannot be written.
         """
+        if self._whole is not None:
+            self._whole.start()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.flags.exists():

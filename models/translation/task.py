@@ -141,7 +141,7 @@ class TranslationTask(Task):
     def example(self):
         """One source and one target token, for which each weight is used once.
 
-        The embedding counts as the map to logits; scores of attention do not count.
+        The embedding counts as the map to logits; an attention is to one position.
         """
         return {name: np.zeros((1, 1), "int32") for name in INPUT_NAMES}
 

@@ -9,6 +9,7 @@ Training takes rows into which several sentences are packed; decoding takes a se
 per row and goes token by token, with the keys and values of earlier tokens cached.
 """
 
+import math
 from typing import NamedTuple
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -321,6 +322,14 @@ class Attention(keras.layers.Layer):
 
     def call(self, x, memory, visible, training=None):
         return self.attend(x, *self.keys_values(memory), visible, training)
+
+    def activation_products(self, input_shapes, output_shape):
+        """Multiply-adds of queries with keys, and of weights with values.
+
+        For `sos.count_flops`: the products with kernels are those of the layers within.
+        """
+        memory = input_shapes[1]
+        return 2 * math.prod(output_shape) * memory[1]
 
     def keys_values(self, memory) -> KeysValues:
         """What there is to attend to in a memory (batch, S, width)."""

@@ -10,6 +10,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError, define_options
 from state_of_sparsity.models.images.options import ImageOptions
+from state_of_sparsity.models.training.rounds import Rounds
 
 # They hold objects, which no flag can spell out.
 NOT_FLAGS = {"pruning_policy", "pruning_schedule", "shared_threshold"}
@@ -33,13 +34,13 @@ def documented(cls, name):
     return found[0].partition(": ")[2].strip()
 
 
-@pytest.mark.parametrize("cls", [ImageOptions, *sos.TECHNIQUES.values()])
+@pytest.mark.parametrize("cls", [ImageOptions, Rounds, *sos.TECHNIQUES.values()])
 def test_every_field_has_a_flag_with_its_help_text(cls):
     values = parsed()
     for field in dataclasses.fields(cls):
         if field.name in NOT_FLAGS:
             assert field.name not in values
-        elif cls is ImageOptions or field.name != "seed":
+        elif cls in (ImageOptions, Rounds) or field.name != "seed":
             assert values[field.name].help.startswith(documented(cls, field.name))
 
 
@@ -242,6 +243,55 @@ def test_bad_steps_of_weights_are_errors(arguments, message):
         run(*arguments)
 
 
+def test_rounds_say_how_sparse_the_last_is():
+    made = run("--rounds=3", "--prune_fraction=0.5")
+    assert made.rounds == Rounds(3, 0.5, "weights", 0)
+    assert made.sparsification.technique == sos.MagnitudePruning(0.875, 0, 0, 1)
+    # By default, a fifth of what is left.
+    assert run("--rounds=2").sparsification.target_sparsity == 0.36
+    assert "sparsity" not in run("--rounds=2").flags()
+    made = run("--rounds=4", "--sparsity=0.9", "--rewind=learning_rate")
+    assert made.rounds == Rounds(4, None, "learning_rate", 0)
+    assert made.sparsification.target_sparsity == 0.9
+    assert made.flags()["sparsity"] == "0.9"
+    assert not {"begin_step", "end_step", "frequency"} & made.flags().keys()
+    assert run().rounds is None
+    names = {field.name for field in dataclasses.fields(Rounds)}
+    assert not names & run().flags().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds=0"], "rounds must be at least 1. Received: 0"),
+        (["--rewind_to_step=5"], "rewind_to_step needs rounds. Received: 5"),
+        (["--rounds=2", "--prune_fraction=1"], "prune_fraction must be above 0"),
+        (["--rounds=2", "--sparsity=0.5", "--prune_fraction=0.5"], "exclude each oth"),
+        (["--rounds=2", "--sparsity=1.5"], "sparsity must be at least 0 and below 1"),
+        (["--rounds=2", "--sparsity=0"], "sparsity must be above 0 with rounds"),
+        (["--rounds=2", "--rewind=masks"], "rewind must be one of weights, learning"),
+        (
+            ["--rounds=2", "--rewind_to_step=80", "--train_steps=80"],
+            "before the last of train_steps=80.*Received: 80",
+        ),
+        (["--rounds=2", "--technique=dense"], "technique=dense does not have --rounds"),
+        (
+            ["--rounds=2", "--technique=random_pruning"],
+            r"random_pruning does not have --rounds \(it belongs to magnitude_pruning",
+        ),
+        (["--rounds=2", "--begin_step=0"], "--begin_step is not for --rounds.*: 0"),
+        (["--rounds=2", "--end_step=9"], "--end_step is not for --rounds.*: 9"),
+        (["--rounds=2", "--frequency=3"], "--frequency is not for --rounds.*: 3"),
+        (["--rounds=2", "--block_size=4,4"], "--block_size is not for --rounds"),
+        (["--rounds=2", "--kl_weight=1"], "does not have --kl_weight"),
+        (["--rounds=2", "--distribution=multi_worker"], "--rounds is for one machine"),
+    ],
+)
+def test_bad_rounds_are_errors(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
 @pytest.mark.parametrize("schedule", ["scaled", "constant_final", None])
 def test_a_run_of_twice_the_steps(schedule):
     plain, given = run(), [] if schedule is None else [f"--stretch_schedule={schedule}"]
@@ -333,7 +383,10 @@ def test_a_flag_that_the_dataset_has_no_use_for_is_an_error_naming_both(
         ("--sparsity_m_by_n=2,x", "--sparsity_m_by_n must be numbers.*Received: 2,x"),
         ("--block_size=4", r"block_size must be two integers. Received: \(4,\)"),
         ("--decay_epochs=a", "--decay_epochs must be numbers.*Received: a"),
-        ("--dataset=cifar", "dataset must be one of digits, mnist1d, mnist, i.*'cifar'"),
+        (
+            "--dataset=cifar",
+            "dataset must be one of digits, mnist1d, mnist, i.*'cifar'",
+        ),
         ("--depth=51", "depth must be one of .*Received: 51"),
     ],
 )
@@ -353,6 +406,9 @@ def test_an_unknown_technique_is_an_error_listing_those_there_are():
         [],
         ["--technique=dense", "--label_smoothing=0.1"],
         ["--technique=random_pruning", "--sparsity=0.123456789", "--seed=3"],
+        ["--rounds=3", "--override=conv1=0.5", "--budget=erk"],
+        ["--rounds=3", "--sparsity=0.7", "--rewind=learning_rate"],
+        ["--rounds=3", "--prune_fraction=0.3", "--rewind_to_step=9"],
         [
             "--sparsity=0.5",
             "--sparsity_m_by_n=2,4",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
 from tests.flavour import (
     BACKEND,
@@ -375,6 +376,64 @@ def test_a_layer_of_ones_own_says_how_often_its_weights_are_used():
     flops = sos.count_flops(sos.sparsify(model, NOW))
     assert flops.dense == 2 * 5 * 4 * 4
     assert set(flops.layers) == {"m/matrix"}
+
+
+@register
+class Attending(layers.Layer):
+    """Self-attention over layers of Keras, whose products it computes itself."""
+
+    def build(self, input_shape):
+        self.inward = layers.Dense(input_shape[-1], use_bias=False, name="inward")
+        self.inward.build(input_shape)
+        self.built = True
+
+    def call(self, queries, memory):
+        keys = self.inward(memory)
+        return ops.einsum(
+            "bts,bsd->btd", ops.einsum("btd,bsd->bts", queries, keys), keys
+        )
+
+
+@register
+class CountedAttending(Attending):
+    def activation_products(self, input_shapes, output_shape):
+        (batch, length, width), memory = input_shapes
+        assert output_shape == (batch, length, width)
+        return 2 * batch * length * memory[1] * width
+
+
+@register
+class CountedHeads(layers.MultiHeadAttention):
+    """Of a kind that is counted anyway."""
+
+    def activation_products(self, input_shapes, output_shape):
+        del output_shape
+        return input_shapes[0][1]
+
+
+def attending(make, memory=(5, 4)):
+    inputs = keras.Input((5, 4)), keras.Input(memory)
+    return keras.Model(inputs, make()(*inputs))
+
+
+def test_a_layer_of_ones_own_says_what_it_computes_of_activations():
+    plain = sos.count_flops(attending(lambda: Attending(name="own")))
+    assert plain.dense == 2 * 5 * 4 * 4
+    for length in (5, 7):
+        model = attending(lambda: CountedAttending(name="own"), (length, 4))
+        flops = sos.count_flops(model)
+        # Scores and weighted sum: a multiply-add for each pair and feature.
+        assert flops.layers["own"] == sos.Flops(*[2 * 2 * 5 * length * 4] * 2)
+        assert flops.dense == 2 * length * 4 * 4 + 2 * 2 * 5 * length * 4
+        sparse = sos.count_flops(sos.sparsify(model, NOW))
+        assert sparse.layers["own"] == flops.layers["own"]
+
+
+def test_what_a_layer_says_takes_the_place_of_the_rule_for_its_kind():
+    flops = sos.count_flops(attending(lambda: CountedHeads(2, 3, name="own")))
+    assert flops.layers["own"].dense == 2 * 5
+    kernels = [n for n in flops.layers if n.endswith("/kernel")]
+    assert len(kernels) == 4
 
 
 # Multiply-adds for an image of the model's own size.

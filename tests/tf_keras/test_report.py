@@ -105,6 +105,33 @@ def test_training_on_a_schedule_of_tf_mot_counts_the_masks_of_each_step(rng):
         assert counted == sum(by_step[:steps])
 
 
+class OfTheChosen(keras.layers.Layer):
+    """Attends to positions of which nobody knows how many there are."""
+
+    def call(self, inputs, chosen):
+        scores = tf.matmul(inputs, chosen[tf.newaxis], transpose_b=True)
+        return tf.matmul(scores, chosen[tf.newaxis])
+
+    def activation_products(self, input_shapes, output_shape):
+        raise AssertionError("there is nothing to compute with")
+
+
+class Choosing(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.attention = OfTheChosen(name="attention")
+
+    def call(self, inputs):
+        return self.attention(inputs, tf.boolean_mask(inputs, inputs[..., 0] > 0))
+
+
+def test_products_of_activations_of_no_fixed_size_are_an_error():
+    x = keras.Input((5, 4))
+    model = keras.Model(x, keras.layers.Dense(2)(Choosing()(x)))
+    with pytest.raises(ValueError, match=r"/attention' computes on .*no fixed size"):
+        sos.count_flops(model)
+
+
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
 def test_export_computes_the_same_and_holds_the_same_zeros(kind, rng, tmp_path):
     inputs, labels = zoo.data(rng)

@@ -106,6 +106,12 @@ def pruning():
     return sos.MagnitudePruning(0.75, begin_step=2, end_step=9, frequency=2)
 
 
+@pytest.fixture(scope="session")
+def tiny_task():
+    """The class of the task."""
+    return TinyTask
+
+
 @pytest.fixture
 def tiny_run(tmp_path):
     """Makes a run; in the folder "run" unless told otherwise."""

@@ -1,6 +1,5 @@
 """Training that can be interrupted at any step, and what it leaves in its folder."""
 
-import contextlib
 import csv
 import json
 import os
@@ -14,6 +13,7 @@ from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training import loop
 from state_of_sparsity.models.training.loop import TrainingInterrupted, _segments
 from state_of_sparsity.models.training.run_folder import METRICS
+from tests.models.training.interrupted import Killed, interrupted_at, kill
 from tests.shared.reference import cubic_sparsity
 
 
@@ -42,28 +42,6 @@ def test_intervals_end_at_multiples_of_the_interval_and_at_the_end(total, every)
 def test_a_run_without_interruption_is_one_call_of_fit():
     (segment,) = _segments(0, 600, 100)
     assert (segment.start, segment.steps, segment.count) == (0, 100, 6)
-
-
-def raise_keyboard_interrupt():
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def interrupted_at(
-    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=""
-):
-    """The training within is interrupted after a step, and has to end in the error."""
-
-    class Interrupting(loop._Record):
-        def on_train_batch_end(self, batch, logs=None):
-            super().on_train_batch_end(batch, logs)
-            if int(self.model.optimizer.iterations.numpy()) == step:
-                interrupt()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_Record", Interrupting)
-        with pytest.raises(error, match=match):
-            yield
 
 
 def state(run):
@@ -110,14 +88,6 @@ def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
     resumed = tiny_run(pruning)
     resumed.train()
     check_same(finished, resumed)
-
-
-class Killed(BaseException):
-    """Nothing handles it, as nothing handles SIGKILL."""
-
-
-def kill(*args):
-    raise Killed
 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(

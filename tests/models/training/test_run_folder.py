@@ -41,6 +41,24 @@ def test_flags_are_written_as_a_flagfile(path):
     ]
 
 
+def test_the_folder_of_a_round_shares_the_metrics_and_starts_the_run(path):
+    run = RunFolder(path, SETTINGS, "how to")
+    first = run.round(0, {"technique": "dense"}, "of a round")
+    first.start()
+    first.add_metrics(row(4))
+    assert run.flags.is_file()
+    assert (path / "rounds" / "0" / "flags.txt").read_text().splitlines() == [
+        "# of a round",
+        "--technique=dense",
+    ]
+    run.round(1).add_metrics(row(8))
+    assert [r["step"] for r in run.read_metrics()] == ["4", "8"]
+    first.keep_metrics_until(4)
+    assert [r["step"] for r in run.read_metrics()] == ["4"]
+    first.write_result({})
+    assert not run.is_finished
+
+
 def test_a_new_or_empty_folder_is_free(path):
     RunFolder(path, SETTINGS).check_same_run()
     path.mkdir(parents=True)

@@ -84,6 +84,32 @@ def batch(pairs):
     return two_rows(pairs)
 
 
+def test_operations_of_a_row_are_those_of_its_matrices_and_of_attention():
+    layers, source, target = 2, 9, 12
+    model = tiny(layers=layers)
+    example = {
+        name: np.zeros((1, source if name.startswith("source") else target), "int32")
+        for name in INPUT_NAMES
+    }
+    flops = sos.count_flops(model, example)
+    # Scores and weighted sum of n queries and m keys, all heads together.
+    pairs = source**2 + target**2 + target * source
+    attention = {n: f.dense for n, f in flops.layers.items() if n.endswith("attention")}
+    assert sum(attention.values()) == layers * 2 * 2 * pairs * WIDTH
+    assert attention["encoder_1/attention"] == 2 * 2 * source * source * WIDTH
+    assert len(attention) == 3 * layers
+    feed_forward = 2 * WIDTH * 16
+    matrices = source * (4 * WIDTH**2 + feed_forward)
+    matrices += target * (4 * WIDTH**2 + 2 * WIDTH**2 + feed_forward)
+    matrices += source * 2 * WIDTH**2
+    logits = target * WIDTH * VOCABULARY
+    expected = layers * (matrices + 2 * pairs * WIDTH) + logits
+    assert flops.dense == 2 * expected
+    sparse = sos.sparsify(model, TECHNIQUES[0])
+    left = sos.count_flops(sparse, example)
+    assert {n: left.layers[n].sparse for n in attention} == attention
+
+
 class Reference:
     """The forward pass in float64, one sentence, head and position at a time."""
 

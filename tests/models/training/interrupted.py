@@ -1,0 +1,46 @@
+"""Training that is interrupted, or killed, after a step."""
+
+import contextlib
+
+import pytest
+
+from state_of_sparsity.models.training import loop
+from state_of_sparsity.models.training.loop import TrainingInterrupted
+
+
+class Killed(BaseException):
+    """Nothing handles it, as nothing handles SIGKILL."""
+
+
+def kill(*args, **kwargs):
+    raise Killed
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupted_at(
+    step, interrupt=raise_keyboard_interrupt, error=TrainingInterrupted, match=None
+):
+    """The training within is interrupted after a step, and has to end in the error.
+
+    Args:
+      step: of the run, over all of its trainings.
+      interrupt: what happens then.
+      error: in which the training has to end.
+      match: what its message has to match.
+    """
+
+    class Interrupting(loop._Record):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            done = int(self.model.optimizer.iterations.numpy())
+            if self._leg.step_of_run(done) == step:
+                interrupt()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_Record", Interrupting)
+        with pytest.raises(error, match=match):
+            yield
