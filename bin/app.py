@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training.checkpoint import CheckpointError
+from state_of_sparsity.models.training.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 
 _PACKAGE = "state_of_sparsity."
@@ -39,6 +40,9 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
         except (UsageError, RunFolderError, CheckpointError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
+        except NotFiniteError as error:
+            print(f"\n{name}: {error}", file=sys.stderr)
+            sys.exit(1)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             print(
                 f"\n{name}: out of memory: {_what_is_too_large(error)}\n"

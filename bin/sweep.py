@@ -147,11 +147,19 @@ def _write_table(wanted, folder):
     for configuration in wanted:
         run = RunFolder(folder / configuration.name)
         result = run.read_result() if run.is_finished else {}
-        status = "finished" if result else "started" if run.flags.is_file() else ""
+        status = _status(run)
         values = [configuration.varied.get(name, "") for name in varied]
         scores = [result.get(name, "") for name in FINISHED]
-        writer.writerow([configuration.name, *values, status or "missing", *scores])
+        writer.writerow([configuration.name, *values, status, *scores])
     write_text(folder / "runs.csv", table.getvalue())
+
+
+def _status(run):
+    if run.is_finished:
+        return "finished"
+    if run.failure.is_file():
+        return "failed"
+    return "started" if run.flags.is_file() else "missing"
 
 
 def _describe(wanted, folder):

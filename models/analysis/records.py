@@ -44,7 +44,8 @@ def read_records(
         if not folder.flags.is_file():
             skipped.append(f"{folder.path}: has no flags.txt")
         elif not folder.is_finished:
-            skipped.append(f"{folder.path}: not finished")
+            why = "failed" if folder.failure.is_file() else "not finished"
+            skipped.append(f"{folder.path}: {why}")
         else:
             records.append(_read_run(folder))
     records = _labelled(records, labels or {})

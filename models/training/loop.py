@@ -19,6 +19,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
+from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
 from state_of_sparsity.models.training.options import Options
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.weights import Keep, Start, save_weights
@@ -313,6 +314,7 @@ def train(
       CheckpointError: if the folder's checkpoint cannot be used.
       RunFolderError: if the folder cannot be written.
       TrainingInterrupted: by Ctrl-C or SIGTERM; what was trained has been saved.
+      NotFiniteError: if a loss or a weight is NaN or infinite; the folder says so.
     """
     checkpoint = Checkpoint(model, task.companions())
     step = checkpoint.restore(folder.checkpoints)
@@ -334,6 +336,7 @@ def train(
             last = leg.step_of_run(task.options.train_steps)
             print(f"Going on from step {leg.step_of_run(step):,} of {last:,}.")
         stack.enter_context(_interrupted_by_sigterm())
+        stack.enter_context(_failure_noted(folder))
         try:
             _fit(task, model, folder, checkpoint, step, keep_steps, leg)
             return _finish(task, sparsification, model, folder, leg)
@@ -342,8 +345,19 @@ def train(
             if has_other_workers(model.distribute_strategy):
                 step = checkpoint.step_on_disk
             else:
+                done = int(model.optimizer.iterations.numpy())
+                check_finite(model, leg.step_of_run(done))
                 step = checkpoint.save(folder.checkpoints)
             raise TrainingInterrupted(leg.step_of_run(step)) from interruption
+
+
+@contextlib.contextmanager
+def _failure_noted(folder):
+    try:
+        yield
+    except NotFiniteError as error:
+        folder.write_failure(str(error))
+        raise
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -370,6 +384,7 @@ def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
     callbacks += [
         _TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
+        Guard(leg.step_of_run),
         Keep(folder.path, keep_steps),
         _Record(task, folder, checkpoint, leg),
     ]
@@ -429,6 +444,7 @@ class _Record(keras.callbacks.Callback):
         self._folder = folder
         self._checkpoint = checkpoint
         self._times = []
+        self._gone = set()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._times = [time.perf_counter()]
@@ -445,6 +461,8 @@ class _Record(keras.callbacks.Callback):
 
     def _add_row(self, epoch, logs):
         step = self._leg.step_of_run(int(self.model.optimizer.iterations.numpy()))
+        report = sos.sparsity_report(self.model)
+        self._warn_of_what_is_gone(report)
         seconds = [after - before for before, after in itertools.pairwise(self._times)]
         self._folder.add_metrics(
             {
@@ -452,11 +470,20 @@ class _Record(keras.callbacks.Callback):
                 "epoch": round(step / self._task.steps_per_epoch, 3),
                 "loss": logs["loss"],
                 "quality": self._task.quality_in_training(self.model, logs),
-                "sparsity": sos.sparsity_report(self.model).sparsity,
+                "sparsity": report.sparsity,
                 # The median, since the first step traces the graph.
                 "seconds_per_step": statistics.median(seconds),
             }
         )
+
+    def _warn_of_what_is_gone(self, report):
+        """Says once of each tensor that has no weight left."""
+        gone = {layer.name for layer in report.layers if layer.zeros == layer.size}
+        for name in sorted(gone - self._gone):
+            print(f"warning: {name} has no weight left.")
+        if len(gone) == len(report.layers) and gone != self._gone:
+            print("warning: the model has no weight left that could be made sparse.")
+        self._gone = gone
 
 
 @contextlib.contextmanager

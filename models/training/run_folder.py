@@ -12,6 +12,7 @@
     thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
     vocabulary.model of translation: the SentencePiece model
+    failed.txt       why a run failed; gone as soon as it goes on
     imported.json    of a model that was trained elsewhere: where it is from
     rounds/          of iterative pruning: a folder such as this one for each round but
                      the last, which is the run's own; without a metrics.csv
@@ -80,6 +81,7 @@ class RunFolder:
         self.export = self.path / "export"
         self.vocabulary = self.path / "vocabulary.model"
         self.source = self.path / "imported.json"
+        self.failure = self.path / "failed.txt"
 
     def round(
         self,
@@ -164,6 +166,7 @@ class RunFolder:
                 write_text(self.flags, text)
             elif not os.access(self.path, os.W_OK):
                 raise PermissionError("permission denied")
+            self.failure.unlink(missing_ok=True)
         except OSError as error:
             raise RunFolderError(self._not_writable(error)) from error
 
@@ -197,6 +200,10 @@ class RunFolder:
     def write_result(self, result: Mapping[str, object]) -> None:
         """Writes result.json, which marks the run as finished."""
         write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+    def write_failure(self, reason: str) -> None:
+        """Writes failed.txt, which marks the run as failed."""
+        write_text(self.failure, f"{reason}\n")
 
     def write_source(self, source: Mapping[str, object]) -> None:
         """Writes imported.json: the model in the folder was trained elsewhere."""

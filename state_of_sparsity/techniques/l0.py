@@ -108,7 +108,8 @@ class L0Regularization(ReparameterizationTechnique):
         return theta * deployed_gate(extra, self.gamma, self.zeta)
 
     def keeps(self, theta, extra):
-        return deployed_gate(extra, self.gamma, self.zeta) > 0.0
+        # So turned, what is NaN is no zero.
+        return ops.logical_not(deployed_gate(extra, self.gamma, self.zeta) <= 0.0)
 
     def penalty(self, theta, extra):
         return ops.sum(expected_l0(extra, self.beta, self.gamma, self.zeta))

@@ -161,7 +161,8 @@ class VariationalDropout(ReparameterizationTechnique):
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
 
     def keeps(self, theta, extra):
-        return log_alpha(theta, extra) < self.log_alpha_threshold
+        # So turned, what is NaN is no zero.
+        return ops.logical_not(log_alpha(theta, extra) >= self.log_alpha_threshold)
 
     def deployed_weight(self, theta, extra):
         return ops.where(self.keeps(theta, extra), theta, 0.0)
