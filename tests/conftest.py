@@ -20,7 +20,7 @@ if keras.backend.backend() == "tensorflow" and os.environ.get("SOS_KERAS") != "k
     )
 else:
     # What is of tf_keras, which knows no other backend.
-    collect_ignore = ["bin", "models", "tf_keras"]
+    collect_ignore = ["bin", "models", "study", "tf_keras"]
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and with them
 # the processes that they start.
