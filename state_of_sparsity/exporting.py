@@ -24,8 +24,8 @@ def export(
       model: a sparse model, or a stripped, a TF-MOT-pruned or a plain one.
       path: the file or folder to write.
       format: "tf_saved_model", which loads with TensorFlow alone
-        (`tf.saved_model.load(path).serve(inputs)`), and is the only one of `tf_keras`
-        models; for Keras 3 also "onnx", "openvino", "litert" and "torch", as far as
+        (`loaded = tf.saved_model.load(path)`, which has to be kept, then
+        `loaded.serve(inputs)`), and is the only one of `tf_keras` models; for Keras 3 also "onnx", "openvino", "litert" and "torch", as far as
         the backend has them.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.

@@ -81,7 +81,8 @@ class Translator:
         """Writes a SavedModel from strings to strings.
 
         It loads with TensorFlow, once tensorflow_text has been imported:
-        `tf.saved_model.load(path).serve(["three"])`, or `serving_default`.
+        `loaded = tf.saved_model.load(path)`, which has to be kept, and then
+        `loaded.serve(["three"])`, or `serving_default`.
 
         Raises:
           FileExistsError: as `sos.export_saved_model`.
