@@ -25,8 +25,8 @@ def export(
       path: the file or folder to write.
       format: "tf_saved_model", which loads with TensorFlow alone
         (`loaded = tf.saved_model.load(path)`, which has to be kept, then
-        `loaded.serve(inputs)`), and is the only one of `tf_keras` models; for Keras 3 also "onnx", "openvino", "litert" and "torch", as far as
-        the backend has them.
+        `loaded.serve(inputs)`), and is the only one of `tf_keras` models; for Keras 3
+        also "onnx", "openvino", "litert" and "torch", as far as the backend has them.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.
 

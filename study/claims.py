@@ -1,17 +1,17 @@
-"""The paper's claims, and what the runs of the study say of each.
-
-A difference at a point is called one only where the seeds' ranges do not overlap: with
-three seeds on each side and no difference, that happens one time in ten by chance
-(2 of the 20 orders of six numbers). So a claim is judged over all of its points.
-"""
+"""The paper's claims, and what the runs of the study say of each."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
 
 from study.results import Outcome, Results
 
-# With three seeds a side; see above.
-CHANCE = "one time in ten"
+# Probability of a verdict on a dataset where there is nothing, from which on there is
+# said to be something. Three seeds against three can come no lower at one point.
+LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Comparison:
     """Two experiments at one point.
 
     Attributes:
-      where: dataset and point, in words.
+      where: the point, in words.
       first: quality of the seeds of one.
       second: quality of the seeds of the other.
     """
@@ -31,268 +31,304 @@ class Comparison:
     @property
     def difference(self) -> float:
         """Of the medians."""
-        return _median(self.first) - _median(self.second)
+        return float(np.median(self.first) - np.median(self.second))
 
     @property
-    def sign(self) -> int:
-        """1 or -1 if all seeds of one are better than all of the other, else 0."""
-        if min(self.first) > max(self.second):
-            return 1
-        return -1 if max(self.first) < min(self.second) else 0
+    def is_clear(self) -> bool:
+        """Whether all seeds of one are better than all of the other."""
+        return min(self.first) > max(self.second) or max(self.first) < min(self.second)
+
+    def turned(self) -> "Comparison":
+        return Comparison(self.where, self.second, self.first)
+
+    def chance(self, alternative: str) -> float:
+        """The one-sided probability of so large a difference if there is none.
+
+        Args:
+          alternative: "greater" if the first is thought to be better, or "less".
+        """
+        return stats.mannwhitneyu(
+            self.first, self.second, alternative=alternative
+        ).pvalue
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What a claim came to.
+class Judgement:
+    """What a claim came to on a dataset.
 
     Attributes:
-      claim: of the paper.
-      holds: "yes", "no", "partly" or "not seen".
-      figures: what it rests on, in words.
+      holds: "yes", "no", "partly", "not seen", or "-" where it was not tried.
+      figures: what that rests on, in words.
     """
 
-    claim: str
     holds: str
-    figures: str
+    figures: str = ""
 
 
-def _median(values):
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return (ordered[middle] + ordered[~middle]) / 2
+NOT_TRIED = Judgement("-")
 
 
-def tally(comparisons: Iterable[Comparison], expected: int) -> tuple[str, str]:
-    """Whether comparisons go as expected, and the figures.
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of the paper.
+
+    Attributes:
+      text: the claim.
+      judge: gives a judgement of the results of a dataset.
+      of: "images", "translation", or both.
+    """
+
+    text: str
+    judge: Callable[[Results], Judgement]
+    of: tuple[str, ...] = ("images", "translation")
+
+
+def pooled_chance(comparisons: Iterable[Comparison], alternative: str) -> float:
+    """The one-sided probability of the differences at all points if there are none.
+
+    That of Mann and Whitney's test at each point, combined by Stouffer's method.
 
     Args:
-      comparisons: at different points.
-      expected: 1 if the first should be better, 0 if there should be no difference.
-
-    Returns:
-      "yes" if most of them do and none goes the other way, "no" if none does,
-      "not seen" if most of them show no difference where one is expected, and "partly"
-      otherwise; and the differences, with those in bold that are clear.
+      comparisons: at the points.
+      alternative: see `Comparison.chance`.
     """
-    comparisons = list(comparisons)
+    chances = [comparison.chance(alternative) for comparison in comparisons]
+    # A chance of 1 would outweigh all others.
+    return stats.combine_pvalues(np.clip(chances, 0, 0.95), method="stouffer").pvalue
+
+
+def is_better(comparisons: Sequence[Comparison]) -> Judgement:
+    """Whether the first experiment is better than the second."""
     if not comparisons:
-        return "not seen", "no points to compare"
-    signs = [c.sign for c in comparisons]
-    as_expected = sum(sign == expected for sign in signs)
-    against = (
-        sum(sign == -1 for sign in signs) if expected else len(signs) - as_expected
-    )
-    if 2 * as_expected > len(signs) and not (expected and against):
-        holds = "yes"
-    elif expected and not against and 2 * signs.count(0) >= len(signs):
-        holds = "not seen" if not as_expected else "partly"
-    elif not as_expected:
-        holds = "no"
-    else:
-        holds = "partly"
-    shown = ", ".join(
-        f"{c.where} {'**' * abs(c.sign)}{c.difference:+.2f}{'**' * abs(c.sign)}"
-        for c in comparisons
-    )
-    return holds, shown
+        return NOT_TRIED
+    better, worse = (pooled_chance(comparisons, side) for side in ("greater", "less"))
+    against = any(c.is_clear and c.difference < 0 for c in comparisons)
+    if better <= LEVEL:
+        return Judgement("partly" if against else "yes", _figures(comparisons))
+    return Judgement("no" if worse <= LEVEL else "not seen", _figures(comparisons))
 
 
-def at_targets(
-    lab: str, results: Results, first: str, second: str, targets: Iterable[float] = ()
-) -> list[Comparison]:
-    """Comparisons of two experiments where both were run.
+def is_not_worse(comparisons: Sequence[Comparison]) -> Judgement:
+    """Whether the first experiment is as good as the second, or better."""
+    if not comparisons:
+        return NOT_TRIED
+    against = any(c.is_clear and c.difference < 0 for c in comparisons)
+    holds = "partly" if against else "yes"
+    if pooled_chance(comparisons, "less") <= LEVEL:
+        in_favour = any(c.is_clear and c.difference > 0 for c in comparisons)
+        holds = "partly" if in_favour else "no"
+    return Judgement(holds, _figures(comparisons))
 
-    Args:
-      lab: name of the dataset.
-      results: of it.
-      first: experiment.
-      second: experiment.
-      targets: only at these target sparsities; all by default.
-    """
+
+def is_no_different(comparisons: Sequence[Comparison]) -> Judgement:
+    """Whether neither experiment is better than the other."""
+    if not comparisons:
+        return NOT_TRIED
+    # Either side may be the better one.
+    chance = 2 * min(pooled_chance(comparisons, side) for side in ("greater", "less"))
+    return Judgement("no" if chance <= LEVEL else "yes", _figures(comparisons))
+
+
+def grows(comparisons: Sequence[Comparison]) -> Judgement:
+    """Whether the difference grows with sparsity: its rank correlation with it."""
+    if len(comparisons) < 3:
+        return NOT_TRIED
+    differences = [comparison.difference for comparison in comparisons]
+    correlation = stats.spearmanr(range(len(differences)), differences).statistic
+    holds = "yes" if correlation > 0.5 else "no" if correlation < 0 else "partly"
+    return Judgement(holds, f"rank correlation {correlation:.2f}")
+
+
+def _figures(comparisons):
+    """The differences by point; bold where all seeds agree."""
+    shown = []
+    for comparison in comparisons:
+        mark = "**" if comparison.is_clear else ""
+        shown.append(f"{comparison.where} {mark}{comparison.difference:+.2f}{mark}")
+    return ", ".join(shown)
+
+
+def at_targets(results: Results, first: str, second: str) -> list[Comparison]:
+    """Comparisons of two experiments at the points where both were run."""
     if first not in results or second not in results:
         return []
     there = {p.at: p for p in results[second]}
-    targets = set(targets)
     return [
-        Comparison(
-            f"{lab} {100 * p.sparsity:.3g} %", p.qualities, there[p.at].qualities
-        )
+        Comparison(_where(p), p.qualities, there[p.at].qualities)
         for p in results[first]
-        if p.at in there and (not targets or p.at in targets)
+        if p.at in there
     ]
 
 
 def at_sparsities(
-    lab: str,
-    results: Results,
-    pruning: str,
-    learned: str,
-    wanted: Callable[[float], bool] = lambda sparsity: True,
+    results: Results, pruning: str, learned: str, low: float = 0.0, high: float = 1.0
 ) -> list[Comparison]:
     """Comparisons of pruning with a learned technique, at the sparsities of the latter.
 
     Args:
-      lab: name of the dataset.
-      results: of it.
+      results: of a dataset.
       pruning: experiment, whose quality there is that between its points.
       learned: experiment.
-      wanted: whether a sparsity counts.
+      low: only from this sparsity on.
+      high: only up to this sparsity.
     """
     found = []
     for point in results[learned]:
         there = results.qualities_at(pruning, point.sparsity)
-        if there is not None and wanted(point.sparsity):
-            where = f"{lab} {100 * point.sparsity:.3g} %"
-            found.append(Comparison(where, there, point.qualities))
+        if there is not None and low <= point.sparsity <= high:
+            found.append(Comparison(_where(point), there, point.qualities))
     return found
 
 
-def judge(results: dict[str, Results]) -> list[Verdict]:
-    """What each claim of the paper came to.
+def _where(outcome):
+    # With a space that no line is broken at.
+    return f"{100 * outcome.sparsity:.3g}\N{NO-BREAK SPACE}%"
+
+
+def is_spared(results: Results, experiment: str) -> Judgement:
+    """Whether the first and the last layer stay denser than the whole."""
+    spared, shown = [], []
+    for point in results[experiment]:
+        # Where nearly nothing or everything is gone, layers cannot differ.
+        if 0.3 <= point.sparsity <= 0.99:
+            first, last = first_and_last(point)
+            spared += [first < point.sparsity, last < point.sparsity]
+            shares = (100 * first, 100 * last)
+            shown.append("{}: {:.3g} and {:.3g}".format(_where(point), *shares))
+    if not spared:
+        return NOT_TRIED
+    share = sum(spared) / len(spared)
+    holds = "yes" if share > 0.75 else "no" if share < 0.25 else "partly"
+    figures = "sparsity of the first and the last layer at " + "; ".join(shown)
+    return Judgement(holds, figures)
+
+
+def first_and_last(outcome: Outcome) -> tuple[float, float]:
+    """Sparsity of the first and the last tensor that could be made sparse."""
+    values = list(outcome.layers.values())
+    return values[0], values[-1]
+
+
+def _targets(judge, first, second):
+    return lambda results: judge(at_targets(results, first, second))
+
+
+def _turned(judge, first, second):
+    """For what was run at the points of the second."""
+    return lambda results: judge(
+        [c.turned() for c in at_targets(results, second, first)]
+    )
+
+
+def _learned(judge, learned, **limits):
+    return lambda results: judge(at_sparsities(results, "magnitude", learned, **limits))
+
+
+def _l0_ahead(results):
+    found = at_sparsities(results, "magnitude", "l0", high=0.7)
+    return is_better([comparison.turned() for comparison in found])
+
+
+_IMAGES, _TRANSLATION = ("images",), ("translation",)
+CLAIMS = (
+    Claim(
+        "Magnitude pruning is comparable to variational dropout, or better",
+        _learned(is_not_worse, "vd"),
+    ),
+    Claim(
+        "Magnitude pruning is comparable to L0 regularization, or better",
+        _learned(is_not_worse, "l0"),
+    ),
+    Claim(
+        "On the Transformer, L0 regularization is ahead at low sparsity (to 70 %)",
+        _l0_ahead,
+        _TRANSLATION,
+    ),
+    Claim(
+        "On the Transformer, magnitude pruning is ahead of L0 at high sparsity",
+        _learned(is_better, "l0", low=0.7),
+        _TRANSLATION,
+    ),
+    Claim(
+        "Random pruning is worse than magnitude pruning",
+        _targets(is_better, "magnitude", "random"),
+    ),
+    Claim("and the gap grows with sparsity", _targets(grows, "magnitude", "random")),
+    Claim(
+        "Random pruning with variational dropout's layers is worse than that",
+        _turned(is_better, "vd", "random_vd"),
+    ),
+    Claim(
+        "Random pruning with L0's layers is worse than that",
+        _turned(is_better, "l0", "random_l0"),
+    ),
+    Claim(
+        "Leaving the first layer dense helps magnitude pruning",
+        _targets(is_better, "first_dense", "magnitude"),
+    ),
+    Claim(
+        "Variational dropout spares the first and the last layer",
+        functools.partial(is_spared, experiment="vd"),
+        _IMAGES,
+    ),
+    Claim(
+        "L0 regularization spares the first and the last layer",
+        functools.partial(is_spared, experiment="l0"),
+        _IMAGES,
+    ),
+    Claim(
+        "A network that was found, trained alone from fresh values, stays below the "
+        "pruned one (scratch-e)",
+        _targets(is_better, "magnitude", "scratch_e"),
+    ),
+    Claim(
+        "and does so with twice the steps (scratch-b)",
+        _targets(is_better, "magnitude", "scratch_b"),
+    ),
+    Claim(
+        "and from the values that it began with (lottery ticket)",
+        _targets(is_better, "magnitude", "lottery"),
+    ),
+    Claim(
+        "On images, a lottery ticket is about as good as scratch-e",
+        _targets(is_no_different, "lottery", "scratch_e"),
+        _IMAGES,
+    ),
+    Claim(
+        "On the Transformer, a lottery ticket is ahead of scratch-e",
+        _targets(is_better, "lottery", "scratch_e"),
+        _TRANSLATION,
+    ),
+    Claim(
+        "Augmented initial values do not help (scratch-e)",
+        _targets(is_not_worse, "scratch_e", "scratch_e_augmented"),
+    ),
+    Claim(
+        "Augmented initial values do not help (scratch-b)",
+        _targets(is_not_worse, "scratch_b", "scratch_b_augmented"),
+    ),
+    Claim(
+        "Beyond the paper: the mask matters, not only how much of each layer it keeps "
+        "(scratch-e against shuffled masks)",
+        _targets(is_better, "scratch_e", "shuffled"),
+    ),
+)
+
+
+def judge(results: Mapping[str, Results]) -> dict[Claim, dict[str, Judgement]]:
+    """What each claim came to on each dataset.
 
     Args:
-      results: by dataset: mnist1d and digits of images, numbers of translation.
+      results: by dataset.
     """
-    everywhere = results.items()
-    images = [(lab, r) for lab, r in everywhere if r.metric != "bleu"]
-    translation = [(lab, r) for lab, r in everywhere if r.metric == "bleu"]
-
-    def verdict(claim, comparisons, expected=1):
-        return Verdict(claim, *tally(comparisons, expected))
-
-    def pruned(labs, first, second):
-        return [c for lab, r in labs for c in at_targets(lab, r, first, second)]
-
-    def learned(labs, first, second, wanted=lambda sparsity: True):
-        return [
-            c for lab, r in labs for c in at_sparsities(lab, r, first, second, wanted)
-        ]
-
-    return [
-        _not_behind(
-            "Magnitude pruning is comparable to or better than variational dropout",
-            learned(everywhere, "magnitude", "vd"),
-        ),
-        _not_behind(
-            "Magnitude pruning is comparable to or better than L0 regularization",
-            learned(everywhere, "magnitude", "l0"),
-        ),
-        verdict(
-            "On the Transformer, L0 regularization is ahead at low sparsity (to 70 %)",
-            _turned(learned(translation, "magnitude", "l0", lambda s: s <= 0.7)),
-        ),
-        verdict(
-            "On the Transformer, magnitude pruning is ahead of L0 at high sparsity",
-            learned(translation, "magnitude", "l0", lambda s: s > 0.7),
-        ),
-        verdict(
-            "Random pruning is worse than magnitude pruning",
-            pruned(everywhere, "magnitude", "random"),
-        ),
-        _growing(pruned(everywhere, "magnitude", "random")),
-        verdict(
-            "Random pruning is worse with variational dropout's own layers, too",
-            _turned(pruned(images, "random_vd", "vd")),
-        ),
-        verdict(
-            "Random pruning is worse with L0's own layers, too",
-            _turned(pruned(images, "random_l0", "l0")),
-        ),
-        verdict(
-            "Leaving the first layer dense helps magnitude pruning",
-            pruned(images, "first_dense", "magnitude"),
-        ),
-        _spared("variational dropout", "vd", images),
-        _spared("L0 regularization", "l0", images),
-        verdict(
-            "The network that was found does not train to the pruned one's quality "
-            "alone (scratch-e)",
-            pruned(everywhere, "magnitude", "scratch_e"),
-        ),
-        verdict(
-            "nor with twice the steps (scratch-b)",
-            pruned(everywhere, "magnitude", "scratch_b"),
-        ),
-        verdict(
-            "nor from the values that it began with (lottery ticket)",
-            pruned(everywhere, "magnitude", "lottery"),
-        ),
-        verdict(
-            "On images, a lottery ticket is no better than scratch-e",
-            pruned(images, "lottery", "scratch_e"),
-            expected=0,
-        ),
-        verdict(
-            "On the Transformer, a lottery ticket is ahead of scratch-e",
-            pruned(translation, "lottery", "scratch_e"),
-        ),
-        verdict(
-            "Augmented initial values make no difference (scratch-e)",
-            pruned(images, "scratch_e_augmented", "scratch_e"),
-            expected=0,
-        ),
-        verdict(
-            "Augmented initial values make no difference (scratch-b)",
-            pruned(images, "scratch_b_augmented", "scratch_b"),
-            expected=0,
-        ),
-        verdict(
-            "The mask matters, not only how much of each layer it keeps (beyond the "
-            "paper: shuffled masks, scratch-e)",
-            pruned(images, "scratch_e", "shuffled"),
-        ),
-    ]
+    return {
+        claim: {
+            lab: claim.judge(r) if _kind(r) in claim.of else NOT_TRIED
+            for lab, r in results.items()
+        }
+        for claim in CLAIMS
+    }
 
 
-def _turned(comparisons):
-    """The second seen from the first becomes the first seen from the second."""
-    return [Comparison(c.where, c.second, c.first) for c in comparisons]
-
-
-def _not_behind(claim, comparisons):
-    """A claim that the first is no worse: behind at a quarter of the points at most."""
-    _, figures = tally(comparisons, 1)
-    behind = sum(c.sign < 0 for c in comparisons)
-    if not comparisons:
-        return Verdict(claim, "not seen", figures)
-    holds = "yes" if 4 * behind <= len(comparisons) else "partly"
-    return Verdict(claim, "no" if behind == len(comparisons) else holds, figures)
-
-
-def _growing(comparisons):
-    """Whether the difference grows from the lowest to the highest sparsity."""
-    by_lab: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        by_lab.setdefault(comparison.where.split()[0], []).append(comparison)
-    grown = [c[-1].difference > c[0].difference for c in by_lab.values()]
-    figures = ", ".join(
-        f"{lab} from {c[0].difference:+.2f} to {c[-1].difference:+.2f}"
-        for lab, c in by_lab.items()
-    )
-    holds = "yes" if all(grown) else "partly" if any(grown) else "no"
-    return Verdict("and the gap grows with sparsity", holds, figures)
-
-
-def _spared(technique, experiment, labs):
-    """Whether the first and last layers stay denser than the whole."""
-    claim = f"{technique} spares the first and the last layer"
-    spared, shown = [], []
-    for lab, results in labs:
-        for point in results[experiment]:
-            # Where nearly nothing or everything is gone, layers cannot differ.
-            if 0.3 <= point.sparsity <= 0.99:
-                first, last = first_and_last(point)
-                spared.append((first < point.sparsity) + (last < point.sparsity))
-                shares = (100 * x for x in (point.sparsity, first, last))
-                shown.append("{} {:.3g} %: {:.3g} %, {:.3g} %".format(lab, *shares))
-    if not spared:
-        return Verdict(claim, "not seen", "no points to compare")
-    mean = sum(spared) / (2 * len(spared))
-    holds = "yes" if mean > 0.75 else "no" if mean < 0.25 else "partly"
-    return Verdict(claim, holds, "sparsity of all, first, last: " + "; ".join(shown))
-
-
-def first_and_last(point: Outcome) -> tuple[float, float]:
-    """Sparsity of the first and the last tensor that could be made sparse."""
-    values = list(point.layers.values())
-    return values[0], values[-1]
+def _kind(results):
+    return "translation" if results.metric == "bleu" else "images"

@@ -8,7 +8,7 @@ from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
-from study.claims import CHANCE, Verdict
+from study.claims import LEVEL, Claim, Judgement
 from study.plan import EXPERIMENTS, SEEDS, Lab
 from study.results import Results
 
@@ -39,7 +39,7 @@ _LAYERS_AT = 0.9
 def write(
     results: Mapping[str, Results],
     labs: Mapping[str, Lab],
-    verdicts: list[Verdict],
+    judgements: Mapping[Claim, Mapping[str, Judgement]],
     how: Mapping[str, str],
     docs: pathlib.Path,
 ) -> None:
@@ -48,14 +48,14 @@ def write(
     Args:
       results: by dataset.
       labs: by dataset.
-      verdicts: on the claims of the paper.
+      judgements: what each claim came to on each dataset.
       how: what the study ran on, by what it is.
       docs: folder of the documentation.
     """
     assets = docs / "assets" / "study"
     assets.mkdir(parents=True, exist_ok=True)
-    text = [_HEAD.format(seeds=len(SEEDS), chance=CHANCE)]
-    text += _claims(verdicts)
+    text = [_HEAD.format(seeds=len(SEEDS), level=LEVEL)]
+    text += _claims(judgements)
     for name, of_lab in results.items():
         text += _section(labs[name], of_lab, assets)
     text += ["## How it was run", ""]
@@ -77,19 +77,38 @@ configurations that is given.
 
 ## Claims
 
-The figures are differences of the medians, in points of accuracy or BLEU. A difference
-is bold where all seeds of one side are better than all of the other; without any
-difference, that happens {chance}. Learned techniques are compared with pruning at
-their own sparsity, between its points. "Yes" is a bold difference of the expected sign
-at most points and none of the other sign; "not seen" is no bold difference.
+"Yes" and "no" are differences that would come about by chance with a probability of
+{level} at most on a dataset: Mann and Whitney's test of the seeds at each point,
+combined over the points by Stouffer's method. "Partly" is one with a point at which all
+seeds say the opposite. "Not seen" is no such difference, "-" not tried. That a
+technique is comparable, or that something does not help, is a "yes" unless there is
+such a difference; with three seeds, small ones are not seen. Learned techniques are
+compared with pruning at their own sparsity, between its points.
 """
 
 
-def _claims(verdicts):
-    yield "| claim | here | figures |"
-    yield "|---|---|---|"
-    for verdict in verdicts:
-        yield f"| {verdict.claim} | {verdict.holds} | {verdict.figures} |"
+def _claims(judgements):
+    labs = list(next(iter(judgements.values())))
+    yield f"| claim | {' | '.join(labs)} |"
+    yield "|---|" + "---|" * len(labs)
+    for claim, by_lab in judgements.items():
+        cells = " | ".join(judgement.holds for judgement in by_lab.values())
+        yield f"| {claim.text} | {cells} |"
+    yield ""
+    yield _wrapped(
+        "These are the figures behind them: differences of the medians by sparsity, in "
+        "points of accuracy or BLEU, in bold where all seeds of one side are better "
+        "than all of the other."
+    )
+    yield ""
+    for claim, by_lab in judgements.items():
+        figures = [
+            f"{lab}: {judgement.figures}"
+            for lab, judgement in by_lab.items()
+            if judgement.figures
+        ]
+        if figures:
+            yield _item(f"*{claim.text}*: {'. '.join(figures)}.")
     yield ""
 
 
@@ -118,7 +137,8 @@ def _section(lab, results, assets):
     write_text(assets / f"{lab.name}.csv", to_csv(points))
     yield "<details markdown><summary>Table</summary>"
     yield ""
-    yield to_markdown(points)
+    # Its notes follow, in short lines.
+    yield to_markdown(points).partition("\n\n")[0]
     yield ""
     yield "</details>"
     yield ""

@@ -59,7 +59,9 @@ def test_the_same_command_goes_on_from_before_it_failed(tiny_run):
 def test_a_weight_that_is_infinite_ends_the_run(tiny_run):
     run = tiny_run()
     run.model.get_layer("norm").moving_mean.assign(np.full(16, np.inf))
-    with pytest.raises(NotFiniteError, match=r"at step 4, norm/moving_mean:0 is (nan|inf)"):
+    with pytest.raises(
+        NotFiniteError, match=r"at step 4, norm/moving_mean:0 is (nan|inf)"
+    ):
         run.train()
 
 
