@@ -195,10 +195,8 @@ def test_finished_runs_are_not_trained_again(swept):
 @pytest.mark.slow
 def test_tensorboard_shows_what_varies_and_what_came_out(swept):
     folder, wanted, _ = swept
-    top = EventAccumulator(str(folder)).Reload()
-    assert "hparams" in top.PluginTagToContent("hparams")[
-        "_hparams_/experiment"
-    ].decode("latin-1") or top.PluginTagToContent("hparams")
+    top = EventAccumulator(str(folder)).Reload().PluginTagToContent("hparams")
+    assert b"technique" in top["_hparams_/experiment"]
     run = EventAccumulator(str(folder / wanted[0].name / "tensorboard/result")).Reload()
     tags = run.PluginTagToContent("hparams")
     assert "_hparams_/session_start_info" in tags
@@ -220,7 +218,7 @@ def test_a_process_that_is_killed_is_a_run_that_failed(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_saves_its_runs_and_goes_on(tmp_path):
-    long = {**TINY, "train_steps": "1000000", "eval_steps": "100000"}
+    long = {**TINY, "train_steps": "1000000", "eval_steps": "20"}
     fixed = [f"--fixed={name}={value}" for name, value in long.items()]
     command = [
         *(sys.executable, "-m", "state_of_sparsity.bin.sweep"),
@@ -232,12 +230,10 @@ def test_an_interrupted_sweep_saves_its_runs_and_goes_on(tmp_path):
     (run,) = grid(
         "technique=dense", fixed=[text.removeprefix("--fixed=") for text in fixed]
     )
-    weights = tmp_path / run.name / "weights"
-    deadline = time.monotonic() + 120
-    while not weights.exists() and time.monotonic() < deadline:
+    metrics = tmp_path / run.name / "metrics.csv"
+    deadline = time.monotonic() + 240
+    while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    # Until it trains.
-    time.sleep(5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
