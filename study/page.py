@@ -32,6 +32,8 @@ _PICTURES = {
     "budgets": (_BUDGETS, OVER_SPARSITY, "Random pruning with other layer budgets"),
 }
 _WIDTH = 88
+# What a person said of the figures of the page that is committed.
+_REMARKS = pathlib.Path(__file__).with_name("remarks.md")
 # Where sparsity by layer is compared.
 _LAYERS_AT = 0.9
 
@@ -56,6 +58,7 @@ def write(
     assets.mkdir(parents=True, exist_ok=True)
     text = [_HEAD.format(seeds=len(SEEDS), level=LEVEL)]
     text += _claims(judgements)
+    text += [_REMARKS.read_text(encoding="utf-8")]
     for name, of_lab in results.items():
         text += _section(labs[name], of_lab, assets)
     text += ["## How it was run", ""]
@@ -83,7 +86,8 @@ combined over the points by Stouffer's method. "Partly" is one with a point at w
 seeds say the opposite. "Not seen" is no such difference, "-" not tried. That a
 technique is comparable, or that something does not help, is a "yes" unless there is
 such a difference; with three seeds, small ones are not seen. Learned techniques are
-compared with pruning at their own sparsity, between its points.
+compared with pruning at their own sparsity, between its points, of which the first is
+the dense model.
 """
 
 

@@ -100,12 +100,14 @@ class Results:
     def qualities_at(
         self, experiment: str, sparsity: float
     ) -> tuple[float, ...] | None:
-        """Qualities of an experiment at a sparsity between those of its outcomes.
+        """Qualities of pruning at a sparsity between those of its outcomes.
 
         Linear in the logarithm of the density, the seeds of both neighbours in order of
-        their quality. None where it would be a guess.
+        their quality. What is below the first is the dense model. None where it would
+        be a guess.
         """
-        for below, above in itertools.pairwise(self._outcomes[experiment]):
+        outcomes = [*self._outcomes["dense"], *self._outcomes[experiment]]
+        for below, above in itertools.pairwise(outcomes):
             if below.sparsity <= sparsity <= above.sparsity:
                 span = math.log((1 - below.sparsity) / (1 - above.sparsity))
                 share = math.log((1 - below.sparsity) / (1 - sparsity)) / span

@@ -204,8 +204,8 @@ def test_outcomes_are_by_sparsity_with_a_quality_of_each_seed_in_percent(results
 
 
 def test_between_points_quality_is_linear_in_the_logarithm_of_the_density(results):
-    outcomes = results["magnitude"]
-    for sparsity in (0.5, 0.6, 0.88, 0.98):
+    outcomes = [*results["dense"], *results["magnitude"]]
+    for sparsity in (0.0, 0.3, 0.5, 0.6, 0.88, 0.98):
         expected = np.interp(
             -np.log(1 - sparsity),
             [-np.log(1 - outcome.sparsity) for outcome in outcomes],
@@ -213,7 +213,6 @@ def test_between_points_quality_is_linear_in_the_logarithm_of_the_density(result
         )
         found = results.qualities_at("magnitude", sparsity)
         assert sorted(found)[1] == pytest.approx(expected)
-    assert results.qualities_at("magnitude", 0.45) is None
     assert results.qualities_at("magnitude", 0.99) is None
 
 
@@ -223,9 +222,9 @@ def test_experiments_are_compared_where_both_were_run(results):
     assert found[0].where == "50\N{NO-BREAK SPACE}%"
     assert found[0].difference == pytest.approx(100 * 0.4 * 0.5)
     assert all(comparison.is_clear for comparison in found)
-    # Two of variational dropout's points are below all of pruning's.
-    assert len(at_sparsities(results, "magnitude", "vd")) == 4
-    assert len(at_sparsities(results, "magnitude", "vd", high=0.7)) == 2
+    assert len(at_sparsities(results, "magnitude", "vd")) == 6
+    assert len(at_sparsities(results, "magnitude", "vd", high=0.7)) == 4
+    assert len(at_sparsities(results, "magnitude", "vd", low=0.7)) == 2
 
 
 def test_claims_are_judged_from_what_came_out(results):
