@@ -31,7 +31,10 @@ def test_what_absl_refuses_is_named(command, flags, expected):
     ("flags", "expected"),
     [
         (["--sparsity=1"], "--technique=magnitude_pruning: sparsity must be"),
-        (["--dataset=cifar"], "dataset must be one of digits, mnist1d, mnist, imagenet2012"),
+        (
+            ["--dataset=cifar"],
+            "dataset must be one of digits, mnist1d, mnist, imagenet2012",
+        ),
         (["--technique=dense", "--sparsity=0.5"], "dense does not have --sparsity"),
         (["--end_step=9"], "--end_step=9 is after the last of --train_steps=8"),
         (["--override=conv1"], "--override must be REGEX=SPARSITY or REGEX=dense"),
