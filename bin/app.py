@@ -16,6 +16,8 @@ from state_of_sparsity.models.training.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 
 _PACKAGE = "state_of_sparsity."
+# What the user has to mend, and says so: no traceback is of use.
+MISTAKES = (UsageError, RunFolderError, CheckpointError)
 
 
 def run(main, doc: str, takes_arguments: bool = False) -> None:
@@ -37,7 +39,7 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
             sys.exit(f"{name}: this is not a flag: {arguments[0]} (see {name} --help)")
         try:
             main(*([arguments] if takes_arguments else []))
-        except (UsageError, RunFolderError, CheckpointError) as error:
+        except MISTAKES as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
         except NotFiniteError as error:

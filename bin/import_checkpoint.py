@@ -73,7 +73,7 @@ def main():
 def _options(step):
     names = ("dataset", "data_dir", "width")
     given = {name: flags.FLAGS[name].value for name in names}
-    return ImageOptions(train_steps=step, **given).resolved()
+    return ImageOptions(train_steps=step, network="resnet", **given).resolved()
 
 
 def _threshold(checkpoint):

@@ -1,7 +1,8 @@
 """Trains a ResNet on images with a sparsification technique.
 
-Without flags: a small ResNet-50 on handwritten digits, 90 % sparse by magnitude
-pruning, in minutes on a CPU. With the published settings, on ImageNet:
+Or another network, by --network. Without flags: a small ResNet-50 on handwritten
+digits, 90 % sparse by magnitude pruning, in minutes on a CPU. With the published
+settings, on ImageNet:
 
   train_resnet50 --flagfile=bin/recipes/resnet50_magnitude_pruning_0.90.flags
       --data_dir=<prepared by TFDS> --output_dir=<the run's folder>

@@ -15,6 +15,7 @@ from absl import flags
 
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.guard import NotFiniteError
 
 
 def train(binary: str, arguments: list[str]) -> None:
@@ -41,6 +42,9 @@ def _answer(binary, arguments):
         train(binary, arguments)
     except (KeyboardInterrupt, MemoryError):
         raise
+    except (*app.MISTAKES, NotFiniteError) as error:
+        print(error)
+        return str(error)
     except Exception as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"

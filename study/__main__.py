@@ -16,6 +16,7 @@ from absl import app as absl_app
 from absl import flags
 
 from state_of_sparsity.bin import sweep
+from state_of_sparsity.models.training.run_folder import RunFolder
 from study import labs, page
 from study.claims import judge
 from study.plan import stages
@@ -35,18 +36,21 @@ def main(argv):
     chosen = {name: labs.LABS[name] for name in _LABS.value}
     runs = {}
     for name, lab in chosen.items():
-        folder = pathlib.Path(_STUDY_DIR.value, name)
+        folder = _folder(name)
         runs[name] = []
         for number, stage in enumerate(stages(lab, folder), start=1):
             print(f"{name}, stage {number}: {len(stage)} runs")
             _train(stage, folder)
             runs[name] += stage
-    results = {
-        name: Results(of_lab, pathlib.Path(_STUDY_DIR.value, name))
-        for name, of_lab in runs.items()
-    }
-    page.write(results, chosen, judge(results), _how(runs), pathlib.Path(_DOCS.value))
+    results = {name: Results(of_lab, _folder(name)) for name, of_lab in runs.items()}
+    how = _how(runs, _finished(runs))
+    page.write(results, chosen, judge(results), how, pathlib.Path(_DOCS.value))
     print(f"{_DOCS.value}/study.md is written.")
+
+
+def _folder(name):
+    """Of the runs on a dataset."""
+    return pathlib.Path(_STUDY_DIR.value, name)
 
 
 def _train(stage, folder):
@@ -61,7 +65,17 @@ def _train(stage, folder):
         sys.exit("Run the same command again once their cause is gone.")
 
 
-def _how(runs):
+def _finished(runs):
+    """The day on which the last of the runs was finished."""
+    newest = max(
+        RunFolder(_folder(name) / run.configuration.name).result.stat().st_mtime
+        for name, of_lab in runs.items()
+        for run in of_lab
+    )
+    return datetime.datetime.fromtimestamp(newest, datetime.UTC).date()
+
+
+def _how(runs, finished):
     """What a reader has to know to compare figures."""
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in _PACKAGES)
     return {
@@ -70,7 +84,7 @@ def _how(runs):
         "versions": f"Python {platform.python_version()}, {versions}",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, no GPU, "
         f"{_PROCESSES.value} runs at a time",
-        "finished": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "finished": finished.isoformat(),
     }
 
 

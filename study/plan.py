@@ -48,6 +48,12 @@ class Lab:
     in_full: bool = False
     trials: int = 0
 
+    @property
+    def stretch_schedule(self) -> str:
+        """With more steps. What falls with the root of the step has no schedule."""
+        is_root = self.binary == "train_transformer"
+        return "constant_final" if is_root else "scaled"
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -135,18 +141,13 @@ def _alone(lab, folder, masks):
             yield run("scratch_e", sparsity)
             longer = {
                 "train_steps_multiplier": 2,
-                "stretch_schedule": lab_schedule(lab),
+                "stretch_schedule": lab.stretch_schedule,
             }
             yield run("scratch_b", sparsity, **longer)
             if lab.in_full:
                 yield run("scratch_e_augmented", sparsity, init="sparse")
                 yield run("scratch_b_augmented", sparsity, init="sparse", **longer)
                 yield run("shuffled", sparsity, shuffle_masks="within_layer")
-
-
-def lab_schedule(lab: Lab) -> str:
-    """Learning rates that fall with the root of the step cannot be stretched."""
-    return "constant_final" if lab.binary == "train_transformer" else "scaled"
 
 
 def _random_with_budgets(lab, folder, techniques):

@@ -32,6 +32,26 @@ class ImageDataset(abc.ABC):
         """Each example of the split ("validation" or "test") once, in a fixed order."""
 
 
+def endless_batches(
+    examples,
+    example_count,
+    batch_size,
+    seed,
+    start_step,
+    load=lambda _, example: example,
+):
+    """Shuffled batches without end of examples that are in memory.
+
+    Args:
+      examples, example_count, seed: as of `endless`.
+      batch_size: of all batches.
+      start_step: how many batches to skip.
+      load: `load(position, example)` makes of an example what is in the batch.
+    """
+    positioned = endless(examples, example_count, seed, start_step * batch_size)
+    return positioned.map(load).batch(batch_size, drop_remainder=True).prefetch(2)
+
+
 def endless(examples, example_count, seed, start_example, shuffle_buffer=None):
     """Shuffled epochs of a dataset without end, each example with its position.
 

@@ -11,7 +11,7 @@ import sklearn.datasets
 import sklearn.model_selection
 import tensorflow as tf
 
-from state_of_sparsity.models.images.dataset import ImageDataset, endless
+from state_of_sparsity.models.images.dataset import ImageDataset, endless_batches
 
 SPLIT_SEED = 0
 VALIDATION_EXAMPLES = TEST_EXAMPLES = 270
@@ -56,16 +56,13 @@ class Digits(ImageDataset):
 
     def training(self, batch_size, seed, start_step=0):
         examples = tf.data.Dataset.from_tensor_slices(splits()["train"])
-        positioned = endless(
-            examples, self.training_examples, seed, start_step * batch_size
-        )
 
         def augment(position, example):
             image, label = example
             return _shift(_enlarge(image), tf.stack([seed, position])), label
 
-        return (
-            positioned.map(augment).batch(batch_size, drop_remainder=True).prefetch(2)
+        return endless_batches(
+            examples, self.training_examples, batch_size, seed, start_step, augment
         )
 
     def evaluation(self, split, batch_size):

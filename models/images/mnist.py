@@ -5,7 +5,7 @@ import os
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from state_of_sparsity.models.images.dataset import ImageDataset, endless
+from state_of_sparsity.models.images.dataset import ImageDataset, endless_batches
 from state_of_sparsity.models.training.prepared import prepared_builder
 
 # Of the training images, the last ones are for choosing hyperparameters.
@@ -45,11 +45,10 @@ class MNIST(ImageDataset):
     def training(self, batch_size, seed, start_step=0):
         # The images take 50 MB.
         examples = self._examples("train").cache()
-        positioned = endless(
-            examples, self.training_examples, seed, start_step * batch_size
+        batches = endless_batches(
+            examples, self.training_examples, batch_size, seed, start_step
         )
-        batches = positioned.batch(batch_size, drop_remainder=True)
-        return batches.map(lambda position, example: _scaled(example)).prefetch(2)
+        return batches.map(_scaled)
 
     def evaluation(self, split, batch_size):
         return self._examples(split).batch(batch_size).map(_scaled).prefetch(2)

@@ -12,7 +12,7 @@ import mnist1d.data
 import numpy as np
 import tensorflow as tf
 
-from state_of_sparsity.models.images.dataset import ImageDataset, endless
+from state_of_sparsity.models.images.dataset import ImageDataset, endless_batches
 
 # The published set has a training and a test part. What is chosen is chosen on signals
 # that another seed generates.
@@ -67,11 +67,9 @@ class MNIST1D(ImageDataset):
 
     def training(self, batch_size, seed, start_step=0):
         examples = tf.data.Dataset.from_tensor_slices(splits()["train"])
-        positioned = endless(
-            examples, self.training_examples, seed, start_step * batch_size
+        return endless_batches(
+            examples, self.training_examples, batch_size, seed, start_step
         )
-        batches = positioned.batch(batch_size, drop_remainder=True)
-        return batches.map(lambda position, example: example).prefetch(2)
 
     def evaluation(self, split, batch_size):
         examples = tf.data.Dataset.from_tensor_slices(splits()[split])

@@ -1,9 +1,10 @@
 """The networks that classify images, by the name of their flag.
 
-Another one is a function of what it is built for, and a line in `NETWORKS`.
+Another one is a function of what it is built for, and an entry in `NETWORKS`.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.resnet import resnet
@@ -127,11 +128,24 @@ def cnn1d(setting: Setting) -> keras.Model:
     return keras.Sequential(layers, name="cnn1d")
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A kind of network.
+
+    Attributes:
+      build: makes one for a setting.
+      rank: of the images that it takes, without the batch; None for any.
+      options: names of the options that no other network has.
+    """
+
+    build: Callable[[Setting], keras.Model]
+    rank: int | None = None
+    options: tuple[str, ...] = ()
+
+
 NETWORKS = {
-    "resnet": _resnet,
-    "lenet_300_100": lenet_300_100,
-    "lenet5": lenet5,
-    "cnn1d": cnn1d,
+    "resnet": Network(_resnet, rank=3, options=("depth", "batch_norm_batch")),
+    "lenet_300_100": Network(lenet_300_100),
+    "lenet5": Network(lenet5, rank=3),
+    "cnn1d": Network(cnn1d, rank=2),
 }
-# Rank of the images that a network takes, where it does not take any.
-RANKS = {"resnet": 3, "lenet5": 3, "cnn1d": 2}

@@ -7,8 +7,6 @@ from state_of_sparsity.models.images.networks import NETWORKS
 from state_of_sparsity.models.images.resnet import DEPTHS
 from state_of_sparsity.models.training.options import Options, Preset, check_choice
 
-# What only the ResNet has.
-OF_RESNET = ("depth", "batch_norm_batch")
 OPTIMIZERS = ("sgd", "adam")
 PRESETS = {
     "digits": Preset(
@@ -184,8 +182,9 @@ class ImageOptions(Options):
         if options.network != preset["network"] and self.width is None:
             # The dataset's is for its own network.
             changes["width"] = 1.0
-        if options.network != "resnet":
-            for name in OF_RESNET:
+        own = NETWORKS[options.network].options
+        for name in {name for other in NETWORKS.values() for name in other.options}:
+            if name not in own:
                 self._require(
                     name,
                     getattr(self, name) is None,

@@ -8,7 +8,7 @@ from state_of_sparsity.models.images.digits import Digits
 from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.mnist import MNIST
 from state_of_sparsity.models.images.mnist1d import MNIST1D
-from state_of_sparsity.models.images.networks import NETWORKS, RANKS, Setting
+from state_of_sparsity.models.images.networks import NETWORKS, Setting
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import WarmupThenSteps
@@ -40,15 +40,15 @@ class ImageTask(Task):
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._images_per_replica = math.ceil(options.batch_size / self._replicas)
-        self.name = options.network
-        if options.network == "resnet":
-            self.name = f"resnet{options.depth}"
+        # Where networks have several depths, it is said which.
+        self.name = f"{options.network}{options.depth or ''}"
+        self._network = NETWORKS[options.network]
         shape = self.dataset.image_shape
-        if RANKS.get(options.network, len(shape)) != len(shape):
+        if self._network.rank not in (None, len(shape)):
             raise ValueError(
-                f"network={options.network} takes images of rank "
-                f"{RANKS[options.network]}, and dataset={options.dataset} has the "
-                f"shape {shape}: choose another network."
+                f"network={options.network} takes images of rank {self._network.rank}, "
+                f"and dataset={options.dataset} has the shape {shape}: choose another "
+                "network."
             )
 
     @property
@@ -61,10 +61,10 @@ class ImageTask(Task):
 
     @property
     def batch(self):
-        normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
         images = f"{self.options.batch_size:,} images on {counted(self._replicas)}"
-        if self.options.network != "resnet":
+        if "batch_norm_batch" not in self._network.options:
             return images
+        normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
         return f"{images}, with batch normalization over {normalized:,}"
 
     def build(self):
@@ -76,7 +76,7 @@ class ImageTask(Task):
             depth=self.options.depth,
             batch_norm_parts=self._batch_norm_parts,
         )
-        return NETWORKS[self.options.network](setting)
+        return self._network.build(setting)
 
     @property
     def _batch_norm_parts(self):

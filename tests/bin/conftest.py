@@ -22,13 +22,18 @@ class Outcome:
     err: str
 
 
-def _load(name):
-    """A binary's module, its flags defined and those of other binaries gone."""
+def _forget_flags():
+    """Of binaries, of which a process has one, other than this one."""
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         if module.startswith(PACKAGE):
             for flag in list(defined):
                 if flag.name in flags.FLAGS:
                     delattr(flags.FLAGS, flag.name)
+
+
+def _load(name):
+    """A binary's module, its flags defined and those of other binaries gone."""
+    _forget_flags()
     full_name = f"{PACKAGE}.{name}"
     if full_name in sys.modules:
         return importlib.reload(sys.modules[full_name])
@@ -52,6 +57,12 @@ def _call(name, *arguments):
     if isinstance(code, str):
         return Outcome(1, out.getvalue(), err.getvalue() + code)
     return Outcome(code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def no_flags():
+    """As in a process in which no binary was loaded."""
+    _forget_flags()
 
 
 @pytest.fixture(scope="session")

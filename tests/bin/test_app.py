@@ -29,7 +29,7 @@ def train_with_slow_callbacks():
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lack_of_memory_is_one_message(error, monkeypatch, capsys):
+def test_a_lack_of_memory_is_one_message(error, monkeypatch, capsys, no_flags):
     def main():
         raise error
 

@@ -22,13 +22,13 @@ SIGNALS = (40, 1)
     ],
 )
 def test_classic_networks_have_their_published_parameters(network, parameters):
-    model = NETWORKS[network](Setting(IMAGES, 10))
+    model = NETWORKS[network].build(Setting(IMAGES, 10))
     assert model.count_params() == parameters
     assert model.output_shape == (None, 10)
 
 
 def test_the_network_of_signals_halves_them_four_times():
-    model = NETWORKS["cnn1d"](Setting(SIGNALS, 10))
+    model = NETWORKS["cnn1d"].build(Setting(SIGNALS, 10))
     lengths = [model.get_layer(f"conv{n}").output_shape[1] for n in (1, 2, 3, 4)]
     assert lengths == [20, 10, 5, 3]
     # Kernels, batch normalization (two trainable values a channel), logits.
@@ -40,7 +40,7 @@ def test_the_network_of_signals_halves_them_four_times():
 @pytest.mark.parametrize("network", ["lenet_300_100", "lenet5", "cnn1d"])
 def test_width_scales_what_is_hidden_and_weight_decay_is_half_the_square(network):
     shape = SIGNALS if network == "cnn1d" else IMAGES
-    model = NETWORKS[network](Setting(shape, 7, width=0.1, weight_decay=0.5))
+    model = NETWORKS[network].build(Setting(shape, 7, width=0.1, weight_decay=0.5))
     assert model.output_shape == (None, 7)
     kernels = [w for w in model.trainable_weights if "kernel" in w.name]
     expected = sum(0.25 * np.sum(kernel.numpy() ** 2.0) for kernel in kernels)
@@ -62,7 +62,7 @@ def test_a_task_builds_the_network_of_its_flag(network):
 def test_logits_stay_in_float32_in_mixed_precision():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = NETWORKS["lenet_300_100"](Setting(IMAGES, 10))
+        model = NETWORKS["lenet_300_100"].build(Setting(IMAGES, 10))
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert model.get_layer("dense1").compute_dtype == "bfloat16"
