@@ -113,30 +113,15 @@ class SparsityReport:
             writer.writerows(layer.row() for layer in self.layers)
 
     def plot(self, path) -> None:
-        """Draws the sparsity of each tensor, in the order of the model.
+        """Draws sparsity and size of each tensor, in the order of the model.
 
         Args:
           path: of the picture; its ending (.png, .pdf, .svg) says the format.
         """
-        # Slow to import, and only needed here.
-        from matplotlib.figure import Figure
+        # Its plots are slow to import, and only needed here.
+        from state_of_sparsity import report_picture
 
-        figure = Figure(
-            figsize=(8, 1.2 + 0.18 * len(self.layers)), layout="constrained"
-        )
-        axes = figure.add_subplot()
-        places = range(len(self.layers))
-        axes.barh(places, [100 * layer.sparsity for layer in self.layers], height=0.8)
-        axes.axvline(100 * self.sparsity, color="black", linestyle="--", linewidth=1)
-        axes.set(
-            title=f"Sparsity by layer (dashed: {self.sparsity:.1%} overall)",
-            xlabel="zeros (% of the weights of a tensor)",
-            xlim=(0, 100),
-            ylim=(len(self.layers) - 0.5, -0.5),
-        )
-        axes.set_yticks(places, [layer.name for layer in self.layers], fontsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=120)
+        report_picture.draw(self, path)
 
 
 def _share_of_zeros(layers):

@@ -146,6 +146,8 @@ class ImageOptions(Options):
       weight_decay: of kernels, added to their gradient.
       label_smoothing: share of the probability that goes to all classes evenly.
       eval_steps: steps from one evaluation and checkpoint to the next.
+      checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
+        by default there are none.
       seed: of initial weights, order of the data, augmentation and random pruning.
       precision: float32, mixed_float16 or mixed_bfloat16.
       distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
@@ -171,6 +173,7 @@ class ImageOptions(Options):
     weight_decay: float | None = None
     label_smoothing: float | None = None
     eval_steps: int | None = None
+    checkpoint_every_steps: int | None = None
     seed: int = 0
     precision: str = "float32"
     distribution: str = "auto"

@@ -4,6 +4,9 @@ import json
 import os
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training.interval import Interval
+
+_SINCE_0_2_0 = ("interval", "generators")
 
 
 class CheckpointError(Exception):
@@ -13,22 +16,33 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The state of training: the model, with masks and step counts, and the optimizer.
 
-    The last two are kept. TensorFlow writes a checkpoint under another name and
-    renames it.
+    With them go the state of the generators of dropout, and what the interval has
+    summed up. The last two checkpoints are kept. TensorFlow writes a checkpoint under
+    another name and renames it.
 
     Args:
       model: a compiled model.
       companions: digests of what the model is of no use without, by name.
+
+    Attributes:
+      interval: a callback; see `Interval`.
+      step_on_disk: step of the newest checkpoint that is complete.
     """
 
     def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
         self._model = model
         self._companions = _Companions(companions or {})
-        parts = {"model": model, "optimizer": model.optimizer}
+        self.interval = Interval()
+        self._parts = {
+            "model": model,
+            "optimizer": model.optimizer,
+            "interval": self.interval.state,
+        }
         if companions:
-            parts["companions"] = self._companions
-        self._checkpoint = tf.train.Checkpoint(**parts)
-        # The step of the newest checkpoint that is complete.
+            self._parts["companions"] = self._companions
+        generators = _generators(model)
+        if generators:
+            self._parts["generators"] = generators
         self.step_on_disk = 0
 
     def restore(self, folder: str | os.PathLike) -> int:
@@ -52,7 +66,8 @@ class Checkpoint:
         with self._model.distribute_strategy.scope():
             self._model.optimizer.build(self._model.trainable_variables)
         try:
-            status = self._checkpoint.restore(newest)
+            parts = self._parts_in(newest)
+            status = tf.train.Checkpoint(**parts).restore(newest)
             status.assert_existing_objects_matched().assert_consumed()
         except (AssertionError, ValueError) as error:
             _say_no_more()
@@ -75,6 +90,17 @@ class Checkpoint:
         self.step_on_disk = int(self._model.optimizer.iterations.numpy())
         return self.step_on_disk
 
+    def _parts_in(self, path):
+        """Those that a checkpoint has: the ones of 0.1.0 have fewer."""
+        there = {key.partition("/")[0] for key, _ in tf.train.list_variables(path)}
+        absent = set(_SINCE_0_2_0) & self._parts.keys() - there
+        if "generators" in absent:
+            print(
+                f"warning: {path} is of an earlier version, which did not save what "
+                "dropout draws from: its masks will be others than without the break."
+            )
+        return {name: p for name, p in self._parts.items() if name not in absent}
+
     def begin(self, step: int) -> int:
         """Begins at a step of the schedule, at which there is nothing to write.
 
@@ -96,11 +122,18 @@ class Checkpoint:
         step = int(self._model.optimizer.iterations.numpy())
         if step != self.step_on_disk:
             manager = tf.train.CheckpointManager(
-                self._checkpoint, folder, max_to_keep=2
+                tf.train.Checkpoint(**self._parts), folder, max_to_keep=2
             )
             manager.save(checkpoint_number=step)
             self.step_on_disk = step
         return step
+
+
+def _generators(model):
+    """What layers such as dropout draw from, which Keras leaves out."""
+    layers = model._flatten_layers()
+    found = [vars(layer).get("_random_generator") for layer in layers]
+    return [g._generator for g in found if getattr(g, "_generator", None) is not None]
 
 
 class _Companions(tf.train.experimental.PythonState):

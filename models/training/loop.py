@@ -4,13 +4,11 @@ import abc
 import contextlib
 import dataclasses
 import functools
-import itertools
 import pathlib
 import signal
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -382,12 +380,16 @@ def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
     callbacks = []
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
+    record = _Record(task, folder, checkpoint, leg)
     callbacks += [
+        checkpoint.interval,
         _TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
         Guard(leg.step_of_run),
         Keep(folder.path, keep_steps),
-        _Record(task, folder, checkpoint, leg),
+        record,
     ]
+    if checkpoint.interval.is_unscored and (step % every == 0 or step == total):
+        _score(task, model, checkpoint, record)
     for segment in _segments(step, total, every):
         model.fit(
             task.training_data(segment.start),
@@ -399,6 +401,17 @@ def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
             # A bar that moves is for a terminal. A file gets a line for each interval.
             verbose=1 if sys.stdout.isatty() else 2,
         )
+
+
+def _score(task, model, checkpoint, record):
+    """Makes up for a row that scoring did not come to."""
+    checkpoint.interval.set_model(model)
+    checkpoint.interval.resume_scoring()
+    record.set_model(model)
+    scores = model.evaluate(
+        task.evaluation_data("validation"), verbose=0, return_dict=True
+    )
+    record.add_row({f"val_{name}": score for name, score in scores.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -443,38 +456,44 @@ class _Record(keras.callbacks.Callback):
         self._task = task
         self._folder = folder
         self._checkpoint = checkpoint
-        self._times = []
         self._gone = set()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._times = [time.perf_counter()]
-
     def on_train_batch_end(self, batch, logs=None):
-        self._times.append(time.perf_counter())
+        every = self._task.options.checkpoint_every_steps
+        step = int(self.model.optimizer.iterations.numpy()) if every else 0
+        # At the end of an interval there will be one in any case.
+        if every and step % every == 0 and step % self._task.options.eval_steps:
+            self._save(step)
 
     def on_epoch_end(self, epoch, logs=None):
         try:
-            self._add_row(epoch, logs)
+            self.add_row(logs)
         finally:
             # Whatever may go wrong in scoring, what was trained is kept.
             self._checkpoint.save(self._folder.checkpoints)
 
-    def _add_row(self, epoch, logs):
+    def _save(self, step):
+        check_finite(self.model, self._leg.step_of_run(step))
+        self._checkpoint.save(self._folder.checkpoints)
+
+    def add_row(self, logs):
+        """Adds the row of the interval that ends at the present step."""
+        interval = self._checkpoint.interval
         step = self._leg.step_of_run(int(self.model.optimizer.iterations.numpy()))
         report = sos.sparsity_report(self.model)
         self._warn_of_what_is_gone(report)
-        seconds = [after - before for before, after in itertools.pairwise(self._times)]
+        loss = logs["loss"] if interval.loss is None else interval.loss
         self._folder.add_metrics(
             {
                 "step": step,
                 "epoch": round(step / self._task.steps_per_epoch, 3),
-                "loss": logs["loss"],
+                "loss": loss,
                 "quality": self._task.quality_in_training(self.model, logs),
                 "sparsity": report.sparsity,
-                # The median, since the first step traces the graph.
-                "seconds_per_step": statistics.median(seconds),
+                "seconds_per_step": interval.seconds_per_step,
             }
         )
+        interval.conclude()
 
     def _warn_of_what_is_gone(self, report):
         """Says once of each tensor that has no weight left."""

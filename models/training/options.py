@@ -111,6 +111,9 @@ class Options:
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name in self.at_least_one:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
+        if self.checkpoint_every_steps is not None:
+            name = "checkpoint_every_steps"
+            self._require(name, self.checkpoint_every_steps >= 1, "be at least 1")
         for name in self.positive:
             value = getattr(self, name)
             self._require(name, 0 < value < math.inf, "be positive and finite")

@@ -83,6 +83,8 @@ class TranslationOptions(Options):
       warmup_steps: training steps in which the learning rate grows linearly.
       label_smoothing: share of the probability that goes to all subwords evenly.
       eval_steps: steps from one evaluation and checkpoint to the next.
+      checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
+        by default there are none.
       beams: hypotheses of the beam search.
       alpha: exponent of its length penalty.
       max_length: most tokens of a sentence that is translated; the rest is left out.
@@ -123,6 +125,7 @@ class TranslationOptions(Options):
     warmup_steps: int | None = None
     label_smoothing: float | None = None
     eval_steps: int | None = None
+    checkpoint_every_steps: int | None = None
     beams: int = 4
     alpha: float = 0.6
     max_length: int | None = None

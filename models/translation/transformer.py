@@ -109,7 +109,7 @@ class Transformer(keras.Model):
             embeddings_initializer=keras.initializers.RandomNormal(stddev=width**-0.5),
             name="embedding",
         )
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.dropout = _dropout(dropout)
         block = (width, feed_forward, heads, dropout)
         numbers = range(1, layers + 1)
         self.encoder = [EncoderLayer(*block, name=f"encoder_{i}") for i in numbers]
@@ -231,7 +231,7 @@ class EncoderLayer(keras.layers.Layer):
         self.feed_forward = FeedForward(
             width, feed_forward, dropout, name="feed_forward"
         )
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.dropout = _dropout(dropout)
 
     def call(self, x, visible, training=None):
         normed = self.attention_norm(x)
@@ -254,7 +254,7 @@ class DecoderLayer(keras.layers.Layer):
         self.feed_forward = FeedForward(
             width, feed_forward, dropout, name="feed_forward"
         )
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.dropout = _dropout(dropout)
 
     def call(self, x, memory, visible, memory_visible, training=None):
         normed = self.self_attention_norm(x)
@@ -318,7 +318,7 @@ class Attention(keras.layers.Layer):
         self.key = keras.layers.Dense(width, use_bias=False, name="key")
         self.value = keras.layers.Dense(width, use_bias=False, name="value")
         self.projection = keras.layers.Dense(width, use_bias=False, name="projection")
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.dropout = _dropout(dropout)
 
     def call(self, x, memory, visible, training=None):
         return self.attend(x, *self.keys_values(memory), visible, training)
@@ -366,7 +366,7 @@ class FeedForward(keras.layers.Layer):
     def __init__(self, width, feed_forward, dropout, **kwargs):
         super().__init__(**kwargs)
         self.hidden = keras.layers.Dense(feed_forward, activation="relu", name="hidden")
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.dropout = _dropout(dropout)
         self.projection = keras.layers.Dense(width, name="projection")
 
     def call(self, x, training=None):
@@ -420,6 +420,11 @@ def _joined(x):
 
 def _layer_norm(name):
     return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name=name)
+
+
+def _dropout(rate):
+    """A layer with a generator of its own, whose state a checkpoint can save."""
+    return keras.layers.Dropout(rate, rng_type="stateful", name="dropout")
 
 
 def _check(sizes, dropout):

@@ -78,6 +78,11 @@ class Technique(abc.ABC):
         """
         return mask.size * steps
 
+    @property
+    def settled_step(self) -> int:
+        """Training step from which its schedules change nothing any more."""
+        return 0
+
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be made sparse, or None if it can."""
         del shape

@@ -156,6 +156,11 @@ class PruningTechnique(MaskingTechnique):
           A float tensor of the same shape.
         """
 
+    @property
+    def settled_step(self):
+        # One of TF-MOT's that is constant may have no end.
+        return max(0, getattr(self.schedule(), "end_step", 0))
+
     def schedule(self):
         """When the masks are renewed, and how sparse they are then."""
         if self.pruning_schedule is not None:

@@ -35,6 +35,10 @@ class ReparameterizationTechnique(Technique):
     def penalty_weight(self) -> float:
         """What the penalty is multiplied with once the ramp is over."""
 
+    @property
+    def settled_step(self):
+        return self.ramp_begin + self.ramp_length
+
     @abc.abstractmethod
     def penalty(self, theta, extra):
         """The penalty, summed over the weights: a float32 scalar."""

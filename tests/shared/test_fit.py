@@ -135,12 +135,12 @@ def test_a_step_does_the_same_however_it_is_run(way, arguments, technique, data)
     losses = fit(sparse, *data, epochs=3)
     expected_losses, expected_zeros = _usual[technique]
     assert steps_of(sparse) == {6}
-    if technique is MAGNITUDE or IS_KERAS3:
-        # The noise of tf_keras comes from a generator of TensorFlow's.
+    if way == "jit_compile=True" and technique is not MAGNITUDE and not IS_KERAS3:
+        # XLA has a generator of its own, with other noise.
+        np.testing.assert_allclose(losses, expected_losses, rtol=0.5)
+    else:
         np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
         assert zeros(sparse) == expected_zeros
-    else:
-        np.testing.assert_allclose(losses, expected_losses, rtol=0.5)
 
 
 @pytest.mark.feature("gradient accumulation")

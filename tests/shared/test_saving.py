@@ -54,17 +54,9 @@ def assert_same_state(model, expected):
         np.testing.assert_array_equal(value, other, variable.name)
 
 
-def refuse_noise_of_tf_keras(name):
-    if name in NOISY and not IS_KERAS3:
-        pytest.skip(
-            "tf_keras: noise comes from TensorFlow's generator, which is not saved"
-        )
-
-
 @pytest.mark.feature(".keras files, and exact training on from them")
 @each_technique
 def test_a_saved_and_loaded_model_trains_on_to_the_bit(name, data, tmp_path):
-    refuse_noise_of_tf_keras(name)
     uninterrupted = fresh(name)
     fit(uninterrupted, *data, epochs=4)
     model = fresh(name)
@@ -136,7 +128,6 @@ def test_techniques_by_layer_are_restored(data, tmp_path):
 @pytest.mark.feature(".weights.h5 files, and exact training on from them")
 @each_technique
 def test_weights_in_a_newly_sparsified_model_train_on_to_the_bit(name, data, tmp_path):
-    refuse_noise_of_tf_keras(name)
     # Momentum is of the optimizer, which a file of weights may lack.
     uninterrupted = fresh(name, optimizer=sgd())
     fit(uninterrupted, *data, epochs=4)
@@ -175,7 +166,6 @@ class Interrupt(keras.callbacks.Callback):
 @pytest.mark.feature("BackupAndRestore")
 @each_technique
 def test_an_interrupted_fit_goes_on_to_the_bit(name, data, tmp_path):
-    refuse_noise_of_tf_keras(name)
     uninterrupted = fresh(name)
     fit(uninterrupted, *data, epochs=4)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")

@@ -208,3 +208,81 @@ def test_half_precision_outputs_and_slopes_stay_finite(layer, shape, log_sigma2)
     assert np.isfinite(outputs).all()
     for slope in tape.gradient(loss, [inputs, *layer.trainable_weights]):
         assert np.isfinite(slope).all()
+
+
+def drawn_by(layer, inputs, step=0, seed=None):
+    """What a layer gives in training at a step."""
+    layer.training_step.assign(step)
+    if seed is not None:
+        layer.noise_seed.assign(seed)
+    return tf.function(lambda x: layer(x, training=True))(inputs).numpy()
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_noise_is_a_function_of_seed_and_step(technique, rng):
+    layer, _ = make_layer("dense", technique, rng)
+    inputs = make_inputs("dense", rng)
+    first = drawn_by(layer, inputs, seed=1)
+    np.testing.assert_array_equal(drawn_by(layer, inputs), first)
+    layer(inputs)  # In inference nothing is drawn.
+    np.testing.assert_array_equal(drawn_by(layer, inputs), first)
+    assert (drawn_by(layer, inputs, step=1) != first).any()
+    assert (drawn_by(layer, inputs, seed=2) != first).any()
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_second_use_in_a_step_draws_anew(technique, rng):
+    layer, _ = make_layer("dense", technique, rng)
+    inputs = make_inputs("dense", rng)
+
+    @tf.function
+    def twice():
+        return layer(inputs, training=True), layer(inputs, training=True)
+
+    first, second = twice()
+    assert (first.numpy() != second.numpy()).any()
+    assert int(layer.training_step) == 1
+
+
+def test_replicas_draw_noise_of_their_own(rng):
+    strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU"))
+    assert strategy.num_replicas_in_sync == 2
+    with strategy.scope():
+        layer, _ = make_layer("dense", sos.VariationalDropout(0.0), rng)
+    inputs = make_inputs("dense", rng)
+
+    @tf.function
+    def step():
+        return strategy.run(lambda: layer(inputs, training=True))
+
+    one, two = strategy.experimental_local_results(step())
+    assert (one.numpy() != two.numpy()).any()
+
+
+def test_layers_made_after_the_same_seed_draw_the_same(rng):
+    inputs = make_inputs("dense", rng)
+
+    def outputs(seed):
+        keras.utils.set_random_seed(seed)
+        layer = layers.VariationalDense(4, kl_weight=0.0, initial_log_sigma2=0.0)
+        return layer(inputs, training=True).numpy()
+
+    np.testing.assert_array_equal(outputs(1), outputs(1))
+    assert (outputs(1) != outputs(2)).any()
+
+
+def test_layers_of_a_model_have_seeds_of_their_own():
+    recurrent = keras.layers.LSTM(3, return_sequences=True)
+    model = keras.Sequential(
+        [
+            keras.layers.Dense(3, input_shape=(4, 3)),
+            keras.layers.Bidirectional(recurrent),
+            keras.layers.Dense(3),
+        ]
+    )
+    sparse = sos.sparsify(model, sos.VariationalDropout(0.0))
+    seeds = {int(w) for w in sparse.weights if "noise_seed" in w.name}
+    assert len(seeds) == 4
+    by_hand = keras.layers.Bidirectional(layers.L0LSTM(3, l0_weight=0.0))
+    by_hand(tf.zeros((1, 4, 3)))
+    assert len({int(w) for w in by_hand.weights if "noise_seed" in w.name}) == 2

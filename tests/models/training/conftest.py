@@ -25,10 +25,12 @@ class TinyOptions:
     dataset: str = "tiny"
     train_steps: int = 12
     eval_steps: int = 4
+    checkpoint_every_steps: int | None = None
     batch_size: int = 8
     seed: int = 0
     precision: str = "float32"
     units: int = 16
+    dropout: float = 0.0
 
 
 class TinyTask(Task):
@@ -56,6 +58,7 @@ class TinyTask(Task):
                 ),
                 keras.layers.BatchNormalization(name="norm"),
                 keras.layers.ReLU(name="relu"),
+                keras.layers.Dropout(self.options.dropout, rng_type="stateful"),
                 keras.layers.Dense(CLASSES, dtype="float32", name="logits"),
             ],
             name="tiny",

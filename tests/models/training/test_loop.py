@@ -13,7 +13,12 @@ from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training import loop
 from state_of_sparsity.models.training.loop import TrainingInterrupted, _segments
 from state_of_sparsity.models.training.run_folder import METRICS
-from tests.models.training.interrupted import Killed, interrupted_at, kill
+from tests.models.training.interrupted import (
+    Killed,
+    interrupted_at,
+    kill,
+    raise_keyboard_interrupt,
+)
 from tests.shared.reference import cubic_sparsity
 
 
@@ -71,9 +76,7 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     resumed = tiny_run(pruning)
     result = resumed.train()
     check_same(finished, resumed)
-    # Only the loss of the interval that was cut is a mean over fewer steps.
-    cut = ("seconds_per_step", "loss")
-    assert rows(finished, cut) == rows(resumed, cut)
+    assert rows(finished) == rows(resumed)
     assert [row["step"] for row in rows(resumed)] == ["4", "8", "12"]
     timing = {"seconds_per_step": result["seconds_per_step"]}
     assert result == finished.result | timing
@@ -116,7 +119,76 @@ def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, fin
     resumed = tiny_run(pruning)
     resumed.train()
     check_same(finished, resumed)
-    assert [row["step"] for row in rows(resumed)] == ["8", "12"]
+    # It is scored then.
+    assert rows(resumed) == rows(finished)
+
+
+NOISY = {
+    "variational_dropout": sos.VariationalDropout(1e-3, ramp_length=4),
+    "l0_regularization": sos.L0Regularization(1e-3),
+    "random_pruning": sos.RandomPruning(0.75, begin_step=2, end_step=9, frequency=2),
+}
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
+    """The last step of an interval, a step within one, and one after the row."""
+    options = {"dropout": 0.3, "checkpoint_every_steps": 1}
+    uninterrupted = tiny_run(NOISY[name], "uninterrupted", **options)
+    uninterrupted.train()
+    for step, interrupt, error in (
+        (3, raise_keyboard_interrupt, TrainingInterrupted),
+        (5, kill, Killed),
+        (8, kill, Killed),
+    ):
+        with interrupted_at(step, interrupt, error):
+            tiny_run(NOISY[name], **options).train()
+    resumed = tiny_run(NOISY[name], **options)
+    resumed.train()
+    check_same(uninterrupted, resumed)
+    assert rows(uninterrupted) == rows(resumed)
+    losses = {row["loss"] for row in rows(resumed)}
+    assert len(losses) == 3
+
+
+def test_a_run_that_is_killed_goes_on_from_between_evaluations(
+    tiny_run, pruning, finished, capsys
+):
+    often = {"checkpoint_every_steps": 3}
+    with interrupted_at(7, kill, Killed):
+        tiny_run(pruning, **often).train()
+    capsys.readouterr()
+    resumed = tiny_run(pruning, **often)
+    resumed.train()
+    assert "Going on from step 6 of 12." in capsys.readouterr().out
+    check_same(finished, resumed)
+    assert rows(finished) == rows(resumed)
+
+
+def test_a_checkpoint_of_0_1_0_goes_on(
+    tiny_run, pruning, finished, capsys, monkeypatch
+):
+    """It held neither generators nor sums of the interval."""
+
+    def of_0_1_0(checkpoint):
+        return {n: checkpoint._parts[n] for n in ("model", "optimizer")}
+
+    with monkeypatch.context() as patch:
+        save = loop.Checkpoint.save
+
+        def save_as_0_1_0(checkpoint, folder):
+            checkpoint._parts = of_0_1_0(checkpoint)
+            return save(checkpoint, folder)
+
+        patch.setattr(loop.Checkpoint, "save", save_as_0_1_0)
+        with interrupted_at(6):
+            tiny_run(pruning).train()
+    resumed = tiny_run(pruning)
+    resumed.train()
+    assert (
+        "is of an earlier version, which did not save what" in capsys.readouterr().out
+    )
+    check_same(finished, resumed)
 
 
 def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(

@@ -12,21 +12,7 @@ from state_of_sparsity.engines.tf_keras.layers.tied_embedding import (
     check_ids,
     transposed_map,
 )
-
-
-class _Noise:
-    """What a technique draws its noise from.
-
-    Attributes:
-      sequence_axes: of the outputs of a linear map, those that are the positions of a
-        sequence.
-    """
-
-    normal = staticmethod(tf.random.normal)
-    uniform = staticmethod(tf.random.uniform)
-
-    def __init__(self, sequence_axes=()):
-        self.sequence_axes = sequence_axes
+from state_of_sparsity.engines.tf_keras.noise import Noise
 
 
 class Linear(Reparameterized):
@@ -41,11 +27,14 @@ class Linear(Reparameterized):
 
     def _outputs(self, inputs, training):
         (weight,) = self.sparse_weights
-        noise = _Noise(self._sequence_axes(inputs.shape.rank))
+        axes = self._sequence_axes(inputs.shape.rank)
         outputs = self.in_phase(
             training,
-            lambda: self.technique.training_output(
-                self.linear_map, inputs, *self.parameters(weight), noise
+            lambda use: self.technique.training_output(
+                self.linear_map,
+                inputs,
+                *self.parameters(weight),
+                Noise(self, weight, use, axes),
             ),
             lambda: self.linear_map(inputs, self.deployed_weight(weight)),
         )
@@ -116,7 +105,9 @@ class Lookup(Reparameterized):
         ]
         outputs = self.in_phase(
             training,
-            lambda: self.technique.training_weight(*rows, _Noise()),
+            lambda use: self.technique.training_weight(
+                *rows, Noise(self, "embeddings", use)
+            ),
             lambda: self.technique.deployed_weight(*rows),
         )
         return tf.cast(outputs, self.compute_dtype)
@@ -134,8 +125,11 @@ class TiedLookup(Lookup):
         inputs = tf.cast(inputs, self.compute_dtype)
         return self.in_phase(
             training,
-            lambda: self.technique.training_output(
-                transposed_map, inputs, *self.parameters("embeddings"), _Noise()
+            lambda use: self.technique.training_output(
+                transposed_map,
+                inputs,
+                *self.parameters("embeddings"),
+                Noise(self, "embeddings", use),
             ),
             lambda: transposed_map(inputs, self.deployed_weight("embeddings")),
         )
@@ -154,9 +148,11 @@ class Recurrent(Reparameterized):
         # With initial states that are Keras tensors, Keras passes a list of them all.
         self.check_inputs(tf.nest.flatten(inputs)[0])
 
-        def drawn():
+        def drawn(use):
             return [
-                self.technique.training_weight(*self.parameters(weight), _Noise())
+                self.technique.training_weight(
+                    *self.parameters(weight), Noise(self, weight, use)
+                )
                 for weight in self.sparse_weights
             ]
 

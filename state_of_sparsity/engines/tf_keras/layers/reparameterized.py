@@ -1,6 +1,7 @@
 """What all layers of the reparameterization family have in common."""
 
 import dataclasses
+import random
 from typing import ClassVar
 
 from state_of_sparsity.engines.base import DeployedWeight, foreign_class
@@ -40,6 +41,7 @@ class Reparameterized:
     Attributes:
       technique: with the hyperparameters.
       training_step: how many training steps the layer has taken part in.
+      noise_seed: of what it draws, beside the step.
     """
 
     technique_class: ClassVar[type[ReparameterizationTechnique]]
@@ -92,7 +94,22 @@ class Reparameterized:
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        # As Keras seeds its generators: `keras.utils.set_random_seed` decides.
+        self.noise_seed = self.add_weight(
+            "noise_seed",
+            shape=(),
+            dtype=tf.int64,
+            initializer=keras.initializers.Constant(random.randint(0, 2**31 - 1)),
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self.add_loss(self.weighted_penalty)
+
+    def load_own_variables(self, store):
+        if len(store) == len(self._trainable_weights + self._non_trainable_weights) - 1:
+            # Files of 0.1.0 have no seed, which was the last to be made.
+            store = {**store, str(len(store)): self.noise_seed.numpy()}
+        super().load_own_variables(store)
 
     def extra_name(self, weight):
         """The attribute that holds the technique's parameter for a weight."""
@@ -120,12 +137,21 @@ class Reparameterized:
         return self.penalty_weight() * self.penalty()
 
     def in_phase(self, training, drawn, deployed):
-        """`drawn()` in training, which counts the step, `deployed()` in inference."""
+        """`drawn(use)` in training, which counts the step, `deployed()` in inference.
+
+        Where a step uses the layer several times, `use` says how often it has before.
+        """
         if training is None:
             training = keras.backend.learning_phase()
+        # By thread, since each replica is traced in its own.
+        uses = vars(self._thread_local)
         if is_first_call_in_graph(self, training):
             smart_cond(training, self._count_step, tf.no_op)
-        return smart_cond(training, drawn, deployed)
+            uses["use"] = 0
+        else:
+            uses["use"] += 1
+        use = uses["use"]
+        return smart_cond(training, lambda: drawn(use), deployed)
 
     def _count_step(self):
         self.training_step.assign_add(1)
@@ -175,7 +201,7 @@ def _(layer: Reparameterized) -> list[DeployedWeight]:
 @added_variables.register
 def _(layer: Reparameterized) -> list[tf.Variable]:
     extras = [getattr(layer, layer.extra_name(w)) for w in layer.sparse_weights]
-    return [*extras, layer.training_step]
+    return [*extras, layer.training_step, layer.noise_seed]
 
 
 @plain_layer.register
@@ -184,7 +210,7 @@ def _(layer: Reparameterized, copy):
         # A Bidirectional layer keeps the one that its two were made from.
         return copy(layer, layer.keras_class, ("technique",))
     extras = map(layer.extra_name, layer.sparse_weights)
-    without = ("technique", "training_step", "weighted_penalty", *extras)
+    without = ("technique", "training_step", "noise_seed", "weighted_penalty", *extras)
     plain = copy(layer, layer.keras_class, without)
     deploy(layer, plain)
     return plain

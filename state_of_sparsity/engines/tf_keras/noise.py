@@ -1,0 +1,53 @@
+"""Noise that depends on a layer's seed, the weight, the step and the replica.
+
+So a run that is saved and loaded goes on with the noise that it would have had.
+"""
+
+import zlib
+
+from state_of_sparsity.engines.tf_keras.backend import tf
+
+_REPLICAS = 2**40  # Above any number of steps.
+
+
+class Noise:
+    """What a technique draws from for one use of a weight in a step.
+
+    Args:
+      layer: the sparse layer; its variables `noise_seed` and `training_step` are the
+        state that the noise depends on.
+      weight: name of the weight.
+      use: how often the step has used the layer before.
+      sequence_axes: of the outputs of a linear map, those that are the positions of a
+        sequence.
+    """
+
+    def __init__(self, layer, weight: str, use: int, sequence_axes=()):
+        self._layer = layer
+        self._place = f"{weight}/{use}"
+        self._draws = 0
+        self.sequence_axes = sequence_axes
+
+    def normal(self, shape):
+        """Standard normal noise, float32."""
+        return tf.random.stateless_normal(shape, self._seed(), alg="philox")
+
+    def uniform(self, shape):
+        """Noise that is uniform in [0, 1), float32."""
+        return tf.random.stateless_uniform(shape, self._seed(), alg="philox")
+
+    def _seed(self):
+        # Seeds that differ in either number give independent streams.
+        place = zlib.crc32(f"{self._place}/{self._draws}".encode())
+        self._draws += 1
+        first = tf.convert_to_tensor(self._layer.noise_seed) + place
+        second = tf.convert_to_tensor(self._layer.training_step) + _replica()
+        return tf.stack([first, second])
+
+
+def _replica():
+    """What sets apart the steps of replicas; 0 for the first one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.constant(0, tf.int64)
+    return tf.cast(context.replica_id_in_sync_group, tf.int64) * _REPLICAS
