@@ -9,11 +9,14 @@ import math
 
 from keras import ops
 
-from state_of_sparsity.numerics import keys, random_fractions
+from state_of_sparsity.numerics import counts, keys, random_fractions
 
 # Bits of a float32, apart from its sign.
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _LOWEST_INT32 = -(2**31)
+# Keys are read as two digits of so many bits.
+_DIGIT = 16
+_DIGITS = 2**_DIGIT
 
 
 def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
@@ -30,8 +33,8 @@ def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
 def lowest(scores, count):
     """Marks the `count` lowest scores; among equal scores, the first ones.
 
-    The threshold is found by bisection over the bits of a float32, whose order is
-    that of the numbers: 32 counts instead of a sort, the same on every device.
+    The threshold is found in the bits of a float32, whose order is that of the numbers:
+    a few counts instead of a sort, the same on every device.
 
     Args:
       scores: float tensor of any shape; compared as float32. NaN counts as the
@@ -43,13 +46,17 @@ def lowest(scores, count):
     """
     count = ops.cast(count, "int32")
     keys = _sortable_bits(scores)
-    threshold = _smallest_key(lambda key: _count(keys <= key), count)
+    threshold = _threshold(keys, count)
     below = keys < threshold
     ties = keys == threshold
-    tie_rank = ops.cumsum(ops.cast(ties, "int32"))
     missing = count - _count(below)
-    marked = ops.logical_or(below, ops.logical_and(ties, tie_rank <= missing))
-    return ops.reshape(marked, scores.shape)
+
+    def first_of_ties():
+        return ops.logical_and(ties, ops.cumsum(ops.cast(ties, "int32")) <= missing)
+
+    # Almost always there is one, and counting them all takes longer than the rest.
+    marked = ops.cond(_count(ties) == missing, lambda: ties, first_of_ties)
+    return ops.reshape(ops.logical_or(below, marked), scores.shape)
 
 
 def lowest_by_tensor(scores, count):
@@ -97,6 +104,24 @@ def _sortable_bits(scores):
     bits = ops.where(bits == _LOWEST_INT32, 0, bits)
     # The bits of negative floats grow with the magnitude: turn them round.
     return ops.where(bits < 0, ops.bitwise_xor(bits, _MAGNITUDE_BITS), bits)
+
+
+def _threshold(keys, count):
+    """The smallest of the keys that at least `count` keys are not above."""
+    upper = ops.right_shift(keys, _DIGIT) + _DIGITS // 2
+    high, rank = _nth_digit(upper, count)
+    # One more digit for the keys that begin otherwise.
+    lower = ops.bitwise_and(keys, _DIGITS - 1)
+    low, _ = _nth_digit(ops.where(upper == high, lower, _DIGITS), rank)
+    return ops.left_shift(high - _DIGITS // 2, _DIGIT) + low
+
+
+def _nth_digit(digits, rank):
+    """The digit of that rank, counted from one, and the rank among its equals."""
+    up_to = ops.cumsum(counts(digits, _DIGITS + 1))
+    digit = _count(up_to < rank)
+    before = ops.take(up_to, ops.maximum(digit - 1, 0))
+    return digit, rank - ops.where(digit > 0, before, 0)
 
 
 def _smallest_key(rank, count):

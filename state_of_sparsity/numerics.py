@@ -77,6 +77,26 @@ def _size(shape):
     return ops.prod(ops.stack([ops.cast(length, "int32") for length in shape]))
 
 
+def counts(values, bins: int):
+    """How many of the values are 0, 1, and so on: an int32 vector of length `bins`.
+
+    Args:
+      values: int32 vector, from 0 to `bins - 1`.
+      bins: number of the counts.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf  # The backend, which has imported it.
+
+        # `tf.math.bincount` looks for the highest value, which XLA does not compile.
+        return tf.raw_ops.DenseBincount(
+            input=values, size=bins, weights=tf.zeros(0, "int32"), binary_output=False
+        )
+    if backend == "torch":
+        return ops.cast(ops.bincount(values, minlength=bins), "int32")
+    return ops.segment_sum(ops.ones_like(values), values, bins)
+
+
 def mixed(value):
     """A hash of each int32: a bijection that scatters neighbours over all integers.
 
