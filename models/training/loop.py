@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 import signal
 import statistics
@@ -16,7 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 import state_of_sparsity as sos
+from state_of_sparsity import atomic
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training import event_files
 from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
 from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
@@ -331,6 +334,7 @@ def train(
             save_weights(dense, folder.path, step)
         task.write_assets(folder)
         folder.keep_metrics_until(leg.step_of_run(step))
+        event_files.keep_until(folder.tensorboard, step, _intervals(step, task.options))
         print(f"Each step takes {task.batch}.")
         if goes_on:
             last = leg.step_of_run(task.options.train_steps)
@@ -401,6 +405,12 @@ def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
         )
 
 
+def _intervals(step, options):
+    """How many evaluation intervals are over at a step."""
+    rounded = math.floor if step < options.train_steps else math.ceil
+    return rounded(step / options.eval_steps)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Segment:
     """Evaluation intervals of equal length, for one call of `fit`."""
@@ -432,6 +442,13 @@ class _TensorBoard(keras.callbacks.TensorBoard):
     def on_train_batch_end(self, batch, logs=None):
         # It would make summaries of each step, in a millisecond, and drop them.
         pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        # The checkpoint comes next: what a run that goes on from it does not write
+        # again has to be on disk.
+        for writer in self._writers.values():
+            writer.flush()
 
 
 class _Record(keras.callbacks.Callback):
@@ -509,9 +526,11 @@ def _finish(task, sparsification, model, folder, leg):
     flops = sos.count_flops(model, task.example)
     steps = int(model.optimizer.iterations.numpy()) - leg.first_step
     training = sos.count_training_flops(model, steps, task.example)
-    report.to_csv(folder.layers)
+    with atomic.replacing(folder.layers) as path:
+        report.to_csv(path)
     sos.save_masks(folder.masks, sos.weight_masks(model))
-    report.plot(folder.picture)
+    with atomic.replacing(folder.picture) as path:
+        report.plot(path)
     task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
     result = {

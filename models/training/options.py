@@ -111,6 +111,8 @@ class Options:
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name in self.at_least_one:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
+            # TensorFlow counts the rows of a tensor, and much else, in 32 bits.
+            self._require(name, getattr(self, name) < 2**31, f"be below {2**31}")
         for name in self.positive:
             value = getattr(self, name)
             self._require(name, 0 < value < math.inf, "be positive and finite")
