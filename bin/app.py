@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import locale
 import os
 import pathlib
 import sys
@@ -69,13 +70,19 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
 
 
 def _parse(arguments):
+    """The flags; TensorFlow takes paths in UTF-8 only, whatever the locale."""
+    what = "a flagfile"
     try:
+        for argument in arguments:
+            what = argument
+            argument.encode("utf-8")
+        what = "a flagfile"
+        # absl reads it in the encoding of the locale.
         return app.parse_flags_with_usage(arguments)
-    except UnicodeDecodeError as error:
-        # absl reads flagfiles in the encoding of the locale.
+    except UnicodeError:
         sys.exit(
-            f"{pathlib.Path(arguments[0]).stem}: a flagfile has characters that the "
-            f"encoding of this locale ({error.encoding}) does not have: set "
+            f"{pathlib.Path(arguments[0]).stem}: {what} has characters that the "
+            f"encoding of this locale ({locale.getencoding()}) does not have: set "
             "PYTHONUTF8=1, or a locale in UTF-8."
         )
 

@@ -333,7 +333,9 @@ def train(
         if dense is not None and not goes_on:
             save_weights(dense, folder.path, step)
         task.write_assets(folder)
-        folder.keep_metrics_until(leg.step_of_run(step))
+        if step < task.options.train_steps:
+            # Else they are of later rounds, which stay as they are.
+            folder.keep_metrics_until(leg.step_of_run(step))
         event_files.keep_until(folder.tensorboard, step, _intervals(step, task.options))
         print(f"Each step takes {task.batch}.")
         if goes_on:

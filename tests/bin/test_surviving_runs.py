@@ -73,6 +73,7 @@ def test_a_folder_that_is_held_is_refused_to_train_and_not_to_read(
     assert contents(copied) == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_held_can_be_read(copied, command):
     with folder_lock.held(RunFolder(copied)):
         for binary, flag in (
@@ -82,6 +83,7 @@ def test_a_folder_that_is_held_can_be_read(copied, command):
             assert command(binary, f"--{flag}={copied}").code == 0
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     copied, finished, command, arguments
 ):
@@ -102,6 +104,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     assert command("evaluate_resnet50", f"--run_dir={copied}").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_is_trained")
 @pytest.mark.parametrize(
     "name", ["export", "layers.csv", "masks.npz", "sparsity.png", "result.json"]
@@ -177,6 +180,7 @@ def test_what_cannot_be_mended_is_one_message_before_a_model_is_built(
     assert contents(copied) == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_version_says_which_one_goes_on(
     copied, refused, arguments
 ):
@@ -191,6 +195,7 @@ def test_a_checkpoint_of_another_version_says_which_one_goes_on(
     assert "begun with state-of-sparsity 0.1.7, and this is" in message
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_process_are_gone_when_the_run_goes_on(
     copied, finished, command, arguments
 ):
@@ -204,15 +209,22 @@ def test_leftovers_of_a_killed_process_are_gone_when_the_run_goes_on(
     assert not (copied / "checkpoints" / "ckpt-12_temp").exists()
 
 
-def test_a_batch_that_no_tensor_can_hold_is_refused_at_once(refused, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (100_000_000_000, "batch_size must be below 2147483648"),
+        (2_000_000_000, "batch_size must be smaller: as many images of 32x32x3 take"),
+    ],
+)
+def test_a_batch_that_no_machine_can_hold_is_refused_at_once(
+    refused, tiny, tmp_path, size, expected
+):
     folder = tmp_path / "run"
     message = refused(
-        "train_resnet50",
-        *tiny,
-        "--batch_size=100000000000",
-        f"--output_dir={folder}",
+        "train_resnet50", *tiny, f"--batch_size={size}", f"--output_dir={folder}"
     )
-    assert "batch_size must be below 2147483648. Received: 100000000000" in message
+    assert expected in message
+    assert f"Received: {size}" in message
     assert not folder.exists()
 
 
@@ -223,7 +235,7 @@ def test_ctrl_c_while_a_binary_is_imported_is_one_line(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
+        env=environment(),
     )
     # As soon as TensorFlow is being loaded, which takes seconds.
     maps = pathlib.Path("/proc") / str(process.pid) / "maps"
@@ -237,20 +249,14 @@ def test_ctrl_c_while_a_binary_is_imported_is_one_line(tmp_path):
     assert process.returncode == -signal.SIGINT
 
 
-ASCII = {
-    "LC_ALL": "C",
-    "PYTHONCOERCECLOCALE": "0",
-    "PYTHONUTF8": "0",
-    "PYTHONIOENCODING": "ascii",
-}
+def environment(**locale):
+    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return own | locale
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, ASCII], ids=str
-)
-def test_a_locale_without_the_characters_of_a_path_is_no_error(
-    tiny, overridden, finished, tmp_path, locale
+def test_characters_that_a_terminal_does_not_have_are_no_error(
+    tiny, overridden, finished, tmp_path
 ):
     folder = tmp_path / "Läufe" / "größer"
     first = tmp_path / "Läufe" / "erster"
@@ -261,10 +267,30 @@ def test_a_locale_without_the_characters_of_a_path_is_no_error(
             [*command, f"--output_dir={folder}"],
             capture_output=True,
             check=False,
-            env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-            | locale,
+            env=environment(LC_ALL="C", PYTHONIOENCODING="ascii"),
         )
         assert (done.returncode, done.stderr) == (0, b"")
         assert said.encode() in done.stdout
+        assert rb"L\xe4ufe/gr\xf6\xdfer" in done.stdout
     written = (folder / "flags.txt").read_bytes().decode("utf-8")
     assert f"--load_weights_from={first}" in written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["output_dir", "flagfile"])
+def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, flag):
+    flagfile = tmp_path / "run.flags"
+    flagfile.write_text("--output_dir=Läufe\n", encoding="utf-8")
+    value = {"output_dir": tmp_path / "Läufe", "flagfile": flagfile}[flag]
+    done = subprocess.run(
+        [SCRIPT, f"--{flag}={value}"],
+        capture_output=True,
+        check=False,
+        env=environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
+    )
+    assert done.returncode == 1
+    message = done.stderr.decode("ascii")
+    assert message.count("\n") == 1
+    assert message.startswith("train_resnet50: ")
+    assert "does not have: set PYTHONUTF8=1" in message
+    assert not (tmp_path / "Läufe").exists()
