@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import locale
 import os
 import pathlib
 import sys
@@ -11,7 +12,9 @@ from absl import app, flags, logging
 
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training import disk
 from state_of_sparsity.models.training.checkpoint import CheckpointError
+from state_of_sparsity.models.training.disk import DiskFullError
 from state_of_sparsity.models.training.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 
@@ -29,6 +32,7 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
       takes_arguments: whether `main` gets the arguments that are no flags, as a list;
         otherwise there may be none.
     """
+    show_any_character()
     _show_in_help(doc)
     name = pathlib.Path(sys.argv[0]).stem
 
@@ -42,15 +46,11 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
         except MISTAKES as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
-        except NotFiniteError as error:
+        except (DiskFullError, NotFiniteError) as error:
             print(f"\n{name}: {error}", file=sys.stderr)
             sys.exit(1)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            print(
-                f"\n{name}: out of memory: {_what_is_too_large(error)}\n"
-                "Make the batch, the model or the lengths smaller.",
-                file=sys.stderr,
-            )
+            print(f"\n{name}: {_what_is_short(error)}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt as interruption:
             # The progress bar leaves its line unfinished.
@@ -60,14 +60,47 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
             # As by `head`.
             give_up_standard_output()
             sys.exit(1)
+        except OSError as error:
+            if not disk.is_full(error):
+                raise
+            print(f"\n{name}: {_what_is_short(error)}", file=sys.stderr)
+            sys.exit(1)
 
-    app.run(main_with_messages)
+    app.run(main_with_messages, flags_parser=_parse)
 
 
-def _what_is_too_large(error):
-    """What says it, of an error of many lines."""
+def _parse(arguments):
+    """The flags; TensorFlow takes paths in UTF-8 only, whatever the locale."""
+    what = "a flagfile"
+    try:
+        for argument in arguments:
+            what = argument
+            argument.encode("utf-8")
+        what = "a flagfile"
+        # absl reads it in the encoding of the locale.
+        return app.parse_flags_with_usage(arguments)
+    except UnicodeError:
+        sys.exit(
+            f"{pathlib.Path(arguments[0]).stem}: {what} has characters that the "
+            f"encoding of this locale ({locale.getencoding()}) does not have: set "
+            "PYTHONUTF8=1, or a locale in UTF-8."
+        )
+
+
+def _what_is_short(error):
+    """Room on a disk, or memory, with what says it of an error of many lines."""
     text = str(error).strip()
-    return text[max(text.find("OOM"), 0) :].partition("\n")[0][:300]
+    said = text[max(text.find("OOM"), 0) :].partition("\n")[0][:300]
+    if disk.is_full(error):
+        return f"there is no room left on the disk: {said}"
+    return f"out of memory: {said}\nMake the batch, the model or the lengths smaller."
+
+
+def show_any_character():
+    """Shows a character that the terminal does not have as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def give_up_standard_output():
@@ -110,13 +143,14 @@ def usage_errors(flag: str = ""):
     try:
         yield
     except (TypeError, ValueError, OSError) as error:
+        if disk.is_full(error):
+            raise
         raise UsageError(f"{flag}: {error}" if flag else str(error)) from error
 
 
 def print_summary(folder: RunFolder) -> None:
     """Prints what came out of a finished run as a short table."""
     result = folder.read_result()
-    plain, gzipped = folder_sizes(folder.export)
     parameters, nonzero = result["parameters"], result["nonzero_parameters"]
     rows = {
         "model": f"{result['model']}, {result['technique']}, {result['dataset']}",
@@ -125,12 +159,19 @@ def print_summary(folder: RunFolder) -> None:
         "parameters": f"{parameters:,}",
         "non-zero parameters": f"{nonzero:,} ({nonzero / parameters:.1%})",
         "FLOPs per example": f"{result['sparse_flops'] / result['flops']:.1%} of dense",
-        "export": f"{plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB",
+        "export": _sizes_text(folder.export),
         "run's folder": str(folder.path),
     }
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _sizes_text(export):
+    if not export.is_dir():
+        return "missing"
+    plain, gzipped = folder_sizes(export)
+    return f"{plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB"
 
 
 def quality_text(scores: dict) -> str:

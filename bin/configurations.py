@@ -133,7 +133,7 @@ def _of_flagfile(path):
     """The flags in a file; those that are there several times as a tuple."""
     try:
         lines = flags.FlagValues().read_flags_from_files([f"--flagfile={path}"])
-    except (OSError, flags.Error) as error:
+    except (OSError, UnicodeDecodeError, flags.Error) as error:
         raise UsageError(f"--flagfiles={path}: {error}") from error
     settings: dict[str, str | tuple[str, ...]] = {}
     for line in lines:

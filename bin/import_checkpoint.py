@@ -16,6 +16,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.models.images import tf1_checkpoint as published
 from state_of_sparsity.models.images.options import PRESETS, ImageOptions
+from state_of_sparsity.models.training import disk, folder_lock
 from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
 from state_of_sparsity.models.training.loop import (
     Sparsification,
@@ -62,7 +63,8 @@ def main():
     folder.check_same_run()
     model = build_model(task, imported.sparsification, dense)
     model.optimizer.iterations.assign(step)
-    _write(folder, model, masks, task)
+    with disk.full_disk_named(folder.path), folder_lock.held(folder):
+        _write(folder, model, masks, task)
     unknown = checkpoint.names("unknown")
     if unknown:
         print(f"Of the checkpoint, this found no place: {some_of(unknown)}.")

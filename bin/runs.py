@@ -1,5 +1,6 @@
 """Training runs: from flags, and back from a run's folder."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -21,8 +22,8 @@ from state_of_sparsity.bin.flags import (
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.task import ImageTask
-from state_of_sparsity.models.training import distribution
-from state_of_sparsity.models.training.checkpoint import Checkpoint
+from state_of_sparsity.models.training import disk, distribution, folder_lock, upkeep
+from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
 from state_of_sparsity.models.training.loop import (
     Leg,
     Sparsification,
@@ -211,19 +212,41 @@ def train_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
     )
     with app.usage_errors():
         folder.check_same_run()
-    if folder.is_finished:
+    before = [folder.round(n) for n in range(run.rounds.rounds)] if run.rounds else []
+    if upkeep.is_done(folder, run.options.train_steps, before):
+        upkeep.say_what_is_missing(folder, "there is no checkpoint to make it from")
         print(f"This run is finished; there is nothing left to do in {folder.path}.")
         app.print_summary(folder)
         return
     with app.usage_errors():
         # Before anything else of TensorFlow starts.
         strategy = distribution.strategy(run.options.distribution)
+    with disk.full_disk_named(folder.path), _which_version(folder):
+        if not distribution.is_chief(strategy):
+            _train_legs(run, folder, strategy)
+            return
+        with folder_lock.held(folder):
+            # Another process may have begun a run meanwhile.
+            folder.check_same_run()
+            upkeep.prepare(folder)
+            _train_legs(run, folder, strategy)
+    app.print_summary(folder)
+
+
+def _train_legs(run, folder, strategy):
     if run.rounds is None:
         _train(run, folder, strategy)
     else:
         _train_in_rounds(run, folder, strategy)
-    if distribution.is_chief(strategy):
-        app.print_summary(folder)
+
+
+@contextlib.contextmanager
+def _which_version(folder):
+    """Says which version can go on, where a checkpoint cannot be used by this one."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{folder.say_which_version()}") from error
 
 
 def _train(run, folder, strategy, leg=None, assets=None):
@@ -280,8 +303,7 @@ def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:
     folder = RunFolder(path)
     if not folder.flags.is_file():
         raise UsageError(f"{path} is not the folder of a run: it has no flags.txt.")
-    header = folder.flags.read_text(encoding="utf-8").partition("\n")[0]
-    binary = next((name for name in TRAINERS if name in header), None)
+    binary = next((name for name in TRAINERS if name in folder.header), None)
     if binary is None:
         raise UsageError(f"{folder.flags} does not say which binary wrote it.")
     if expected not in (None, binary):
@@ -289,9 +311,10 @@ def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:
     values = flags.FlagValues()
     define_run_flags(binary, values)
     try:
-        values([binary, *values.read_flags_from_files([f"--flagfile={folder.flags}"])])
+        values([binary, *folder.read_flag_lines()])
     except flags.Error as error:
-        raise UsageError(f"{folder.flags}: {error}") from error
+        version = folder.say_which_version()
+        raise UsageError(f"{folder.flags}: {error}{version}") from error
     if values["load_masks_from"].value and folder.masks.is_file():
         # As it was finished, whatever has become of the run that they are from.
         values["load_masks_from"].value = str(folder.masks)
@@ -310,7 +333,9 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
         task = run.task(folder)
         model = build_model(task, _deployed_sparsification(run, folder))
         task.prepare()
-    if Checkpoint(model, task.companions()).restore(folder.checkpoints) == 0:
+    with _which_version(folder):
+        step = Checkpoint(model, task.companions()).restore(folder.checkpoints)
+    if step == 0:
         raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
     return task, model
 

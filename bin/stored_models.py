@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+import traceback
 
 from absl import flags
 
@@ -67,10 +68,12 @@ def load(path: str) -> keras.Model:
     _import_modules()
     try:
         return load_saved_model(place)
-    except (OSError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # As the file, and the layers in it, have it.
         raise UsageError(
-            f"Keras cannot load {path}: {error}\n(--import_module=… imports layers of "
-            "your own.)"
+            f"Keras cannot load {path}: {_said(error)}\n(--import_module=… imports "
+            "layers of your own.)"
         ) from error
 
 
@@ -80,5 +83,30 @@ def _import_modules():
     for name in flags.FLAGS.import_module:
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise UsageError(f"--import_module={name}: {error}") from error
+        # Whatever is in the module: it is the user's.
+        except (Exception, SystemExit) as error:
+            where = _where(error)
+            raise UsageError(
+                f"--import_module={name}: {_said(error)}{where}"
+            ) from error
+
+
+def _said(error):
+    """An error's own words; with its name if they say little, such as a key."""
+    if isinstance(error, ImportError | OSError | TypeError | ValueError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _where(error):
+    """The last line of a module that raised, which is not of this file or Python's."""
+    if isinstance(error, SyntaxError):
+        # It says so itself.
+        return ""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__)
+        and not frame.filename.startswith("<frozen")
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -12,6 +12,7 @@ larger grid. Runs that fail are listed with the last line of their log.
 import csv
 import io
 import pathlib
+import shutil
 import sys
 
 import tqdm
@@ -183,7 +184,10 @@ def _describe(wanted, folder):
 def _show_in_tensorboard(configuration, folder):
     run = RunFolder(folder / configuration.name)
     result = run.read_result()
-    with tf.summary.create_file_writer(str(run.tensorboard / "result")).as_default():
+    place = run.tensorboard / "result"
+    # Of a run whose result was made again, it would be there twice.
+    shutil.rmtree(place, ignore_errors=True)
+    with tf.summary.create_file_writer(str(place)).as_default():
         hparams.hparams(dict(configuration.varied), trial_id=configuration.name)
         for name in ("quality", "sparsity"):
             tf.summary.scalar(name, result[name], step=result["steps"])

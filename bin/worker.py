@@ -15,6 +15,7 @@ from absl import flags
 
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.disk import DiskFullError
 from state_of_sparsity.models.training.guard import NotFiniteError
 
 
@@ -42,7 +43,7 @@ def _answer(binary, arguments):
         train(binary, arguments)
     except (KeyboardInterrupt, MemoryError):
         raise
-    except (*app.MISTAKES, NotFiniteError) as error:
+    except (*app.MISTAKES, DiskFullError, NotFiniteError) as error:
         print(error)
         return str(error)
     except Exception as error:
@@ -68,6 +69,9 @@ def main() -> None:
 if __name__ == "__main__":
     # absl parses flags of this module's importers elsewhere; here there are none.
     flags.FLAGS([sys.argv[0]])
+    # What is printed goes into logs.
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     app.log_what_concerns_users()
     try:
         main()

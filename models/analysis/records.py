@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from state_of_sparsity.models.analysis import published
 from state_of_sparsity.models.analysis.record import Record
 from state_of_sparsity.models.analysis.variants import group, read_settings, variant
-from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.run_folder import DamagedError, RunFolder
 
 _NUMBERS = ("quality", "sparsity", "parameters", "nonzero_parameters")
 
@@ -43,7 +42,7 @@ def read_records(
     for folder in _without_repeats(_run_folders(paths)):
         if not folder.flags.is_file():
             skipped.append(f"{folder.path}: has no flags.txt")
-        elif not folder.is_finished:
+        elif not folder.result.is_file():
             why = "failed" if folder.failure.is_file() else "not finished"
             skipped.append(f"{folder.path}: {why}")
         else:
@@ -91,11 +90,10 @@ def _read_run(folder: RunFolder) -> Record:
     try:
         result = folder.read_result()
         _check(result)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{folder.result} is damaged ({error}): train the run anew, or leave it "
-            "out."
-        ) from error
+    except DamagedError as error:
+        raise _no_record(str(error).removesuffix(".")) from error
+    except (TypeError, ValueError) as error:
+        raise _no_record(f"{folder.result} is damaged ({error})") from error
     settings = read_settings(folder)
     metric = result["quality_metric"]
     return Record(
@@ -123,10 +121,12 @@ def _read_run(folder: RunFolder) -> Record:
     )
 
 
+def _no_record(reason):
+    return ValueError(f"{reason}: train the run anew, or leave it out.")
+
+
 def _check(result):
     """Raises ValueError if something is missing in a result, or no number."""
-    if not isinstance(result, dict):
-        raise ValueError("it holds no result")
     texts = ("model", "dataset", "quality_metric")
     names = (*texts, *_NUMBERS, "seed", "steps", "flops", "sparse_flops")
     missing = [name for name in names if name not in result]

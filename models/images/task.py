@@ -1,6 +1,7 @@
 """Classifying images: the first task of the paper, with its ResNet and others."""
 
 import math
+import os
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.images.dataset import ImageDataset
@@ -40,6 +41,7 @@ class ImageTask(Task):
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._images_per_replica = math.ceil(options.batch_size / self._replicas)
+        _check_memory(options.batch_size, self.dataset.image_shape)
         # Where networks have several depths, it is said which.
         self.name = f"{options.network}{options.depth or ''}"
         self._network = NETWORKS[options.network]
@@ -107,3 +109,19 @@ class ImageTask(Task):
 
     def evaluation_data(self, split):
         return self.dataset.evaluation(split, min(self.options.batch_size, 256))
+
+
+def _check_memory(batch_size, image_shape):
+    """Raises ValueError for a batch that would fill the memory before its first step.
+
+    A batch is put together in the memory of the machine, whatever its devices have.
+    """
+    needed = 4 * batch_size * math.prod(image_shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        shape = "x".join(map(str, image_shape))
+        raise ValueError(
+            f"batch_size must be smaller: as many images of {shape} take "
+            f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f} GB of "
+            f"memory. Received: {batch_size}"
+        )

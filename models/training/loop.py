@@ -4,6 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import signal
 import statistics
@@ -14,7 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 import state_of_sparsity as sos
+from state_of_sparsity import atomic
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.models.training import event_files
 from state_of_sparsity.models.training.checkpoint import Checkpoint
 from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
 from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
@@ -328,7 +331,10 @@ def train(
         if dense is not None and not goes_on:
             save_weights(dense, folder.path, step)
         task.write_assets(folder)
-        folder.keep_metrics_until(leg.step_of_run(step))
+        if step < task.options.train_steps:
+            # Else they are of later rounds, which stay as they are.
+            folder.keep_metrics_until(leg.step_of_run(step))
+        event_files.keep_until(folder.tensorboard, step, _intervals(step, task.options))
         print(f"Each step takes {task.batch}.")
         if goes_on:
             last = leg.step_of_run(task.options.train_steps)
@@ -414,6 +420,12 @@ def _score(task, model, checkpoint, record):
     record.add_row({f"val_{name}": score for name, score in scores.items()})
 
 
+def _intervals(step, options):
+    """How many evaluation intervals are over at a step."""
+    rounded = math.floor if step < options.train_steps else math.ceil
+    return rounded(step / options.eval_steps)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Segment:
     """Evaluation intervals of equal length, for one call of `fit`."""
@@ -445,6 +457,13 @@ class _TensorBoard(keras.callbacks.TensorBoard):
     def on_train_batch_end(self, batch, logs=None):
         # It would make summaries of each step, in a millisecond, and drop them.
         pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        # The checkpoint comes next: what a run that goes on from it does not write
+        # again has to be on disk.
+        for writer in self._writers.values():
+            writer.flush()
 
 
 class _Record(keras.callbacks.Callback):
@@ -528,9 +547,11 @@ def _finish(task, sparsification, model, folder, leg):
     flops = sos.count_flops(model, task.example)
     steps = int(model.optimizer.iterations.numpy()) - leg.first_step
     training = sos.count_training_flops(model, steps, task.example)
-    report.to_csv(folder.layers)
+    with atomic.replacing(folder.layers) as path:
+        report.to_csv(path)
     sos.save_masks(folder.masks, sos.weight_masks(model))
-    report.plot(folder.picture)
+    with atomic.replacing(folder.picture) as path:
+        report.plot(path)
     task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
     result = {

@@ -111,6 +111,8 @@ class Options:
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name in self.at_least_one:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
+            # TensorFlow counts the rows of a tensor, and much else, in 32 bits.
+            self._require(name, getattr(self, name) < 2**31, f"be below {2**31}")
         if self.checkpoint_every_steps is not None:
             name = "checkpoint_every_steps"
             self._require(name, self.checkpoint_every_steps >= 1, "be at least 1")

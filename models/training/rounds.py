@@ -13,6 +13,7 @@ from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.training.loop import Leg, Sparsification
 from state_of_sparsity.models.training.options import check_choice
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.upkeep import is_done
 from state_of_sparsity.models.training.weights import Start
 
 REWINDS = ("weights", "learning_rate")
@@ -272,7 +273,7 @@ def unfinished(
     """
     for number in range(rounds.rounds + 1):
         round_ = Round(number, rounds, target, folder, train_steps)
-        if not round_.folder().is_finished:
+        if not is_done(round_.folder(), train_steps):
             yield round_
 
 

@@ -17,17 +17,27 @@
     rounds/          of iterative pruning: a folder such as this one for each round but
                      the last, which is the run's own; without a metrics.csv
 
+    .lock            while a process trains there: who holds it
+
 Files are written under another name and renamed, so that each is there as a whole or
-not at all.
+not at all. What a user put there under one of these names is never overwritten.
 """
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Self
 
+import state_of_sparsity as sos
+from state_of_sparsity.models.training import disk
+
+LOCK = ".lock"
+# Wrote no version into flags.txt.
+_FIRST_VERSION = "0.1.0"
 # Flags that runs of 0.1.0 did not have, and what these runs did.
 OF_EARLIER_RUNS = {
     "shared_positions": "False",
@@ -40,6 +50,10 @@ METRICS = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 
 class RunFolderError(Exception):
     """The folder cannot be used for this run; the message says why and what to do."""
+
+
+class DamagedError(RunFolderError, ValueError):
+    """A file of the run is not what a run writes."""
 
 
 class RunFolder:
@@ -63,14 +77,15 @@ class RunFolder:
     ):
         self.path = pathlib.Path(path)
         self._lines = [
-            f"--{name}={text}"
+            f"--{name}={_as_utf8(text)}"
             for name, value in (settings or {}).items()
             for text in (value if isinstance(value, list) else [value])
         ]
-        self._header = header
+        self._header = _as_utf8(header)
         self._whole = whole
         self.flags = self.path / "flags.txt"
         self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights"
         self.tensorboard = self.path / "tensorboard"
         self.metrics = (whole or self).path / "metrics.csv"
         self.result = self.path / "result.json"
@@ -94,15 +109,39 @@ class RunFolder:
         return RunFolder(path, settings, header, whole=self)
 
     @property
+    def files(self) -> list[pathlib.Path]:
+        """The files that training writes."""
+        names = ("flags", "metrics", "result", "layers", "masks", "picture", "failure")
+        return [getattr(self, name) for name in names]
+
+    @property
+    def folders(self) -> list[pathlib.Path]:
+        """The folders that training writes into."""
+        shown = [self.tensorboard / n for n in ("train", "validation", "sparsity")]
+        own = (self.checkpoints, self.weights, self.export, self.path / "rounds")
+        return [*own, self.tensorboard, *shown]
+
+    @property
     def is_finished(self) -> bool:
-        return self.result.is_file()
+        """Whether there is a result, and it can be read."""
+        try:
+            return bool(self.read_result())
+        except (FileNotFoundError, DamagedError):
+            return False
+
+    @property
+    def missing_outputs(self) -> list[pathlib.Path]:
+        """What a finished run leaves beside its result, and this folder lacks."""
+        files = (self.layers, self.masks, self.picture, self.export / "saved_model.pb")
+        missing = [p for p in files if not p.is_file() or not p.stat().st_size]
+        return [self.export if p.parent == self.export else p for p in missing]
 
     def check_same_run(self) -> None:
         """Raises unless the folder is free, or holds a run of the same settings.
 
         Raises:
           RunFolderError: listing the flags that differ; or if what it holds was not
-            trained here.
+            trained here, or cannot be read.
         """
         if not self.path.exists():
             self._check_can_be_made()
@@ -110,7 +149,9 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file: choose another --output_dir.")
         if not self.flags.is_file():
-            if any(self.path.iterdir()):
+            if self.flags.exists():
+                self.check_nothing_in_the_way()
+            if any(path.name != LOCK for path in self.path.iterdir()):
                 raise RunFolderError(
                     f"{self.path} holds files but no run (it has no flags.txt): "
                     "choose another --output_dir."
@@ -136,9 +177,75 @@ class RunFolder:
                         f"{self.path} holds a run with other flags. Choose another "
                         "--output_dir, or give the flags of that run:",
                         *differing,
+                        *self._version_lines(),
                     ]
                 )
             )
+
+    def check_nothing_in_the_way(self) -> None:
+        """Raises RunFolderError for a user's own file or folder under one of our names.
+
+        Before minutes are spent on training what could not be written then.
+        """
+        for paths, expected in ((self.files, "file"), (self.folders, "folder")):
+            for path in paths:
+                if path.exists() and path.is_dir() != (expected == "folder"):
+                    found = "folder" if path.is_dir() else "file"
+                    raise RunFolderError(
+                        f"{path} is a {found}, where a run has a {expected} of this "
+                        "name: move it away."
+                    )
+        saved_model = self.export / "saved_model.pb"
+        if any(self.export.glob("*")) and not saved_model.is_file():
+            raise RunFolderError(
+                f"{self.export} holds files but no SavedModel: move it away, and the "
+                "same command goes on."
+            )
+
+    def check_metrics(self) -> None:
+        """Raises DamagedError if metrics.csv is there and is no table of metrics."""
+        if not self.metrics.is_file():
+            return
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+            for row in (header, *rows):
+                if tuple(header) != METRICS or len(row) != len(header):
+                    raise ValueError(f"its columns are not {','.join(METRICS)}")
+            for step, *values in rows:
+                int(step), [float(value) for value in values]
+        except (csv.Error, ValueError) as error:
+            raise DamagedError(
+                f"{self.metrics} is damaged ({error}). No checkpoint has its rows: "
+                "mend it, or move it away to go on without them."
+            ) from error
+
+    @property
+    def header(self) -> str:
+        """The first line of flags.txt, which says what wrote it."""
+        return self._read_flags_text().partition("\n")[0]
+
+    @property
+    def version(self) -> str:
+        """Of the project that began the run."""
+        text = self._read_flags_text()
+        found = re.search(r"^# Begun with state-of-sparsity (\S+)\.$", text, re.M)
+        return found[1] if found else _FIRST_VERSION
+
+    def say_which_version(self) -> str:
+        """Which version can go on with the run, if this one cannot; "" if it is this.
+
+        The text begins with a space.
+        """
+        return "".join(f" {line}" for line in self._version_lines())
+
+    def _version_lines(self):
+        if not self.flags.is_file() or self.version == sos.__version__:
+            return []
+        return [
+            f"The run was begun with state-of-sparsity {self.version}, and this is "
+            f"{sos.__version__}: what this version cannot go on with, that one can."
+        ]
 
     def _check_can_be_made(self):
         # Before minutes are spent on building a model.
@@ -159,20 +266,59 @@ class RunFolder:
         """
         if self._whole is not None:
             self._whole.start()
-        try:
+        with self.errors_of_writing():
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.flags.exists():
-                text = "\n".join([f"# {self._header}", *self._lines, ""])
+                version = f"# Begun with state-of-sparsity {sos.__version__}."
+                text = "\n".join([f"# {self._header}", version, *self._lines, ""])
                 write_text(self.flags, text)
             elif not os.access(self.path, os.W_OK):
                 raise PermissionError("permission denied")
             self.failure.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def errors_of_writing(self) -> Iterator[None]:
+        """Raises RunFolderError, naming the flag, where the folder cannot be written.
+
+        A disk that is full is none: there is room in the same folder once it is made.
+        """
+        try:
+            yield
         except OSError as error:
+            if disk.is_full(error):
+                raise
             raise RunFolderError(self._not_writable(error)) from error
 
     def read_flags(self) -> dict[str, str]:
-        """What flags.txt sets each flag to; of one that is repeated, ", " between."""
-        return _by_name(self.flags.read_text(encoding="utf-8").splitlines())
+        """What flags.txt sets each flag to; of one that is repeated, ", " between.
+
+        Raises:
+          DamagedError: if it is no flagfile.
+        """
+        return _by_name(self.read_flag_lines())
+
+    def read_flag_lines(self) -> list[str]:
+        """The lines of flags.txt that set a flag; raises as `read_flags` does."""
+        lines = self._read_flags_text().splitlines()
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not line.startswith(("--", "#")):
+                raise self._damaged_flags(f"line {number} is no flag: {line[:60]!r}")
+        found = [line for line in lines if line.startswith("--")]
+        if not found:
+            raise self._damaged_flags("it sets no flag")
+        return found
+
+    def _read_flags_text(self):
+        try:
+            return self.flags.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise self._damaged_flags("it is not UTF-8") from error
+
+    def _damaged_flags(self, reason):
+        return DamagedError(
+            f"{self.flags} is damaged ({reason}), and what the run was is written "
+            "there only: put it back, or choose another folder."
+        )
 
     def keep_metrics_until(self, step: int) -> None:
         """Drops the rows of evaluations after the step at which a run resumes."""
@@ -210,7 +356,19 @@ class RunFolder:
         write_text(self.source, json.dumps(source, indent=2) + "\n")
 
     def read_result(self) -> dict:
-        return json.loads(self.result.read_text(encoding="utf-8"))
+        """The content of result.json.
+
+        Raises:
+          FileNotFoundError: if the run is not finished.
+          DamagedError: if it is not what `write_result` writes.
+        """
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+            if not isinstance(result, dict):
+                raise ValueError("it holds no result")
+        except (IsADirectoryError, ValueError) as error:
+            raise DamagedError(f"{self.result} is damaged ({error}).") from error
+        return result
 
 
 def _readable(value):
@@ -230,5 +388,10 @@ def _by_name(lines):
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file under another name, then renames it."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(_as_utf8(text), encoding="utf-8")
     temporary.replace(path)
+
+
+def _as_utf8(text):
+    """Text with the characters for which Python has stand-ins in some locales."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

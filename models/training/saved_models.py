@@ -32,4 +32,7 @@ def load_saved_model(path: pathlib.Path) -> keras.Model:
     # TF-MOT does not register its wrapper.
     scope = {PruneLowMagnitude.__name__: PruneLowMagnitude}
     with keras.utils.custom_object_scope(scope):
-        return keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"What it holds is no model but a {type(model).__name__}.")
+    return model

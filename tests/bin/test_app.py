@@ -1,5 +1,7 @@
 """What the binaries leave on the terminal."""
 
+import errno
+import os
 import time
 
 import pytest
@@ -42,6 +44,32 @@ def test_a_lack_of_memory_is_one_message(error, monkeypatch, capsys, no_flags):
     assert "80 GB" in message
     assert "graph" not in message
     assert "Make the batch, the model or the lengths smaller." in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/runs.csv"),
+        tf.errors.ResourceExhaustedError(
+            None, None, "runs/ckpt-4_temp/part-0; No space left on device"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_one_message_and_no_lack_of_memory(
+    error, monkeypatch, capsys, no_flags
+):
+    def main():
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["sweep"])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
+        app.run(main, "Trains.")
+    assert exit_.value.code == 1
+    message = capsys.readouterr().err
+    assert "sweep: there is no room left on the disk: " in message
+    assert "runs/" in message
+    assert "memory" not in message
 
 
 def test_advice_about_our_callbacks_is_not_for_users(logged):

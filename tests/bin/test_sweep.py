@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,3 +261,17 @@ def test_a_cluster_that_is_not_there_is_one_message(tmp_path):
     runs = grid("technique=dense", fixed=FIXED)
     with pytest.raises(UsageError, match="--ray_address=auto: "):
         sweep.train(runs, tmp_path, jobs=1, ray_address="auto")
+
+
+@pytest.mark.slow
+def test_a_result_that_is_damaged_is_made_again_and_shown_once(swept, tmp_path):
+    folder, wanted, _ = swept
+    again = shutil.copytree(folder, tmp_path / "again")
+    run = RunFolder(again / wanted[0].name)
+    expected = run.read_result()
+    run.result.write_text('{"quality": ')
+    assert not sweep.train(wanted[:2], again, jobs=1)
+    assert run.read_result() == expected
+    assert [row["status"] for row in table(again)] == ["finished", "finished"]
+    shown = EventAccumulator(str(run.tensorboard / "result")).Reload()
+    assert [event.step for event in shown.Tensors("quality")] == [6]

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import state_of_sparsity as sos
 from state_of_sparsity.models.training.run_folder import (
     METRICS,
     RunFolder,
@@ -34,6 +35,7 @@ def test_flags_are_written_as_a_flagfile(path):
     RunFolder(path, SETTINGS, "how to").start()
     assert (path / "flags.txt").read_text().splitlines() == [
         "# how to",
+        f"# Begun with state-of-sparsity {sos.__version__}.",
         "--seed=3",
         "--sparsity=0.9",
         "--override=a=dense",
@@ -49,6 +51,7 @@ def test_the_folder_of_a_round_shares_the_metrics_and_starts_the_run(path):
     assert run.flags.is_file()
     assert (path / "rounds" / "0" / "flags.txt").read_text().splitlines() == [
         "# of a round",
+        f"# Begun with state-of-sparsity {sos.__version__}.",
         "--technique=dense",
     ]
     run.round(1).add_metrics(row(8))

@@ -1,0 +1,296 @@
+"""Runs that go on, whatever has become of their folder: one message for each."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training import folder_lock
+from state_of_sparsity.models.training.run_folder import RunFolder
+
+SCRIPT = pathlib.Path(sys.executable).parent / "train_resnet50"
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished run to break."""
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+@pytest.fixture
+def arguments(copied, tiny, overridden):
+    """Of the command that made it."""
+    return "train_resnet50", *tiny, *overridden, f"--output_dir={copied}"
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    """What is refused has to be refused before a model is built."""
+
+    def fail(*arguments):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr("state_of_sparsity.bin.runs.build_dense", fail)
+
+
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("tf_keras.Model.fit", fail)
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def without_times(result):
+    return {k: v for k, v in result.items() if k != "seconds_per_step"}
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_folder_that_is_held_is_refused_to_train_and_not_to_read(
+    copied, refused, command, arguments
+):
+    (copied / "result.json").unlink()
+    before = contents(copied)
+    with folder_lock.held(RunFolder(copied)):
+        message = refused(*arguments)
+        assert f"{copied} is being trained by process {os.getpid()} on" in message
+    assert contents(copied) == before
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_held_can_be_read(copied, command):
+    with folder_lock.held(RunFolder(copied)):
+        for binary, flag in (
+            ("evaluate_resnet50", "run_dir"),
+            ("report_sparsity", "model"),
+        ):
+            assert command(binary, f"--{flag}={copied}").code == 0
+
+
+@pytest.mark.slow
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    copied, finished, command, arguments
+):
+    expected = json.loads((copied / "result.json").read_text())
+    rows = (copied / "metrics.csv").read_text().splitlines()
+    (copied / "result.json").unlink()
+    file = copied / "checkpoints" / "ckpt-8.data-00000-of-00001"
+    file.write_bytes(file.read_bytes()[:1000])
+    outcome = command(*arguments)
+    assert outcome.code == 0, outcome
+    assert f"warning: {copied / 'checkpoints' / 'ckpt-8'} cannot be read" in outcome.out
+    assert "Going on from step 4 of 8." in outcome.out
+    result = json.loads((copied / "result.json").read_text())
+    assert without_times(result) == without_times(expected)
+    # The row of step 8 is that of the run that went on.
+    again = (copied / "metrics.csv").read_text().splitlines()
+    assert [r.split(",")[0] for r in again] == [r.split(",")[0] for r in rows]
+    assert command("evaluate_resnet50", f"--run_dir={copied}").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_is_trained")
+@pytest.mark.parametrize(
+    "name", ["export", "layers.csv", "masks.npz", "sparsity.png", "result.json"]
+)
+def test_what_a_finished_run_lacks_is_made_again_from_its_checkpoint(
+    copied, finished, command, arguments, name
+):
+    path = copied / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif name == "result.json":
+        path.write_text('{"technique": ')
+    else:
+        path.unlink()
+    outcome = command(*arguments)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    assert f"{path}: missing, and made again" in outcome.out or (
+        f"warning: {path} is damaged: it is made again" in outcome.out
+    )
+    before, after = contents(finished), contents(copied)
+    assert before.keys() == after.keys()
+    for unchanged in ("layers.csv", "flags.txt", "metrics.csv"):
+        assert after[unchanged] == before[unchanged]
+    for file in (finished, copied):
+        tf.saved_model.load(str(file / "export"))
+    assert json.loads(after["result.json"]) == json.loads(before["result.json"])
+    masks, expected = (sos.load_masks(f / "masks.npz") for f in (copied, finished))
+    assert {n: m.sum() for n, m in masks.items()} == {
+        n: m.sum() for n, m in expected.items()
+    }
+    assert "There is nothing left" not in outcome.out
+    assert "nothing left to do" in command(*arguments).out
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_without_a_checkpoint_a_finished_run_says_what_it_lacks(
+    copied, command, arguments
+):
+    shutil.rmtree(copied / "checkpoints")
+    shutil.rmtree(copied / "export")
+    before = contents(copied)
+    outcome = command(*arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"{copied / 'export'}: missing, and there is no checkpoint" in outcome.out
+    assert "nothing left to do" in outcome.out
+    assert contents(copied) == before
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("metrics.csv", "mine", "metrics.csv is damaged"),
+        ("flags.txt", "", "flags.txt is damaged"),
+        ("checkpoints", "mine", "checkpoints is a file"),
+        ("export", "mine", "export is a file"),
+        ("checkpoints/checkpoint", None, "ckpt-8 cannot be read"),
+    ],
+)
+def test_what_cannot_be_mended_is_one_message_before_a_model_is_built(
+    copied, refused, arguments, name, content, expected
+):
+    (copied / "result.json").unlink()
+    path = copied / name
+    if content is None:
+        for file in (copied / "checkpoints").glob("*.data-*"):
+            file.write_bytes(b"half")
+    else:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.write_text(content)
+    before = contents(copied)
+    assert expected in refused(*arguments)
+    assert contents(copied) == before
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_version_says_which_one_goes_on(
+    copied, refused, arguments
+):
+    (copied / "result.json").unlink()
+    flags = copied / "flags.txt"
+    text = flags.read_text().replace("--width=0.05", "--width=0.1")
+    flags.write_text(text.replace(f"sparsity {sos.__version__}.", "sparsity 0.1.7."))
+    message = refused(*arguments, "--width=0.1")
+    assert "is a checkpoint of another model" in message
+    assert "begun with state-of-sparsity 0.1.7, and this is" in message
+    message = refused("evaluate_resnet50", f"--run_dir={copied}")
+    assert "begun with state-of-sparsity 0.1.7, and this is" in message
+
+
+@pytest.mark.slow
+def test_leftovers_of_a_killed_process_are_gone_when_the_run_goes_on(
+    copied, finished, command, arguments
+):
+    (copied / "result.json").unlink()
+    for name in (".export-0a1b2c3d/new/export/saved_model.pb", ".result.json.new"):
+        (copied / name).parent.mkdir(parents=True, exist_ok=True)
+        (copied / name).write_text("half")
+    (copied / "checkpoints" / "ckpt-12_temp").mkdir()
+    assert command(*arguments).code == 0
+    assert contents(copied).keys() == contents(finished).keys()
+    assert not (copied / "checkpoints" / "ckpt-12_temp").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (100_000_000_000, "batch_size must be below 2147483648"),
+        (2_000_000_000, "batch_size must be smaller: as many images of 32x32x3 take"),
+    ],
+)
+def test_a_batch_that_no_machine_can_hold_is_refused_at_once(
+    refused, tiny, tmp_path, size, expected
+):
+    folder = tmp_path / "run"
+    message = refused(
+        "train_resnet50", *tiny, f"--batch_size={size}", f"--output_dir={folder}"
+    )
+    assert expected in message
+    assert f"Received: {size}" in message
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_binary_is_imported_is_one_line(tmp_path):
+    process = subprocess.Popen(
+        [SCRIPT, f"--output_dir={tmp_path / 'run'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    # As soon as TensorFlow is being loaded, which takes seconds.
+    maps = pathlib.Path("/proc") / str(process.pid) / "maps"
+    while "tensorflow" not in maps.read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert err == "train_resnet50: interrupted.\n"
+    # As the shell expects of whoever ends by Ctrl-C.
+    assert process.returncode == -signal.SIGINT
+
+
+def environment(**locale):
+    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return own | locale
+
+
+@pytest.mark.slow
+def test_characters_that_a_terminal_does_not_have_are_no_error(
+    tiny, overridden, finished, tmp_path
+):
+    folder = tmp_path / "Läufe" / "größer"
+    first = tmp_path / "Läufe" / "erster"
+    shutil.copytree(finished, first)
+    command = [SCRIPT, *tiny, *overridden, f"--load_weights_from={first}"]
+    for said in ("run's folder", "This run is finished"):
+        done = subprocess.run(
+            [*command, f"--output_dir={folder}"],
+            capture_output=True,
+            check=False,
+            env=environment(LC_ALL="C", PYTHONIOENCODING="ascii"),
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert said.encode() in done.stdout
+        assert rb"L\xe4ufe/gr\xf6\xdfer" in done.stdout
+    written = (folder / "flags.txt").read_bytes().decode("utf-8")
+    assert f"--load_weights_from={first}" in written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["output_dir", "flagfile"])
+def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, flag):
+    flagfile = tmp_path / "run.flags"
+    flagfile.write_text("--output_dir=Läufe\n", encoding="utf-8")
+    value = {"output_dir": tmp_path / "Läufe", "flagfile": flagfile}[flag]
+    done = subprocess.run(
+        [SCRIPT, f"--{flag}={value}"],
+        capture_output=True,
+        check=False,
+        env=environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
+    )
+    assert done.returncode == 1
+    message = done.stderr.decode("ascii")
+    assert message.count("\n") == 1
+    assert message.startswith("train_resnet50: ")
+    assert "does not have: set PYTHONUTF8=1" in message
+    assert not (tmp_path / "Läufe").exists()

@@ -1,0 +1,93 @@
+"""TensorBoard has each step of a run once, however often it was interrupted."""
+
+import collections
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training import event_files
+from tests.models.training.interrupted import Killed, interrupted_at, kill
+
+
+def shown(folder):
+    """The steps of each tag in each folder, as TensorBoard reads them."""
+    steps = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        accumulator = EventAccumulator(str(path), size_guidance={"tensors": 0})
+        accumulator.Reload()
+        for tag in accumulator.Tags()["tensors"]:
+            steps[path.name, tag] = [e.step for e in accumulator.Tensors(tag)]
+    return steps
+
+
+def write(folder, values):
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        for tag, step in values:
+            tf.summary.scalar(tag, 1.0, step=step)
+
+
+def test_a_run_that_was_killed_and_interrupted_shows_each_step_once(
+    tiny_run, pruning, finished
+):
+    expected = shown(finished.folder.tensorboard)
+    assert {tuple(steps) for steps in expected.values()} == {(0, 1, 2), (4, 8, 12)}
+    run = tiny_run(pruning)
+    # Before its checkpoint, but with its row and its summaries.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("state_of_sparsity.models.training.loop.Checkpoint.save", kill)
+        with pytest.raises(Killed):
+            run.train()
+    with interrupted_at(7, kill, Killed):
+        tiny_run(pruning).train()
+    with interrupted_at(10):
+        tiny_run(pruning).train()
+    tiny_run(pruning).train()
+    assert shown(run.folder.tensorboard) == expected
+
+
+def test_a_run_whose_last_step_is_no_whole_interval_keeps_what_it_shows(tiny_run):
+    run = tiny_run(train_steps=10)
+    run.train()
+    expected = shown(run.folder.tensorboard)
+    run.folder.result.unlink()
+    tiny_run(train_steps=10).train()
+    assert shown(run.folder.tensorboard) == expected
+    assert expected["train", "epoch_loss"] == [0, 1, 2]
+
+
+def test_what_comes_later_is_dropped_in_the_units_of_each_tag(tmp_path):
+    values = [("epoch_loss", 0), ("loss_vs_iterations", 4)]
+    later = [("epoch_loss", 1), ("loss_vs_iterations", 8)]
+    write(tmp_path / "train", values + later)
+    write(tmp_path / "sparsity", [("sparsity", 8)])
+    event_files.keep_until(tmp_path, step=4, intervals=1)
+    tags = collections.Counter()
+    for (_, tag), steps in shown(tmp_path).items():
+        tags[tag] += len(steps)
+        assert steps in ([0], [4])
+    assert tags == {"epoch_loss": 1, "loss_vs_iterations": 1}
+    assert not list((tmp_path / "sparsity").iterdir())
+
+
+def test_a_file_that_ends_in_the_middle_of_a_value_keeps_what_is_before(tmp_path):
+    write(tmp_path / "a", [("loss", 4), ("loss", 6), ("loss", 8)])
+    (file,) = (tmp_path / "a").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    event_files.keep_until(tmp_path, step=4, intervals=1)
+    assert shown(tmp_path) == {("a", "loss"): [4]}
+
+
+def test_files_with_nothing_to_drop_are_not_touched(tmp_path):
+    write(tmp_path / "a", [("loss", 4)])
+    (file,) = (tmp_path / "a").iterdir()
+    before = file.stat()
+    event_files.keep_until(tmp_path, step=4, intervals=1)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+
+
+def test_without_a_folder_there_is_nothing_to_drop(tmp_path):
+    event_files.keep_until(tmp_path / "none", 0, 0)
