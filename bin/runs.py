@@ -334,7 +334,11 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
         model = build_model(task, _deployed_sparsification(run, folder))
         task.prepare()
     with _which_version(folder):
-        step = Checkpoint(model, task.companions()).restore(folder.checkpoints)
+        checkpoint = Checkpoint(model, task.companions())
+        step = 0
+        if run.options.export == "best":
+            step = checkpoint.restore(folder.best)
+        step = step or checkpoint.restore(folder.checkpoints)
     if step == 0:
         raise UsageError(f"{folder.path} has no checkpoint yet: train it first.")
     return task, model

@@ -12,7 +12,6 @@ larger grid. Runs that fail are listed with the last line of their log.
 import csv
 import io
 import pathlib
-import shutil
 import sys
 
 import tqdm
@@ -28,6 +27,7 @@ from state_of_sparsity.models.training.run_folder import (
     RunFolderError,
     write_text,
 )
+from state_of_sparsity.models.training.summaries import show_result
 
 flags.DEFINE_enum("binary", "train_resnet50", list(runs.TRAINERS), "That trains them.")
 flags.DEFINE_string("output_dir", "runs/sweep", "The folder of the runs' folders.")
@@ -120,7 +120,11 @@ def train(
                     failed[configuration] = _last_line(folder, configuration) or error
                     bar.set_postfix(failed=len(failed))
                 else:
-                    _show_in_tensorboard(configuration, folder)
+                    show_result(
+                        RunFolder(folder / configuration.name),
+                        configuration.varied,
+                        configuration.name,
+                    )
     finally:
         _write_table(wanted, folder)
     return failed
@@ -179,18 +183,6 @@ def _describe(wanted, folder):
             ],
             metrics=[hparams.Metric(name) for name in ("quality", "sparsity")],
         )
-
-
-def _show_in_tensorboard(configuration, folder):
-    run = RunFolder(folder / configuration.name)
-    result = run.read_result()
-    place = run.tensorboard / "result"
-    # Of a run whose result was made again, it would be there twice.
-    shutil.rmtree(place, ignore_errors=True)
-    with tf.summary.create_file_writer(str(place)).as_default():
-        hparams.hparams(dict(configuration.varied), trial_id=configuration.name)
-        for name in ("quality", "sparsity"):
-            tf.summary.scalar(name, result[name], step=result["steps"])
 
 
 def run():

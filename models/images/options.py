@@ -148,6 +148,9 @@ class ImageOptions(Options):
       eval_steps: steps from one evaluation and checkpoint to the next.
       checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
         by default there are none.
+      export: last, or best: which state is exported, scored on the test split and
+        evaluated later; the best in validation is looked for once the schedules of the
+        technique are over.
       seed: of initial weights, order of the data, augmentation and random pruning.
       precision: float32, mixed_float16 or mixed_bfloat16.
       distribution: auto, one_device, mirrored or multi_worker (from TF_CONFIG).
@@ -174,6 +177,7 @@ class ImageOptions(Options):
     label_smoothing: float | None = None
     eval_steps: int | None = None
     checkpoint_every_steps: int | None = None
+    export: str = "last"
     seed: int = 0
     precision: str = "float32"
     distribution: str = "auto"

@@ -6,7 +6,7 @@ import os
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training.interval import Interval
 
-_SINCE_0_2_0 = ("interval", "generators")
+_SINCE_0_2_0 = ("interval", "best", "generators")
 
 
 class CheckpointError(Exception):
@@ -26,6 +26,7 @@ class Checkpoint:
 
     Attributes:
       interval: a callback; see `Interval`.
+      best: the best quality in validation so far; see `Best`.
       step_on_disk: step of the newest checkpoint that is complete.
     """
 
@@ -33,10 +34,12 @@ class Checkpoint:
         self._model = model
         self._companions = _Companions(companions or {})
         self.interval = Interval()
+        self.best = Best()
         self._parts = {
             "model": model,
             "optimizer": model.optimizer,
             "interval": self.interval.state,
+            "best": self.best,
         }
         if companions:
             self._parts["companions"] = self._companions
@@ -87,7 +90,7 @@ class Checkpoint:
                     f"{newest} was trained with another {name} than the one that is "
                     f"there now: put that back, or move {folder} away to start again."
                 )
-        self.step_on_disk = int(self._model.optimizer.iterations.numpy())
+        self.step_on_disk = self._step()
         return self.step_on_disk
 
     def _parts_in(self, path):
@@ -119,14 +122,24 @@ class Checkpoint:
         Returns:
           The number of training steps done.
         """
-        step = int(self._model.optimizer.iterations.numpy())
+        step = self._step()
         if step != self.step_on_disk:
-            manager = tf.train.CheckpointManager(
-                tf.train.Checkpoint(**self._parts), folder, max_to_keep=2
-            )
-            manager.save(checkpoint_number=step)
+            self._save(folder, kept=2)
             self.step_on_disk = step
         return step
+
+    def save_best(self, folder: str | os.PathLike) -> None:
+        """Writes the present state as the only checkpoint of a folder."""
+        self._save(folder, kept=1)
+
+    def _save(self, folder, kept):
+        manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(**self._parts), folder, max_to_keep=kept
+        )
+        manager.save(checkpoint_number=self._step())
+
+    def _step(self):
+        return int(self._model.optimizer.iterations.numpy())
 
 
 def _generators(model):
@@ -134,6 +147,30 @@ def _generators(model):
     layers = model._flatten_layers()
     found = [vars(layer).get("_random_generator") for layer in layers]
     return [g._generator for g in found if getattr(g, "_generator", None) is not None]
+
+
+class Best(tf.train.experimental.PythonState):
+    """The best quality in validation so far, which a checkpoint takes along.
+
+    Attributes:
+      quality: None before the first evaluation that counts.
+    """
+
+    def __init__(self):
+        self.quality = None
+
+    def is_surpassed(self, quality: float) -> bool:
+        """Whether a quality is better; then it is the best."""
+        is_better = self.quality is None or quality > self.quality
+        if is_better:
+            self.quality = float(quality)
+        return is_better
+
+    def serialize(self):
+        return json.dumps(self.quality)
+
+    def deserialize(self, string_value):
+        self.quality = json.loads(string_value)
 
 
 class _Companions(tf.train.experimental.PythonState):

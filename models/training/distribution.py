@@ -43,6 +43,14 @@ def counted(replicas: int) -> str:
     return f"{replicas} device" + "s" * (replicas != 1)
 
 
+def named(strategy: tf.distribute.Strategy) -> str:
+    """What computes: "1 device (CPU)", "8 devices (NVIDIA H100 80GB HBM3)"."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    kinds = sorted({str(d.get("device_name", "GPU")) for d in details}) or ["CPU"]
+    return f"{counted(strategy.num_replicas_in_sync)} ({', '.join(kinds)})"
+
+
 def has_other_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether other processes train the same model."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

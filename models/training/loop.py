@@ -4,11 +4,9 @@ import abc
 import contextlib
 import dataclasses
 import functools
-import math
 import pathlib
 import signal
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -19,10 +17,17 @@ from state_of_sparsity import atomic
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training import event_files
 from state_of_sparsity.models.training.checkpoint import Checkpoint
-from state_of_sparsity.models.training.distribution import has_other_workers, is_chief
+from state_of_sparsity.models.training.distribution import (
+    has_other_workers,
+    is_chief,
+    named,
+)
 from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
 from state_of_sparsity.models.training.options import Options
+from state_of_sparsity.models.training.progress import Progress
+from state_of_sparsity.models.training.record import Record
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.summaries import show_result
 from state_of_sparsity.models.training.weights import Keep, Start, save_weights
 
 
@@ -151,6 +156,27 @@ class Sparsification:
     @property
     def name(self) -> str:
         return self.technique.technique_name() if self.technique else "dense"
+
+    def __str__(self):
+        """The technique with what is not by default, budget and overrides."""
+        parts = [self.name]
+        if self.technique is not None:
+            parts += [
+                f"{field.name}={value}"
+                for field in dataclasses.fields(self.technique)
+                if (value := getattr(self.technique, field.name)) != field.default
+                # A description of it, and not of all that it holds.
+                and isinstance(value, bool | int | float | str | tuple)
+            ]
+        if self.budget is not None:
+            parts.append(f"budget={self.budget}")
+        parts += [f"override={name}={value}" for name, value in self.overrides.items()]
+        return " ".join(parts)
+
+    @property
+    def settled_step(self) -> int:
+        """Training step from which its schedules change nothing any more."""
+        return self.technique.settled_step if self.technique else 0
 
     @property
     def target_sparsity(self) -> float | None:
@@ -322,6 +348,8 @@ def train(
     goes_on = step > 0
     if not goes_on:
         step = checkpoint.begin(leg.first_step)
+    # Of several workers, all read what the chief has written.
+    best = folder.best
     with contextlib.ExitStack() as stack:
         if not is_chief(model.distribute_strategy):
             # All workers take part in saving, and only one may leave its files.
@@ -334,25 +362,52 @@ def train(
         if step < task.options.train_steps:
             # Else they are of later rounds, which stay as they are.
             folder.keep_metrics_until(leg.step_of_run(step))
-        event_files.keep_until(folder.tensorboard, step, _intervals(step, task.options))
-        print(f"Each step takes {task.batch}.")
+        event_files.keep_until(folder.tensorboard, step)
+        _say_what_is_trained(task, sparsification, model, folder, leg)
         if goes_on:
             last = leg.step_of_run(task.options.train_steps)
             print(f"Going on from step {leg.step_of_run(step):,} of {last:,}.")
         stack.enter_context(_interrupted_by_sigterm())
         stack.enter_context(_failure_noted(folder))
+        is_trained = False
         try:
-            _fit(task, model, folder, checkpoint, step, keep_steps, leg)
-            return _finish(task, sparsification, model, folder, leg)
+            _fit(task, sparsification, model, folder, checkpoint, step, keep_steps, leg)
+            is_trained = True
+            steps = int(model.optimizer.iterations.numpy()) - leg.first_step
+            if task.options.export == "best":
+                _restore_best(checkpoint, best, sparsification)
+            result = _finish(task, sparsification, model, folder, steps)
+            exported = int(model.optimizer.iterations.numpy()) - leg.first_step
+            result["exported_step"] = exported
+            folder.write_result(leg.conclude(model, result))
+            show_result(folder, folder.read_flags(), trial=folder.path.name)
+            return folder.read_result()
         except KeyboardInterrupt as interruption:
             # Saving takes all workers, and the others may not have been interrupted.
-            if has_other_workers(model.distribute_strategy):
+            if is_trained:
+                step = task.options.train_steps
+            elif has_other_workers(model.distribute_strategy):
                 step = checkpoint.step_on_disk
             else:
                 done = int(model.optimizer.iterations.numpy())
                 check_finite(model, leg.step_of_run(done))
                 step = checkpoint.save(folder.checkpoints)
             raise TrainingInterrupted(leg.step_of_run(step)) from interruption
+
+
+def _say_what_is_trained(task, sparsification, model, folder, leg):
+    options, steps = task.options, leg.step_of_run(task.options.train_steps)
+    facts = {
+        "model": f"{task.name}, {sos.sparsity_report(model).parameters:,} parameters",
+        "technique": sparsification,
+        "dataset": options.dataset,
+        "devices": named(model.distribute_strategy),
+        "steps": f"{steps:,}, each of {task.batch}; "
+        f"an evaluation every {options.eval_steps:,}",
+        "folder": folder.path,
+    }
+    for name, fact in facts.items():
+        print(f"{name:10} {fact}")
 
 
 @contextlib.contextmanager
@@ -381,49 +436,38 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.step = step
 
 
-def _fit(task, model, folder, checkpoint, step, keep_steps, leg):
+def _fit(task, sparsification, model, folder, checkpoint, step, keep_steps, leg):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
-    record = _Record(task, folder, checkpoint, leg)
+    progress = Progress(
+        leg.step_of_run(step), leg.step_of_run(total), task.quality_metric
+    )
+    record = Record(
+        task, folder, checkpoint, leg, sparsification.settled_step, progress
+    )
     callbacks += [
         checkpoint.interval,
-        _TensorBoard(folder.tensorboard, write_graph=False, profile_batch=0),
         Guard(leg.step_of_run),
         Keep(folder.path, keep_steps),
         record,
+        progress,
     ]
-    if checkpoint.interval.is_unscored and (step % every == 0 or step == total):
-        _score(task, model, checkpoint, record)
-    for segment in _segments(step, total, every):
-        model.fit(
-            task.training_data(segment.start),
-            steps_per_epoch=segment.steps,
-            initial_epoch=segment.epoch,
-            epochs=segment.epoch + segment.count,
-            validation_data=task.evaluation_data("validation"),
-            callbacks=callbacks,
-            # A bar that moves is for a terminal. A file gets a line for each interval.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-
-
-def _score(task, model, checkpoint, record):
-    """Makes up for a row that scoring did not come to."""
-    checkpoint.interval.set_model(model)
-    checkpoint.interval.resume_scoring()
-    record.set_model(model)
-    scores = model.evaluate(
-        task.evaluation_data("validation"), verbose=0, return_dict=True
-    )
-    record.add_row({f"val_{name}": score for name, score in scores.items()})
-
-
-def _intervals(step, options):
-    """How many evaluation intervals are over at a step."""
-    rounded = math.floor if step < options.train_steps else math.ceil
-    return rounded(step / options.eval_steps)
+    with contextlib.closing(progress), contextlib.closing(record):
+        if checkpoint.interval.is_unscored and (step % every == 0 or step == total):
+            record.set_model(model)
+            record.score()
+        for segment in _segments(step, total, every):
+            model.fit(
+                task.training_data(segment.start),
+                steps_per_epoch=segment.steps,
+                initial_epoch=segment.epoch,
+                epochs=segment.epoch + segment.count,
+                validation_data=task.evaluation_data("validation"),
+                callbacks=callbacks,
+                verbose=0,
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -451,79 +495,6 @@ def _segments(step: int, total: int, every: int) -> Iterator[_Segment]:
         step += count * steps
 
 
-class _TensorBoard(keras.callbacks.TensorBoard):
-    """Writes after each interval only."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        # It would make summaries of each step, in a millisecond, and drop them.
-        pass
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        # The checkpoint comes next: what a run that goes on from it does not write
-        # again has to be on disk.
-        for writer in self._writers.values():
-            writer.flush()
-
-
-class _Record(keras.callbacks.Callback):
-    """After each interval a row of metrics.csv and a checkpoint."""
-
-    def __init__(self, task, folder, checkpoint, leg):
-        super().__init__()
-        self._leg = leg
-        self._task = task
-        self._folder = folder
-        self._checkpoint = checkpoint
-        self._gone = set()
-
-    def on_train_batch_end(self, batch, logs=None):
-        every = self._task.options.checkpoint_every_steps
-        step = int(self.model.optimizer.iterations.numpy()) if every else 0
-        # At the end of an interval there will be one in any case.
-        if every and step % every == 0 and step % self._task.options.eval_steps:
-            self._save(step)
-
-    def on_epoch_end(self, epoch, logs=None):
-        try:
-            self.add_row(logs)
-        finally:
-            # Whatever may go wrong in scoring, what was trained is kept.
-            self._checkpoint.save(self._folder.checkpoints)
-
-    def _save(self, step):
-        check_finite(self.model, self._leg.step_of_run(step))
-        self._checkpoint.save(self._folder.checkpoints)
-
-    def add_row(self, logs):
-        """Adds the row of the interval that ends at the present step."""
-        interval = self._checkpoint.interval
-        step = self._leg.step_of_run(int(self.model.optimizer.iterations.numpy()))
-        report = sos.sparsity_report(self.model)
-        self._warn_of_what_is_gone(report)
-        loss = logs["loss"] if interval.loss is None else interval.loss
-        self._folder.add_metrics(
-            {
-                "step": step,
-                "epoch": round(step / self._task.steps_per_epoch, 3),
-                "loss": loss,
-                "quality": self._task.quality_in_training(self.model, logs),
-                "sparsity": report.sparsity,
-                "seconds_per_step": interval.seconds_per_step,
-            }
-        )
-        interval.conclude()
-
-    def _warn_of_what_is_gone(self, report):
-        """Says once of each tensor that has no weight left."""
-        gone = {layer.name for layer in report.layers if layer.zeros == layer.size}
-        for name in sorted(gone - self._gone):
-            print(f"warning: {name} has no weight left.")
-        if len(gone) == len(report.layers) and gone != self._gone:
-            print("warning: the model has no weight left that could be made sparse.")
-        self._gone = gone
-
-
 @contextlib.contextmanager
 def _interrupted_by_sigterm():
     """Turns the signal that ends preempted jobs into a KeyboardInterrupt."""
@@ -538,14 +509,22 @@ def _interrupted_by_sigterm():
         signal.signal(signal.SIGTERM, previous)
 
 
-def _finish(task, sparsification, model, folder, leg):
+def _restore_best(checkpoint, folder, sparsification):
+    if not checkpoint.restore(folder):
+        print(
+            "No evaluation came after the schedules of the technique were over (step "
+            f"{sparsification.settled_step:,}), so that none counts as the best: the "
+            "last state is exported."
+        )
+
+
+def _finish(task, sparsification, model, folder, steps):
     """Scores the deployed model on the test split and writes everything about it."""
     with model.distribute_strategy.scope():
         deployed = sos.strip(model)
         task.compile(deployed)
     report = sos.sparsity_report(model)
     flops = sos.count_flops(model, task.example)
-    steps = int(model.optimizer.iterations.numpy()) - leg.first_step
     training = sos.count_training_flops(model, steps, task.example)
     with atomic.replacing(folder.layers) as path:
         report.to_csv(path)
@@ -554,7 +533,7 @@ def _finish(task, sparsification, model, folder, leg):
         report.plot(path)
     task.export(model, folder.export, overwrite=True)
     seconds = [float(row["seconds_per_step"]) for row in folder.read_metrics()]
-    result = {
+    return {
         "technique": sparsification.name,
         "model": task.name,
         "dataset": task.options.dataset,
@@ -574,5 +553,3 @@ def _finish(task, sparsification, model, folder, leg):
         # after the last step.
         "seconds_per_step": statistics.median(seconds) if seconds else None,
     }
-    folder.write_result(leg.conclude(model, result))
-    return folder.read_result()

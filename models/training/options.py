@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from state_of_sparsity.models.training.distribution import DISTRIBUTIONS
 
+EXPORTED = ("last", "best")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # Hyperparameters of techniques that are numbers of training steps.
 _STEPS = ("begin_step", "end_step", "frequency", "ramp_begin", "ramp_length")
@@ -109,6 +110,7 @@ class Options:
         """Raises ValueError for an option that will not do, naming it."""
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        check_choice("export", self.export, EXPORTED)
         for name in self.at_least_one:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
             # TensorFlow counts the rows of a tensor, and much else, in 32 bits.

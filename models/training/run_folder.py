@@ -2,6 +2,7 @@
 
     flags.txt        a flagfile that repeats the run
     checkpoints/     the state of training
+    best/            the same, of the evaluation of best quality
     weights/         of step 0, and of those that the run was told to keep
     tensorboard/     scalars
     metrics.csv      a row per evaluation
@@ -44,8 +45,17 @@ OF_EARLIER_RUNS = {
     "extra_length": "100",
     "network": "resnet",
     "optimizer": "sgd",
+    "export": "last",
 }
-METRICS = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
+METRICS_OF_0_1_0 = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
+# The penalties are those of techniques that learn; others leave them empty.
+METRICS = (
+    *METRICS_OF_0_1_0,
+    "validation_loss",
+    "learning_rate",
+    "penalty",
+    "penalty_weight",
+)
 
 
 class RunFolderError(Exception):
@@ -85,6 +95,7 @@ class RunFolder:
         self._whole = whole
         self.flags = self.path / "flags.txt"
         self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
         self.weights = self.path / "weights"
         self.tensorboard = self.path / "tensorboard"
         self.metrics = (whole or self).path / "metrics.csv"
@@ -118,7 +129,13 @@ class RunFolder:
     def folders(self) -> list[pathlib.Path]:
         """The folders that training writes into."""
         shown = [self.tensorboard / n for n in ("train", "validation", "sparsity")]
-        own = (self.checkpoints, self.weights, self.export, self.path / "rounds")
+        own = (
+            self.checkpoints,
+            self.best,
+            self.weights,
+            self.export,
+            self.path / "rounds",
+        )
         return [*own, self.tensorboard, *shown]
 
     @property
@@ -210,10 +227,11 @@ class RunFolder:
             with self.metrics.open(newline="", encoding="utf-8") as file:
                 header, *rows = [*csv.reader(file)] or [[]]
             for row in (header, *rows):
-                if tuple(header) != METRICS or len(row) != len(header):
+                known = tuple(header) in (METRICS, METRICS_OF_0_1_0)
+                if not known or len(row) != len(header):
                     raise ValueError(f"its columns are not {','.join(METRICS)}")
             for step, *values in rows:
-                int(step), [float(value) for value in values]
+                int(step), [float(value) for value in values if value]
         except (csv.Error, ValueError) as error:
             raise DamagedError(
                 f"{self.metrics} is damaged ({error}). No checkpoint has its rows: "
@@ -340,7 +358,9 @@ class RunFolder:
 
     def _write_metrics(self, rows):
         lines = [",".join(METRICS)]
-        lines += [",".join(_readable(row[name]) for name in METRICS) for row in rows]
+        lines += [
+            ",".join(_readable(row.get(name, "")) for name in METRICS) for row in rows
+        ]
         write_text(self.metrics, "\n".join([*lines, ""]))
 
     def write_result(self, result: Mapping[str, object]) -> None:

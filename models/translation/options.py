@@ -85,6 +85,9 @@ class TranslationOptions(Options):
       eval_steps: steps from one evaluation and checkpoint to the next.
       checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
         by default there are none.
+      export: last, or best: which state is exported, scored on the test split and
+        evaluated later; the best in validation is looked for once the schedules of the
+        technique are over.
       beams: hypotheses of the beam search.
       alpha: exponent of its length penalty.
       max_length: most tokens of a sentence that is translated; the rest is left out.
@@ -126,6 +129,7 @@ class TranslationOptions(Options):
     label_smoothing: float | None = None
     eval_steps: int | None = None
     checkpoint_every_steps: int | None = None
+    export: str = "last"
     beams: int = 4
     alpha: float = 0.6
     max_length: int | None = None

@@ -15,6 +15,7 @@ RESULT = (
     "model",
     "dataset",
     "steps",
+    "exported_step",
     "seed",
     "quality_metric",
     "quality",
@@ -79,6 +80,7 @@ def table(path):
 def test_the_folder_holds_all_that_the_design_promises(finished):
     assert {path.name for path in finished.iterdir()} == {
         "flags.txt",
+        "best",
         "checkpoints",
         "tensorboard",
         "metrics.csv",
@@ -95,8 +97,8 @@ def test_the_command_shows_progress_and_a_summary_and_nothing_else(trained, resu
     folder, outcome = trained
     assert outcome.err == ""
     progress, summary = outcome.out.split("\nmodel ", maxsplit=1)
-    assert "Epoch 2/2" in progress
-    assert "val_top1" in progress
+    assert "step 8 of 8: loss " in progress
+    assert "top1 " in progress
     lines = dict(re.split(r" {2,}", line) for line in summary.splitlines()[1:])
     parameters, nonzero = result["parameters"], result["nonzero_parameters"]
     assert lines["test top1"] == f"{result['quality']:.2%}"
@@ -162,6 +164,10 @@ def test_metrics_have_the_columns_of_the_design(finished):
         "quality",
         "sparsity",
         "seconds_per_step",
+        "validation_loss",
+        "learning_rate",
+        "penalty",
+        "penalty_weight",
     ]
     assert [row["step"] for row in rows] == ["4", "8"]
     assert all(len(value) <= 11 for row in rows for value in row.values())

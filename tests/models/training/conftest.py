@@ -26,6 +26,7 @@ class TinyOptions:
     train_steps: int = 12
     eval_steps: int = 4
     checkpoint_every_steps: int | None = None
+    export: str = "last"
     batch_size: int = 8
     seed: int = 0
     precision: str = "float32"

@@ -33,7 +33,7 @@ def interrupted_at(
       match: what its message has to match.
     """
 
-    class Interrupting(loop._Record):
+    class Interrupting(loop.Record):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             done = int(self.model.optimizer.iterations.numpy())
@@ -41,6 +41,6 @@ def interrupted_at(
                 interrupt()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_Record", Interrupting)
+        patch.setattr(loop, "Record", Interrupting)
         with pytest.raises(error, match=match):
             yield

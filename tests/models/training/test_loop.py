@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
@@ -262,6 +263,7 @@ def test_the_result_says_what_came_out(finished):
         "model": "tiny",
         "dataset": "tiny",
         "steps": 12,
+        "exported_step": 12,
         "seed": 0,
         "quality_metric": "accuracy",
         "sparsity": zeros / 144,
@@ -334,10 +336,135 @@ def test_tensorboard_shows_the_sparsity_overall_and_by_layer(finished):
 
 
 def test_tensorboard_shows_losses_and_quality(finished):
-    written = scalars(finished.folder.tensorboard / "validation")
-    recorded = [float(row["quality"]) for row in rows(finished)]
-    shown = list(written["epoch_accuracy"].values())
-    assert shown == pytest.approx(recorded, abs=1e-5)
+    table = rows(finished)
+
+    def check(part, name, column):
+        shown = scalars(finished.folder.tensorboard / part)[name]
+        recorded = {int(row["step"]): float(row[column]) for row in table}
+        assert shown == pytest.approx(recorded, rel=1e-5)
+
+    check("train", "loss", "loss")
+    check("train", "learning_rate", "learning_rate")
+    check("validation", "loss", "validation_loss")
+    check("validation", "accuracy", "quality")
+
+
+def test_tensorboards_hparams_tab_knows_the_run(finished):
+    place = finished.folder.tensorboard / "result"
+    shown = EventAccumulator(str(place)).Reload()
+    start = shown.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"magnitude_pruning" in start
+    assert {"quality", "sparsity"} <= set(shown.Tags()["tensors"])
+
+
+def test_metrics_have_the_learning_rate_and_what_a_technique_penalizes(
+    tiny_run, finished
+):
+    assert {row["learning_rate"] for row in rows(finished)} == {"0.1"}
+    assert {row["penalty"] for row in rows(finished)} == {""}
+    run = tiny_run(sos.L0Regularization(1e-3, ramp_length=10))
+    run.train()
+    weights = [float(row["penalty_weight"]) for row in rows(run)]
+    # The step that was the last is counted from zero.
+    assert weights == pytest.approx([0.3e-3, 0.7e-3, 1e-3])
+    assert all(0 < float(row["penalty"]) <= 144 for row in rows(run))
+
+
+def test_a_folder_whose_metrics_have_fewer_columns_goes_on(tiny_run, pruning, finished):
+    with interrupted_at(6):
+        tiny_run(pruning).train()
+    run = tiny_run(pruning)
+    lines = run.folder.metrics.read_text().splitlines()
+    kept = [",".join(line.split(",")[:6]) for line in lines]
+    run.folder.metrics.write_text("\n".join([*kept, ""]))
+    run.folder.check_metrics()
+    run.train()
+    assert [row["validation_loss"] == "" for row in rows(run)] == [True, False, False]
+    assert [row["loss"] for row in rows(run)] == [r["loss"] for r in rows(finished)]
+
+
+def scored(run, qualities):
+    """Has a run find these qualities in validation, one after the other."""
+    left = iter(qualities)
+    run.task.quality_in_training = lambda model, logs: next(left)
+
+
+def test_the_best_state_is_kept_and_exported_if_asked_for(tiny_run, pruning):
+    # The schedule of pruning is over at step 9, and the evaluation at 4 is too early.
+    options = {"train_steps": 20, "export": "best"}
+    run = tiny_run(pruning, **options)
+    scored(run, [0.9, 0.8, 0.5, 0.7, 0.6])
+    result = run.train()
+    assert result["exported_step"] == 16
+    assert (result["steps"], result["sparsity"]) == (20, 0.75)
+    assert tf.train.latest_checkpoint(run.folder.best).endswith("ckpt-16")
+    assert tf.train.latest_checkpoint(run.folder.checkpoints).endswith("ckpt-20")
+    # Training in another folder stops at that step with the same weights.
+    shorter = tiny_run(pruning, "shorter", train_steps=16)
+    shorter.train()
+    exported = [tf.saved_model.load(str(r.folder.export)) for r in (run, shorter)]
+    outputs = [model.serve(np.ones((1, 6), "float32")) for model in exported]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_the_best_is_known_after_a_resume(tiny_run, pruning):
+    options = {"train_steps": 20, "export": "best"}
+    with interrupted_at(14):
+        run = tiny_run(pruning, **options)
+        scored(run, [0.9, 0.8, 0.5])
+        run.train()
+    resumed = tiny_run(pruning, **options)
+    scored(resumed, [0.4, 0.3])
+    assert resumed.train()["exported_step"] == 12
+
+
+def test_without_an_evaluation_after_the_schedule_the_last_state_is_exported(
+    tiny_run, capsys
+):
+    late = sos.MagnitudePruning(0.75, begin_step=2, end_step=30, frequency=2)
+    result = tiny_run(late, export="best").train()
+    assert result["exported_step"] == 12
+    assert "over (step 30), so that none counts as the best" in capsys.readouterr().out
+
+
+def test_a_run_says_what_it_is(tiny_run, pruning, capsys):
+    run = tiny_run(pruning)
+    run.train()
+    out = capsys.readouterr().out
+    for line in (
+        "model      tiny, 231 parameters",
+        "technique  magnitude_pruning sparsity=0.75 begin_step=2 end_step=9 "
+        "frequency=2",
+        "dataset    tiny",
+        "devices    1 device (CPU)",
+        "steps      12, each of a batch; an evaluation every 4",
+        f"folder     {run.folder.path}",
+    ):
+        assert line in out.splitlines()
+    shown = [line for line in out.splitlines() if line.startswith("step ")]
+    assert [line.partition(":")[0] for line in shown] == [
+        "step 4 of 12",
+        "step 8 of 12",
+        "step 12 of 12",
+    ]
+    # Of a file, nothing moves.
+    assert "\r" not in out
+    assert "\b" not in out
+
+
+def test_on_a_terminal_there_is_one_bar_for_the_whole_run(
+    tiny_run, pruning, capsys, monkeypatch
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with interrupted_at(6):
+        tiny_run(pruning).train()
+    capsys.readouterr()
+    tiny_run(pruning).train()
+    out = capsys.readouterr().out
+    assert "6/12" in out
+    assert "12/12" in out
+    assert "evaluating" in out
+    assert "loss " in out
 
 
 def test_a_dense_run_leaves_the_same_files(tiny_run):
@@ -401,7 +528,7 @@ def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
         assert int(layer.training_step) == 12
         # The step that was the last is number 11, counted from zero.
         np.testing.assert_allclose(layer.penalty_weight(), 1e-3 * 9 / 20, rtol=1e-6)
-    assert {"epoch_penalty", "epoch_penalty_weight", "epoch_sparsity"} <= {
+    assert {"penalty", "penalty_weight", "sparsity"} <= {
         value.tag
         for path in resumed.folder.tensorboard.rglob("events*")
         for event in tf.compat.v1.train.summary_iterator(str(path))

@@ -1,0 +1,126 @@
+"""What a run leaves in its folder after each interval of training."""
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.checkpoint import Checkpoint
+from state_of_sparsity.models.training.guard import check_finite
+from state_of_sparsity.models.training.progress import Progress
+from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.training.summaries import Summaries
+from state_of_sparsity.training_callbacks import penalty_logs
+
+_PENALTIES = ("penalty", "penalty_weight")
+
+
+class Record(keras.callbacks.Callback):
+    """After each interval a row of metrics.csv, curves, a line, and checkpoints.
+
+    Args:
+      task: that is trained.
+      folder: of the run.
+      checkpoint: of the run.
+      leg: which part of the run it is.
+      settled_step: training step from which an evaluation may be the best: before, the
+        schedules of the technique have not made the model what it is to be.
+      progress: prints a line for each row.
+    """
+
+    def __init__(
+        self,
+        task,
+        folder: RunFolder,
+        checkpoint: Checkpoint,
+        leg,
+        settled_step: int,
+        progress: Progress,
+    ):
+        super().__init__()
+        self._leg = leg
+        self._task = task
+        self._folder = folder
+        self._checkpoint = checkpoint
+        self._settled_step = settled_step
+        self._progress = progress
+        self._summaries = Summaries(folder.tensorboard)
+        self._gone = set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        every = self._task.options.checkpoint_every_steps
+        step = self._step() if every else 0
+        # At the end of an interval there will be one in any case.
+        if every and step % every == 0 and step % self._task.options.eval_steps:
+            check_finite(self.model, self._leg.step_of_run(step))
+            self._checkpoint.save(self._folder.checkpoints)
+
+    def on_epoch_end(self, epoch, logs=None):
+        try:
+            self.add_row(logs)
+        finally:
+            # Whatever may go wrong in scoring, what was trained is kept.
+            self._checkpoint.save(self._folder.checkpoints)
+
+    def score(self) -> None:
+        """Makes up for a row that scoring did not come to."""
+        self._checkpoint.interval.set_model(self.model)
+        self._checkpoint.interval.resume_scoring()
+        scores = self.model.evaluate(
+            self._task.evaluation_data("validation"), verbose=0, return_dict=True
+        )
+        self.add_row({f"val_{name}": score for name, score in scores.items()})
+
+    def add_row(self, logs) -> None:
+        """Adds the row of the interval that ends at the present step.
+
+        Args:
+          logs: of `fit`.
+        """
+        interval, step = self._checkpoint.interval, self._step()
+        report = sos.sparsity_report(self.model)
+        self._warn_of_what_is_gone(report)
+        training = {
+            "loss": logs["loss"] if interval.loss is None else interval.loss,
+            "learning_rate": _learning_rate(self.model.optimizer),
+            "seconds_per_step": interval.seconds_per_step,
+        }
+        if penalties := penalty_logs(self.model):
+            training |= {name: penalties[name] for name in _PENALTIES}
+        quality = self._task.quality_in_training(self.model, logs)
+        row = training | {
+            "step": self._leg.step_of_run(step),
+            "epoch": round(self._leg.step_of_run(step) / self._task.steps_per_epoch, 3),
+            "quality": quality,
+            "sparsity": report.sparsity,
+            "validation_loss": logs["val_loss"],
+        }
+        self._folder.add_metrics(row)
+        self._progress.say(row)
+        scores = {"loss": logs["val_loss"], self._task.quality_metric: quality}
+        self._summaries.write("train", training, step)
+        self._summaries.write("validation", scores, step)
+        interval.conclude()
+        if step >= self._settled_step and self._checkpoint.best.is_surpassed(quality):
+            self._checkpoint.save_best(self._folder.best)
+
+    def close(self) -> None:
+        """Closes the files of TensorBoard."""
+        self._summaries.close()
+
+    def _step(self):
+        return int(self.model.optimizer.iterations.numpy())
+
+    def _warn_of_what_is_gone(self, report):
+        """Says once of each tensor that has no weight left."""
+        gone = {layer.name for layer in report.layers if layer.zeros == layer.size}
+        for name in sorted(gone - self._gone):
+            self._progress.write(f"warning: {name} has no weight left.")
+        if len(gone) == len(report.layers) and gone != self._gone:
+            self._progress.write(
+                "warning: the model has no weight left that could be made sparse."
+            )
+        self._gone = gone
+
+
+def _learning_rate(optimizer):
+    """That of the present step."""
+    rate = optimizer.learning_rate
+    return float(rate(optimizer.iterations) if callable(rate) else rate)
