@@ -37,8 +37,6 @@ import state_of_sparsity as sos
 from state_of_sparsity.models.training import disk
 
 LOCK = ".lock"
-# Wrote no version into flags.txt.
-_FIRST_VERSION = "0.1.0"
 # Flags that runs of 0.1.0 did not have, and what these runs did.
 OF_EARLIER_RUNS = {
     "shared_positions": "False",
@@ -248,7 +246,11 @@ class RunFolder:
         """Of the project that began the run."""
         text = self._read_flags_text()
         found = re.search(r"^# Begun with state-of-sparsity (\S+)\.$", text, re.M)
-        return found[1] if found else _FIRST_VERSION
+        if found:
+            return found[1]
+        # These two did not say so.
+        of_0_1_0 = not OF_EARLIER_RUNS.keys() & _by_name(text.splitlines()).keys()
+        return "0.1.0" if of_0_1_0 else "0.2.0"
 
     def say_which_version(self) -> str:
         """Which version can go on with the run, if this one cannot; "" if it is this.

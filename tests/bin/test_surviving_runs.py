@@ -294,3 +294,31 @@ def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, f
     assert message.startswith("train_resnet50: ")
     assert "does not have: set PYTHONUTF8=1" in message
     assert not (tmp_path / "Läufe").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_is_named_and_the_run_goes_on_with_room(
+    command, tiny, tmp_path
+):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted: {error}")
+    try:
+        (place / "filler").write_bytes(b"0" * (2 * 2**20 - 64 * 1024))
+        arguments = ("train_resnet50", *tiny, f"--output_dir={place / 'run'}")
+        outcome = command(*arguments)
+        assert outcome.code == 1
+        assert f"there is no room left on the disk of {place / 'run'}" in outcome.err
+        assert "memory" not in outcome.err
+        assert "run the same command again" in outcome.err
+        assert "Traceback" not in outcome.err
+        (place / "filler").unlink()
+        outcome = command(*arguments)
+        assert outcome.code == 0, outcome
+        assert not list((place / "run").glob(".*"))
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)

@@ -125,6 +125,10 @@ def test_a_run_of_a_version_that_did_not_say_so_goes_on_or_names_it(folder):
     folder.flags.write_text("\n".join(x for x in lines if "Begun with" not in x))
     folder.check_same_run()
     assert folder.version == "0.1.0"
+    with folder.flags.open("a") as file:
+        file.write("\n--network=resnet\n")
+    assert folder.version == "0.2.0"
+    folder.flags.write_text("\n".join(x for x in lines if "Begun with" not in x))
     assert f"0.1.0, and this is {sos.__version__}" in folder.say_which_version()
     other = RunFolder(folder.path, SETTINGS | {"seed": "1"})
     with pytest.raises(RunFolderError, match=r"--seed.*\n.*begun with .* 0.1.0, and"):
