@@ -376,9 +376,8 @@ def train(
             steps = int(model.optimizer.iterations.numpy()) - leg.first_step
             if task.options.export == "best":
                 _restore_best(checkpoint, best, sparsification)
-            result = _finish(task, sparsification, model, folder, steps)
             exported = int(model.optimizer.iterations.numpy()) - leg.first_step
-            result["exported_step"] = exported
+            result = _finish(task, sparsification, model, folder, steps, exported)
             folder.write_result(leg.conclude(model, result))
             show_result(folder, folder.read_flags(), trial=folder.path.name)
             return folder.read_result()
@@ -518,8 +517,13 @@ def _restore_best(checkpoint, folder, sparsification):
         )
 
 
-def _finish(task, sparsification, model, folder, steps):
-    """Scores the deployed model on the test split and writes everything about it."""
+def _finish(task, sparsification, model, folder, steps, exported):
+    """Scores the deployed model on the test split and writes everything about it.
+
+    Args:
+      steps: that were trained.
+      exported: the step whose state the model has.
+    """
     with model.distribute_strategy.scope():
         deployed = sos.strip(model)
         task.compile(deployed)
@@ -538,6 +542,7 @@ def _finish(task, sparsification, model, folder, steps):
         "model": task.name,
         "dataset": task.options.dataset,
         "steps": steps,
+        "exported_step": exported,
         "seed": task.options.seed,
         "quality_metric": task.quality_metric,
         "quality": task.evaluate(deployed, "test"),

@@ -432,7 +432,7 @@ def test_a_run_says_what_it_is(tiny_run, pruning, capsys):
     run.train()
     out = capsys.readouterr().out
     for line in (
-        "model      tiny, 231 parameters",
+        "model      tiny, 195 parameters",
         "technique  magnitude_pruning sparsity=0.75 begin_step=2 end_step=9 "
         "frequency=2",
         "dataset    tiny",
