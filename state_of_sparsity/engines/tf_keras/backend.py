@@ -26,6 +26,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
     PruneRegistry,
 )
 from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
+from tf_keras.src.layers.convolutional.base_separable_conv import SeparableConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 

@@ -70,7 +70,9 @@ class TFKerasEngine(Engine):
         if not (is_sparse(layer) or sparsifiable_weights(layer)):
             return None
         plain = plain_layer_of(layer)
-        names = wrapped_weights(plain) if plain.built else []
+        # TF-MOT's own wrapper takes attention as a whole.
+        names = sparsifiable_weights(plain) or wrapped_weights(plain)
+        names = names if plain.built else []
         return Site(
             layer,
             plain.name,

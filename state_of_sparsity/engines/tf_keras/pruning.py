@@ -28,7 +28,6 @@ from state_of_sparsity.engines.tf_keras.schedules import (
 )
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
-    sparsifiable_weights,
     weight_variable,
     wrapped_weights,
 )
@@ -64,7 +63,8 @@ class PrunedLayer(PruneLowMagnitude):
     def __init__(self, layer, technique, index=0, **kwargs):
         if not hasattr(type(layer), "get_prunable_weights"):
             layer.get_prunable_weights = lambda: [
-                weight_variable(layer, name) for name in sparsifiable_weights(layer)
+                weight_variable(layer, name)
+                for name in wrapped_weights(layer, technique)
             ]
         kwargs.setdefault("dtype", layer.dtype_policy)
         technique = with_schedule(technique)
@@ -78,7 +78,7 @@ class PrunedLayer(PruneLowMagnitude):
     def build(self, input_shape):
         super().build(input_shape)
         self.pruning_obj = _MaskUpdate(self)
-        names = wrapped_weights(self.layer)
+        names = wrapped_weights(self.layer, self.technique)
         for name, (_, mask, _) in zip(names, self.pruning_vars, strict=True):
             value = self.technique.extra_value(name)
             if value is not None:
