@@ -15,6 +15,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     keras3_layers,
     raw_variable,
     tf,
+    variables,
 )
 from state_of_sparsity.engines.tf_keras.containers import (
     SparseContainer,
@@ -155,7 +156,7 @@ class TFKerasEngine(Engine):
         added = {id(v) for s in self.sites(model) for v in added_variables(s.layer)}
         return sum(
             math.prod(variable.shape)
-            for variable in model.weights
+            for variable in variables(model)
             # Frozen weights count, the averages of batch normalization do not.
             if id(variable) not in added and raw_variable(variable).trainable
         )

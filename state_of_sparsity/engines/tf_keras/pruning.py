@@ -70,6 +70,8 @@ class PrunedLayer(PruneLowMagnitude):
         technique = with_schedule(technique)
         schedule = in_graph(technique.schedule())
         super().__init__(layer, pruning_schedule=schedule, **kwargs)
+        # The layer within is not called as Keras calls layers, which regularizes.
+        self._activity_regularizer = layer._activity_regularizer
         self.technique = technique
         self.index = index
         # Not an attribute to Keras, which would save it.
@@ -131,6 +133,25 @@ class PrunedLayer(PruneLowMagnitude):
             for name, value in kwargs.items()
             if name in parameters or name not in ("training", "mask")
         }
+
+    @property
+    def kernel(self):
+        """The weight of that name of the layer, which Keras's wrappers look for."""
+        return self.layer.kernel
+
+    @property
+    def embeddings(self):
+        """As `kernel`."""
+        return self.layer.embeddings
+
+    @property
+    def states(self):
+        """Those of a recurrent layer."""
+        return self.layer.states
+
+    def reset_states(self, states=None):
+        """Sets the states of a recurrent layer, to zero unless some are given."""
+        self.layer.reset_states(states)
 
     def compute_mask(self, inputs, mask=None):
         if not self.layer.supports_masking:
