@@ -8,9 +8,10 @@ exact. The penalty joins the losses of the model as a regularizer's does.
     layers.VariationalDense(300, activation="relu", kl_weight=1e-5)
 
 They hold the trainable weight under its Keras name, and the technique's parameter as
-`log_sigma2` or `log_alpha` (and `recurrent_log_sigma2`, `recurrent_log_alpha`). The
-weights of recurrent and separable layers are drawn once for all positions and the whole
-batch, those of embeddings for each row that is looked up.
+`log_sigma2` or `log_alpha` (and `recurrent_log_sigma2`, `recurrent_log_alpha`; of a
+separable convolution `depthwise_log_alpha` and `pointwise_log_alpha`, since it is two
+linear maps, each with its noise). The weights of recurrent layers are drawn once for
+all positions and the whole batch, those of embeddings for each row that is looked up.
 
 Importing this module lets Keras load models with sparse layers. For `tf_keras` there is
 `state_of_sparsity.layers.tf_keras`.

@@ -472,9 +472,7 @@ def test_a_network_counts_the_same_dense_sparse_and_stripped(technique, rng):
     expected = 16 * (9 * 2 + 2 * 4) + 9 * 4 * 4 + 9 * 4 * 4 * 3
     expected += 2 * 16 * 3 * (3 * 2 + 2 * 2) + 4 * 3
     assert sos.count_flops(model).dense == 2 * expected
-    # The learned ones of tf_keras have no linear map for some.
-    overrides = {} if technique is NOW else {"separable|transposed": None}
-    sparse = sos.sparsify(model, technique, overrides)
+    sparse = sos.sparsify(model, technique)
     begin_training(sparse)
     sparse(rng.normal(size=(2, 6, 6, 2)).astype("float32"), training=True)
     counted, stripped = sos.count_flops(sparse), sos.count_flops(sos.strip(sparse))

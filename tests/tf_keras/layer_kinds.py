@@ -72,6 +72,21 @@ KINDS = {
     "depthwise 1d": Kind(
         keras.layers.DepthwiseConv1D, {"kernel_size": 2, "padding": "same"}, (4, 2)
     ),
+    "transposed 1d": Kind(
+        keras.layers.Conv1DTranspose,
+        {"filters": 3, "kernel_size": 2, "dilation_rate": 2},
+        (4, 2),
+    ),
+    "transposed": Kind(
+        keras.layers.Conv2DTranspose,
+        {"filters": 2, "kernel_size": 3, "strides": 2, "output_padding": 1},
+        (2, 2, 3),
+    ),
+    "transposed 3d": Kind(
+        keras.layers.Conv3DTranspose,
+        {"filters": 2, "kernel_size": 2, "strides": 2, "padding": "same"},
+        (2, 2, 2, 2),
+    ),
     "einsum": Kind(
         keras.layers.EinsumDense,
         {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"},
@@ -119,10 +134,60 @@ CHANNELS_FIRST = {
         {"kernel_size": 2, "data_format": "channels_first"},
         (2, 4, 4),
     ),
+    "transposed 1d channels first": Kind(
+        keras.layers.Conv1DTranspose,
+        {"filters": 3, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 4),
+    ),
+    "transposed channels first": Kind(
+        keras.layers.Conv2DTranspose,
+        {"filters": 3, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 3, 3),
+    ),
+    "transposed 3d channels first": Kind(
+        keras.layers.Conv3DTranspose,
+        {"filters": 3, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 2, 2, 2),
+    ),
 }
 
 
-EVERY_KIND = KINDS | RECURRENT | CHANNELS_FIRST
+# Two linear maps each.
+SEPARABLE = {
+    "separable": Kind(
+        keras.layers.SeparableConv2D,
+        {"filters": 3, "kernel_size": 2, "strides": 2, "depth_multiplier": 2},
+        (5, 5, 2),
+    ),
+    "dilated separable": Kind(
+        keras.layers.SeparableConv2D,
+        {"filters": 2, "kernel_size": 3, "dilation_rate": 2, "padding": "same"},
+        (5, 5, 2),
+    ),
+    "causal separable": Kind(
+        keras.layers.SeparableConv1D,
+        {"filters": 3, "kernel_size": 2, "padding": "causal", "dilation_rate": 2},
+        (5, 2),
+    ),
+    "separable 1d": Kind(
+        keras.layers.SeparableConv1D,
+        {"filters": 2, "kernel_size": 3, "strides": 2, "padding": "same"},
+        (5, 3),
+    ),
+    "separable 1d channels first": Kind(
+        keras.layers.SeparableConv1D,
+        {"filters": 3, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 5),
+    ),
+    "separable channels first": Kind(
+        keras.layers.SeparableConv2D,
+        {"filters": 3, "kernel_size": 2, "data_format": "channels_first"},
+        (2, 4, 4),
+    ),
+}
+
+
+EVERY_KIND = KINDS | RECURRENT | CHANNELS_FIRST | SEPARABLE
 
 
 def make_inputs(kind, rng, batch=2):
@@ -135,7 +200,8 @@ def make_inputs(kind, rng, batch=2):
 def compiled(kind, layer, **further):
     """The layer as a function; XLA computes what TensorFlow's CPU kernels do not."""
     call = EVERY_KIND[kind].call | further
-    return tf.function(lambda x: layer(x, **call), jit_compile=kind in CHANNELS_FIRST)
+    compile_it = "data_format" in EVERY_KIND[kind].arguments
+    return tf.function(lambda x: layer(x, **call), jit_compile=compile_it)
 
 
 def run(kind, layer, inputs, **further):

@@ -13,6 +13,7 @@ from tests.tf_keras.layer_kinds import (
     EVERY_KIND,
     KINDS,
     RECURRENT,
+    SEPARABLE,
     TECHNIQUES,
     assign,
     compiled,
@@ -135,7 +136,7 @@ def test_weights_of_recurrent_layers_are_drawn_once_for_all_steps(technique, rng
     assert np.abs(drawn - layer(inputs, training=True)).max() > 0.05
 
 
-@pytest.mark.parametrize("kind", KINDS | RECURRENT)
+@pytest.mark.parametrize("kind", KINDS | RECURRENT | SEPARABLE)
 def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
     layer, _plain = make_layer(kind, sos.L0Regularization(0.0), rng)
     for weight in layer.sparse_weights:
@@ -190,17 +191,23 @@ def test_the_gates_that_a_layer_draws_have_the_frequencies_of_the_closed_forms()
         (lambda **kwargs: layers.VariationalDense(3, **kwargs), (5,)),
         (lambda **kwargs: layers.VariationalConv1D(3, 2, **kwargs), (4, 5)),
         (lambda **kwargs: layers.VariationalDepthwiseConv2D(2, **kwargs), (4, 4, 2)),
+        (lambda **kwargs: layers.VariationalConv2DTranspose(2, 2, **kwargs), (3, 3, 2)),
+        (lambda **kwargs: layers.VariationalSeparableConv2D(2, 2, **kwargs), (4, 4, 2)),
     ],
-    ids=["dense", "convolution", "depthwise"],
+    ids=["dense", "convolution", "depthwise", "transposed", "separable"],
 )
 def test_half_precision_outputs_and_slopes_stay_finite(layer, shape, log_sigma2):
     layer = layer(kl_weight=0.0, dtype="mixed_float16")
     # Squares that float16 cannot hold, and an example of zeros, where the root of the
     # variance is steepest.
-    sizes = tf.reshape([0.0, 1.0, 3000.0], (3, *[1] * len(shape)))
+    # The second map of a separable convolution takes the noise of the first one.
+    largest = 30.0 if len(layer.sparse_weights) == 2 else 3000.0
+    sizes = tf.reshape([0.0, 1.0, largest], (3, *[1] * len(shape)))
     inputs = tf.Variable(sizes * tf.ones((3, *shape)))
     layer(inputs)
-    layer.log_sigma2.assign(tf.fill(layer.log_sigma2.shape, log_sigma2))
+    for weight in layer.sparse_weights:
+        extra = getattr(layer, layer.extra_name(weight))
+        extra.assign(tf.fill(extra.shape, log_sigma2))
     with tf.GradientTape() as tape:
         outputs = layer(inputs, training=True)
         loss = tf.reduce_mean(tf.cast(outputs, tf.float32))

@@ -7,7 +7,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.engines.tf_keras.weights import plain_layer_of
 from state_of_sparsity.layers import tf_keras as layers
-from state_of_sparsity.layers.tf_keras import Linear
+from state_of_sparsity.layers.tf_keras import Linear, Separable
 from tests.flavour import sites
 from tests.tf_keras import zoo
 from tests.tf_keras.layer_kinds import TECHNIQUES, reference_deployed
@@ -91,12 +91,11 @@ def test_penalty_is_in_the_loss_once_with_the_weight_of_the_ramp(
 
 
 def test_unknown_layer_kind_is_named_with_a_way_out():
-    model = keras.Sequential(
-        [keras.layers.Conv2DTranspose(2, 3, input_shape=(5, 5, 2), name="up")]
-    )
-    with pytest.raises(
-        ValueError, match=r"no linear map for layer 'up' of kind Conv2DT"
-    ):
+    class Own(keras.layers.Conv2DTranspose):
+        pass
+
+    model = keras.Sequential([Own(2, 3, input_shape=(5, 5, 2), name="up")])
+    with pytest.raises(ValueError, match=r"no linear map for layer 'up' of kind Own"):
         sos.sparsify(model, TECHNIQUES[0])
 
 
@@ -199,6 +198,34 @@ def test_kinds_without_a_linear_map_are_not_passed_over(technique):
     sparse = sos.sparsify(model, technique, {"film": None})
     (report,) = sos.sparsity_report(sparse).sparsified
     assert report.name == "dense/kernel"
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
+def test_a_separable_kind_of_ones_own_is_two_lines(technique, rng):
+    class Narrow(keras.layers.SeparableConv1D):
+        pass
+
+    class LearnedNarrow(Separable, Narrow):
+        technique_class = type(technique)
+
+    model = keras.Sequential([Narrow(3, 2, input_shape=(5, 2), name="narrow")])
+    inputs = rng.normal(size=(3, 5, 2)).astype("float32")
+    sparse = sos.sparsify(model, technique)
+    assert type(sparse.layers[0]) is LearnedNarrow
+    np.testing.assert_allclose(sparse(inputs), sos.strip(sparse)(inputs), atol=1e-6)
+
+
+def test_a_separable_kind_with_a_call_of_its_own_is_refused():
+    class Doubled(keras.layers.SeparableConv1D):
+        def call(self, inputs):
+            return 2.0 * super().call(inputs)
+
+    with pytest.raises(TypeError, match=r"without a `call`.*Received: Doubled"):
+
+        class Learned(Separable, Doubled):
+            technique_class = sos.L0Regularization
+
+    assert (sos.L0Regularization, Doubled) not in layers.LAYERS
 
 
 def test_constraints_hold_after_sparsify_and_strip(rng):

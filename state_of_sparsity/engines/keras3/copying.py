@@ -19,6 +19,7 @@ from state_of_sparsity.engines.keras3.private import (
     Tracker,
     Trainer,
     copied_variable,
+    track_operations,
 )
 
 _COPIED = (
@@ -125,6 +126,7 @@ class Copier:
         if isinstance(value, Function):
             # Keras names the nodes of a graph by the identity of their operations.
             new._nodes = {self._renamed(key) for key in value._nodes}
+            track_operations(new)
         if isinstance(value, Tracker):
             new.stored_ids = {
                 name: {id(item) for item in items if item is not None}

@@ -64,7 +64,36 @@ def linear(layer, training, inputs, **kwargs):
         return layer.plain_call({weight.path: kernel, **bare}, values)
 
     axes = _sequence_axes(layer, len(inputs.shape))
-    outputs = layer.noisy_output(weight, linear_map, inputs, axes)
+    return _finished(layer, layer.noisy_output(weight, linear_map, inputs, axes))
+
+
+def separable(layer, training, inputs, **kwargs):
+    """A depthwise convolution, then one of size one: two linear maps."""
+    if not (training and layer.has_noisy_outputs):
+        return with_weights(layer, training, inputs, **kwargs)
+    weights = {weight.label: weight for weight in layer.sparse_weights}
+
+    def depthwise(values, kernel):
+        return ops.depthwise_conv(
+            values,
+            ops.cast(kernel, values.dtype),
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
+        )
+
+    def pointwise(values, kernel):
+        kernel = ops.cast(kernel, values.dtype)
+        return ops.conv(values, kernel, data_format=layer.data_format)
+
+    outputs = layer.noisy_output(weights["depthwise_kernel"], depthwise, inputs)
+    outputs = layer.noisy_output(weights["pointwise_kernel"], pointwise, outputs)
+    return _finished(layer, outputs)
+
+
+def _finished(layer, outputs):
+    """What a linear map gives, with the bias and the activation of a layer."""
     bias = getattr(layer, "bias", None)
     if bias is not None:
         if getattr(layer, "data_format", None) == "channels_first":
@@ -120,6 +149,7 @@ MAPS = {
     keras.layers.Conv1D: linear,
     private.BaseConvTranspose: linear,
     private.BaseDepthwiseConv: linear,
+    private.BaseSeparableConv: separable,
     keras.layers.Embedding: lookup,
     keras.layers.ReversibleEmbedding: tied_lookup,
 }

@@ -227,6 +227,19 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
     return new
 
 
+def track_operations(graph: Function) -> None:
+    """Has TensorFlow find the layers of a functional model, with their lookup tables.
+
+    It tracks what is set as an attribute, and exports no table that it does not track.
+    """
+    if keras.backend.backend() != "tensorflow" or not isinstance(graph, Functional):
+        return
+    import tensorflow as tf  # The backend, which has imported it.
+
+    operations = tf.__internal__.tracking.wrap(list(graph._operations))
+    graph._track_trackable(operations, "_operations", overwrite=True)
+
+
 def extra_variable(
     layer: keras.layers.Layer, name: str, beside: keras.Variable | None, **arguments
 ) -> keras.Variable:

@@ -4,6 +4,7 @@ Every other file of the engine takes `keras` from here.
 """
 
 import contextlib
+import copy
 import inspect
 import os
 from collections.abc import Iterator
@@ -25,9 +26,13 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
     PruneRegistry,
 )
+from tf_keras.src.engine.functional import Functional, has_functional_like_constructor
+from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
+from tf_keras.src.layers.convolutional.base_separable_conv import SeparableConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
+from tf_keras.src.models import cloning
 
 from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
@@ -95,7 +100,7 @@ def copy_variable(variable: tf.Variable) -> tf.Variable:
     Created under the distribution strategy whose scope the caller is in.
     """
     raw = raw_variable(variable)
-    copy = tf.Variable(
+    new = tf.Variable(
         raw.read_value(),
         trainable=raw.trainable,
         name=raw.name.split(":")[0],
@@ -106,8 +111,13 @@ def copy_variable(variable: tf.Variable) -> tf.Variable:
         aggregation=raw.aggregation,
     )
     if raw is not variable:
-        return autocast_variable.create_autocast_variable(copy)
-    return copy
+        return autocast_variable.create_autocast_variable(new)
+    return new
+
+
+def variables(layer: keras.layers.Layer) -> list[tf.Variable]:
+    """The weights of a model or layer that are variables; some are lookup tables."""
+    return [weight for weight in layer.weights if isinstance(weight, tf.Variable)]
 
 
 def custom_weights(
@@ -161,6 +171,122 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     base = keras.Model if isinstance(layer, keras.Model) else keras.layers.Layer
     base.__init__(new, name=layer.name, dtype=layer.dtype_policy)
     return new
+
+
+def plain_clone(model: keras.Model, clone_function) -> keras.Model:
+    """A Sequential or functional model of Keras's own class, with a graph like another.
+
+    Keras's `clone_model` would call the constructor of a class whose arguments are
+    those of its own, and take the graph from its configuration, in which some calls of
+    TensorFlow functions lose arguments: those of `tf.einsum`.
+
+    Args:
+      model: of any class.
+      clone_function: as of `keras.models.clone_model`.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.models.clone_model(model, clone_function=clone_function)
+    layers = {id(layer): _cloned(layer, clone_function) for layer in model.layers}
+    tensors, nodes = {}, set()
+
+    def copied(structure):
+        return tf.nest.map_structure(lambda t: tensors.get(id(t), t), structure)
+
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            layer = layers[id(node.layer)]
+            if node.is_input:
+                outputs = layer.output
+            else:
+                outputs = layer(*copied(node.call_args), **copied(node.call_kwargs))
+            pairs = [tf.nest.flatten(x) for x in (node.outputs, outputs)]
+            tensors |= {id(t): new for t, new in zip(*pairs, strict=True)}
+            nodes.add(layer._inbound_nodes[pairs[1][0]._keras_history.node_index])
+    ends = map(copied, (model._nested_inputs, model._nested_outputs))
+    new = Functional(*ends, name=model.name)
+    # Those that only add a loss or a metric, or that are in no call.
+    beside = [x for x in layers.values() if all(x is not y for y in new.layers)]
+    if beside:
+        cloning._insert_ancillary_layers(new, beside, model.metrics_names, nodes)
+    return new
+
+
+def _cloned(layer, clone_function):
+    if isinstance(layer, keras.layers.InputLayer):
+        return type(layer).from_config(layer.get_config())
+    return clone_function(layer)
+
+
+def give_class(new: keras.Model, model: keras.Model, cls: type) -> None:
+    """Gives the clone of a Sequential or functional model the class that it is to have.
+
+    Raises:
+      ValueError: if Python cannot, naming the class.
+    """
+    if type(new) is not cls:
+        try:
+            new.__class__ = cls
+        except TypeError as error:
+            raise ValueError(
+                f"Model {model.name!r} cannot be copied as a {cls.__name__} ({error}): "
+                "define the class without __slots__, as one that derives from "
+                "keras.Sequential or keras.Model alone."
+            ) from error
+    # What Keras knows of the arguments of `call`, which the class may have of its own.
+    new._call_spec = copy.copy(model._call_spec)
+
+
+def graph_tensors(model: keras.Model, new: keras.Model, layers) -> Iterator[tuple]:
+    """Pairs of a symbolic tensor of a graph and the one in its place in the clone.
+
+    Args:
+      model: a Sequential or functional model.
+      new: its clone.
+      layers: pairs of a layer of the model and the one in its place in the clone.
+    """
+    if model.inputs and new.inputs:
+        yield from zip(model.inputs, new.inputs, strict=True)
+    for old, copied in layers:
+        for one, other in zip(
+            _calls_in(model, old), _calls_in(new, copied), strict=False
+        ):
+            outputs = (tf.nest.flatten(node.outputs) for node in (one, other))
+            yield from zip(*outputs, strict=True)
+
+
+def _calls_in(model, layer):
+    """The calls of a layer in the graph of a model."""
+    network = getattr(model, "_network_nodes", ())
+    return [
+        node
+        for number, node in enumerate(layer._inbound_nodes)
+        if f"{layer.name}_ib-{number}" in network
+    ]
+
+
+def forget_layers(model: keras.Model, layers) -> None:
+    """Has a Sequential or functional model track some layers only if it calls them."""
+    forgotten = {id(layer) for layer in layers if not _calls_in(model, layer)}
+    tracked = model._self_tracked_trackables
+    tracked[:] = [layer for layer in tracked if id(layer) not in forgotten]
+
+
+def saves_its_layers(model: keras.Model) -> bool:
+    """Whether Keras saves a Sequential or functional model with the layers in it.
+
+    It does unless the class has a constructor or a configuration of its own.
+    """
+    cls = type(model)
+    plain = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    if plain is Functional:
+        same_arguments = has_functional_like_constructor(cls)
+    else:
+        same_arguments = cls.__init__ is plain.__init__
+    return (
+        same_arguments
+        and cls.get_config is plain.get_config
+        and cls.from_config.__func__ is plain.from_config.__func__
+    )
 
 
 def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:

@@ -18,6 +18,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     keras,
     register_layer,
     replaced_attributes,
+    saves_its_layers,
 )
 from state_of_sparsity.engines.tf_keras.copying import (
     Copier,
@@ -131,15 +132,22 @@ def _build(self, input_shape):
 def is_container_of(layer: keras.layers.Layer, wanted) -> bool:
     """Whether Keras makes a layer by itself that holds layers that are `wanted`.
 
-    Sequential and functional models tell of the layers in them.
-
     Args:
       layer: any layer.
       wanted: `wanted(layer)` for a layer at any depth.
     """
-    return not is_functional(layer) and any(
+    return makes_its_layers(layer) and any(
         wanted(inner) for _, inner in _layers_within(layer)
     )
+
+
+def makes_its_layers(layer: keras.layers.Layer) -> bool:
+    """Whether the class of a layer makes the layers inside of it.
+
+    Sequential and functional models are saved with the layers in them, unless their
+    class has a constructor or a configuration of its own.
+    """
+    return not (is_functional(layer) and saves_its_layers(layer))
 
 
 def _layers_within(layer, path="", seen=None):
@@ -224,9 +232,10 @@ class _Restoration:
             # Was itself in a configuration, and looks after its layers.
             for inner_path in self._below(path):
                 del self.awaited[inner_path]
-        if not self._below(path):
+        shares = any(self._copier.has_replaced(x) for _, x in _layers_within(layer))
+        if not self._below(path) and not shares:
             return layer
-        return None if is_functional(layer) else self._container(layer, path, copy)
+        return self._container(layer, path, copy) if makes_its_layers(layer) else None
 
     def _container(self, layer, path, copy):
         container = copy(layer, container_class(type(layer)))

@@ -8,16 +8,22 @@ it are new; everything else is shared, and so are metrics and preprocessing laye
 """
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from state_of_sparsity.engines.tf_keras.backend import (
+    KerasTensor,
     copy_variable,
+    forget_layers,
     fresh_layer,
+    give_class,
+    graph_tensors,
     is_functional,
     is_operator,
     keras,
+    plain_clone,
     tf,
 )
 
@@ -36,6 +42,16 @@ _CARRIED = (
     "_supports_masking",
     "_trainable",
     "built",
+)
+# A graph makes the others, for its copy.
+_CARRIED_BY_GRAPHS = (
+    "_activity_regularizer",
+    "_auto_config",
+    "_auto_get_config",
+    "_dynamic",
+    "_saved_model_arg_spec",
+    "_saved_model_inputs_spec",
+    "_trainable",
 )
 _WEIGHT_LISTS = ("_trainable_weights", "_non_trainable_weights")
 
@@ -67,14 +83,16 @@ def held_layers(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.L
     if is_functional(layer):
         for position, inner in enumerate(layer.layers):
             yield str(position), inner
-        return
     for name, value in own_attributes(layer):
         yield from layers_in(value, name)
 
 
 def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
     """Names and values of the attributes that a layer does not have from Keras."""
-    from_keras = _keras_attributes(isinstance(layer, keras.Model))
+    if is_functional(layer):
+        from_keras = _keras_attributes_of_graphs()
+    else:
+        from_keras = _keras_attributes(isinstance(layer, keras.Model))
     return [
         (name, value)
         for name, value in vars(layer).items()
@@ -119,14 +137,8 @@ class Copier:
         return self._copies[id(layer)]
 
     def copy(self, layer, cls=None, without=(), *, path):
-        if cls is None and is_functional(layer):
-            positions = {id(inner): str(i) for i, inner in enumerate(layer.layers)}
-            return keras.models.clone_model(
-                layer,
-                clone_function=lambda inner: self.layer(
-                    inner, join(path, positions[id(inner)])
-                ),
-            )
+        if is_functional(layer):
+            return self._copy_graph(layer, cls or type(layer), without, path)
         if is_operator(layer):
             return type(layer).from_config(layer.get_config())
         if layer._must_restore_from_config:
@@ -134,20 +146,58 @@ class Copier:
             return layer
         return self._copy_attributes(layer, cls or type(layer), without, path)
 
+    def _copy_graph(self, model, cls, without, path):
+        positions = {id(inner): str(i) for i, inner in enumerate(model.layers)}
+        new = plain_clone(
+            model,
+            lambda inner: self.layer(inner, join(path, positions[id(inner)])),
+        )
+        self._remember(model, new)
+        pairs = [
+            (x, self._copies[id(x)]) for x in model.layers if id(x) in self._copies
+        ]
+        for old, copied in graph_tensors(model, new, pairs):
+            self._remember(old, copied)
+        self._check_symbols(model)
+        give_class(new, model, cls)
+        self._carry(model, new, _CARRIED_BY_GRAPHS)
+        # Attributes bring layers that are in no call, and those after them in order.
+        held = {id(x) for _, v in own_attributes(model) for _, x in layers_in(v, "")}
+        forget_layers(new, [copied for x, copied in pairs if id(x) in held])
+        self._copy_own(model, new, without, path)
+        return new
+
+    def _check_symbols(self, model):
+        for name, value in own_attributes(model):
+            for held in tf.nest.flatten(value):
+                if isinstance(held, KerasTensor) and id(held) not in self._copies:
+                    raise ValueError(
+                        f"Model {model.name!r} cannot be copied: its attribute "
+                        f"{name!r} holds a symbolic tensor that is not in its graph. "
+                        "Delete the attribute, or hold a model that gives the tensor. "
+                        f"Received: {held}"
+                    )
+
     def _copy_attributes(self, layer, cls, without, path):
         new = fresh_layer(layer, cls)
-        left_out = [getattr(layer, name) for name in without]
         # Before its parts, which may refer back to it.
         self._remember(layer, new)
-        for name in _CARRIED:
+        self._carry(layer, new, _CARRIED)
+        self._copy_own(layer, new, without, path)
+        return new
+
+    def _carry(self, layer, new, names):
+        for name in names:
             if name in vars(layer):
                 vars(new)[name] = vars(layer)[name]
+
+    def _copy_own(self, layer, new, without, path):
+        """Copies what a layer has of its own: weights, losses, attributes."""
+        left_out = [getattr(layer, name) for name in without if hasattr(layer, name)]
         for name in _WEIGHT_LISTS:
             kept = (v for v in vars(layer)[name] if not _is_one_of(v, left_out))
-            vars(new)[name].extend(map(self._variable, kept))
-        for loss in layer._callable_losses:
-            if not _is_one_of(_innermost(loss), left_out):
-                new._callable_losses.append(self.value(loss, path))
+            # Some are lookup tables, which copies share.
+            vars(new)[name].extend(self.value(v, path) for v in kept)
         # Keras makes this attribute with the first thing that it tracks.
         tracked = vars(layer).get("_self_unconditional_dependency_names", {})
         for name, value in own_attributes(layer):
@@ -160,6 +210,32 @@ class Copier:
             else:
                 # Keras must not track in the copy what it does not in the original.
                 vars(new)[name] = copied
+        for loss in layer._callable_losses:
+            if not _is_one_of(_innermost(loss), left_out):
+                new._callable_losses.append(self._loss(loss, path))
+
+    def _loss(self, loss, path):
+        """A function of the copy: a loss that is a closure holds the layer in it."""
+        if isinstance(loss, functools.partial):
+            arguments = [self._loss(argument, path) for argument in loss.args]
+            keywords = {name: self.value(v, path) for name, v in loss.keywords.items()}
+            return functools.partial(
+                self._loss(loss.func, path), *arguments, **keywords
+            )
+        if not getattr(loss, "__closure__", None) or not inspect.isfunction(loss):
+            return self.value(loss, path)
+        cells = [cell.cell_contents for cell in loss.__closure__]
+        known = [self._copies.get(id(value), value) for value in cells]
+        if all(new is old for new, old in zip(known, cells, strict=True)):
+            return loss
+        new = types.FunctionType(
+            loss.__code__,
+            loss.__globals__,
+            loss.__name__,
+            loss.__defaults__,
+            tuple(map(types.CellType, known)),
+        )
+        new.__kwdefaults__ = loss.__kwdefaults__
         return new
 
     def has_replaced(self, layer: keras.layers.Layer) -> bool:
@@ -177,6 +253,8 @@ class Copier:
             return self.layer(value, path)
         if isinstance(value, tf.Variable):
             return self._variable(value)
+        if isinstance(value, KerasTensor):
+            return self._copies.get(id(value), value)
         if isinstance(value, list):
             return self._items(value, path)
         if isinstance(value, dict):
@@ -238,6 +316,18 @@ def _is_method_of(layer, name, value):
         and value.__self__ is layer
         and hasattr(type(layer), name)
     )
+
+
+@functools.cache
+def _keras_attributes_of_graphs():
+    """Names of the attributes that Sequential and functional models have from Keras."""
+    inputs = keras.Input((1,), name="inputs")
+    functional = keras.Model(inputs, inputs, name="functional")
+    sequential = keras.Sequential([inputs], name="sequential")
+    for model in (functional, sequential):
+        # Some come with `compile` and `fit`.
+        model.compile()
+    return frozenset(vars(functional)) | frozenset(vars(sequential)) | {"history"}
 
 
 @functools.cache

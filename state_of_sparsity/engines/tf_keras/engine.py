@@ -15,6 +15,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     keras3_layers,
     raw_variable,
     tf,
+    variables,
 )
 from state_of_sparsity.engines.tf_keras.containers import (
     SparseContainer,
@@ -70,7 +71,9 @@ class TFKerasEngine(Engine):
         if not (is_sparse(layer) or sparsifiable_weights(layer)):
             return None
         plain = plain_layer_of(layer)
-        names = wrapped_weights(plain) if plain.built else []
+        # TF-MOT's own wrapper takes attention as a whole.
+        names = sparsifiable_weights(plain) or wrapped_weights(plain)
+        names = names if plain.built else []
         return Site(
             layer,
             plain.name,
@@ -153,7 +156,7 @@ class TFKerasEngine(Engine):
         added = {id(v) for s in self.sites(model) for v in added_variables(s.layer)}
         return sum(
             math.prod(variable.shape)
-            for variable in model.weights
+            for variable in variables(model)
             # Frozen weights count, the averages of batch normalization do not.
             if id(variable) not in added and raw_variable(variable).trainable
         )

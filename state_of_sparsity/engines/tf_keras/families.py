@@ -107,13 +107,15 @@ def _(layer: PruneLowMagnitude) -> str:
 
 @deployed_weights.register
 def _(layer: PruneLowMagnitude) -> list[DeployedWeight]:
-    deployed = []
-    names = wrapped_weights(layer.layer)
+    names = wrapped_weights(layer.layer, getattr(layer, "technique", None))
+    masked = {}
     for name, (variable, mask, _) in zip(names, layer.pruning_vars, strict=True):
         keep = raw_variable(mask).numpy() != 0
         value = np.where(keep, raw_variable(variable).numpy(), 0)
-        deployed.append(DeployedWeight(name, value, keep, True))
-    return deployed
+        masked[name] = DeployedWeight(name, value, keep, True)
+    # Of a separable convolution, a part stays dense.
+    dense = {weight.attribute: weight for weight in deployed_weights(layer.layer)}
+    return list((dense | masked).values())
 
 
 @added_variables.register

@@ -28,7 +28,6 @@ from state_of_sparsity.engines.tf_keras.schedules import (
 )
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
-    sparsifiable_weights,
     weight_variable,
     wrapped_weights,
 )
@@ -64,12 +63,15 @@ class PrunedLayer(PruneLowMagnitude):
     def __init__(self, layer, technique, index=0, **kwargs):
         if not hasattr(type(layer), "get_prunable_weights"):
             layer.get_prunable_weights = lambda: [
-                weight_variable(layer, name) for name in sparsifiable_weights(layer)
+                weight_variable(layer, name)
+                for name in wrapped_weights(layer, technique)
             ]
         kwargs.setdefault("dtype", layer.dtype_policy)
         technique = with_schedule(technique)
         schedule = in_graph(technique.schedule())
         super().__init__(layer, pruning_schedule=schedule, **kwargs)
+        # The layer within is not called as Keras calls layers, which regularizes.
+        self._activity_regularizer = layer._activity_regularizer
         self.technique = technique
         self.index = index
         # Not an attribute to Keras, which would save it.
@@ -78,7 +80,7 @@ class PrunedLayer(PruneLowMagnitude):
     def build(self, input_shape):
         super().build(input_shape)
         self.pruning_obj = _MaskUpdate(self)
-        names = wrapped_weights(self.layer)
+        names = wrapped_weights(self.layer, self.technique)
         for name, (_, mask, _) in zip(names, self.pruning_vars, strict=True):
             value = self.technique.extra_value(name)
             if value is not None:
@@ -131,6 +133,25 @@ class PrunedLayer(PruneLowMagnitude):
             for name, value in kwargs.items()
             if name in parameters or name not in ("training", "mask")
         }
+
+    @property
+    def kernel(self):
+        """The weight of that name of the layer, which Keras's wrappers look for."""
+        return self.layer.kernel
+
+    @property
+    def embeddings(self):
+        """As `kernel`."""
+        return self.layer.embeddings
+
+    @property
+    def states(self):
+        """Those of a recurrent layer."""
+        return self.layer.states
+
+    def reset_states(self, states=None):
+        """Sets the states of a recurrent layer, to zero unless some are given."""
+        self.layer.reset_states(states)
 
     def compute_mask(self, inputs, mask=None):
         if not self.layer.supports_masking:

@@ -5,14 +5,17 @@ from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
     PruneLowMagnitude,
     PruneRegistry,
+    SeparableConv,
     keras,
     tf,
 )
+from state_of_sparsity.techniques.base import Technique
 
 # Weights of linear maps that TF-MOT's registry does not name; see `add_kind`.
 _FURTHER_WEIGHTS = {
     keras.layers.EinsumDense: ["kernel"],
     DepthwiseConv: ["depthwise_kernel"],
+    SeparableConv: ["depthwise_kernel", "pointwise_kernel"],
 }
 _CELLS = (
     keras.layers.SimpleRNNCell,
@@ -34,6 +37,9 @@ def add_kind(cls: type[keras.layers.Layer], weights: list[str]) -> None:
 
 
 def _weights_of_kind(cls):
+    if issubclass(cls, SeparableConv):
+        # The registry names the half that pruning masks.
+        return list(_FURTHER_WEIGHTS[SeparableConv])
     for base in cls.__mro__:
         known = PruneRegistry._LAYERS_WEIGHTS_MAP.get(base) or _FURTHER_WEIGHTS.get(
             base
@@ -48,7 +54,8 @@ def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
 
     They are those that TF-MOT prunes: kernels of Dense, convolutions and recurrent
     cells, embeddings; those of EinsumDense, which `MultiHeadAttention` is made of; and
-    those of depthwise convolutions, which the pruning family, as TF-MOT, leaves dense.
+    those of depthwise convolutions, also within separable ones, which the pruning
+    family, as TF-MOT, leaves dense.
     A subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
     `get_prunable_weights()`.
     """
@@ -124,8 +131,20 @@ def plain_layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     return layer.layer if isinstance(layer, PruneLowMagnitude) else layer
 
 
-def wrapped_weights(layer: keras.layers.Layer) -> list[str]:
-    """Dotted names of the weights that TF-MOT's wrapper masks in a layer."""
+def wrapped_weights(
+    layer: keras.layers.Layer, technique: Technique | None = None
+) -> list[str]:
+    """Dotted names of the weights that a pruning wrapper masks in a layer.
+
+    Args:
+      layer: in the wrapper.
+      technique: of the wrapper; None if it is TF-MOT's own.
+    """
     if isinstance(layer, keras.layers.MultiHeadAttention):
         return list(PruneRegistry._LAYERS_WEIGHTS_MAP[keras.layers.MultiHeadAttention])
-    return sparsifiable_weights(layer)
+    names = sparsifiable_weights(layer)
+    takes_all = technique is not None and technique.applies_to(depthwise=True)
+    names_its_own = hasattr(type(layer), "get_prunable_weights")
+    if takes_all or names_its_own or not isinstance(layer, SeparableConv):
+        return names
+    return [name for name in names if name != "depthwise_kernel"]

@@ -7,6 +7,7 @@ from state_of_sparsity.engines.tf_keras.layers.maps import (
     Linear,
     Lookup,
     Recurrent,
+    Separable,
     TiedLookup,
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
@@ -17,8 +18,13 @@ _KINDS = {
     "Conv1D": Linear,
     "Conv2D": Linear,
     "Conv3D": Linear,
+    "Conv1DTranspose": Linear,
+    "Conv2DTranspose": Linear,
+    "Conv3DTranspose": Linear,
     "DepthwiseConv1D": Depthwise,
     "DepthwiseConv2D": Depthwise,
+    "SeparableConv1D": Separable,
+    "SeparableConv2D": Separable,
     "Embedding": Lookup,
     "SimpleRNN": Recurrent,
     "LSTM": Recurrent,

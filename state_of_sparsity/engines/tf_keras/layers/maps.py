@@ -26,19 +26,35 @@ class Linear(Reparameterized):
         return tf.ragged.map_flat_values(self._outputs, inputs, training)
 
     def _outputs(self, inputs, training):
-        (weight,) = self.sparse_weights
-        axes = self._sequence_axes(inputs.shape.rank)
         outputs = self.in_phase(
             training,
-            lambda use: self.technique.training_output(
-                self.linear_map,
-                inputs,
-                *self.parameters(weight),
-                Noise(self, weight, use, axes),
-            ),
-            lambda: self.linear_map(inputs, self.deployed_weight(weight)),
+            lambda use: self._drawn(inputs, use),
+            lambda: self._deployed(inputs),
         )
         return self._finish(outputs)
+
+    def _drawn(self, inputs, use):
+        axes = self._sequence_axes(inputs.shape.rank)
+        for weight, linear_map in self.linear_maps().items():
+            noise = Noise(self, weight, use, axes)
+            inputs = self.technique.training_output(
+                linear_map, inputs, *self.parameters(weight), noise
+            )
+        return inputs
+
+    def _deployed(self, inputs):
+        for weight, linear_map in self.linear_maps().items():
+            inputs = linear_map(inputs, self.deployed_weight(weight))
+        return inputs
+
+    def linear_maps(self):
+        """By weight, the linear maps that the layer applies one after the other.
+
+        Each is a function of inputs and of the weight to use, without bias and
+        activation.
+        """
+        (weight,) = self.sparse_weights
+        return {weight: self.linear_map}
 
     def linear_map(self, inputs, kernel):
         """The Keras layer with another kernel, without bias and activation.
@@ -46,18 +62,22 @@ class Linear(Reparameterized):
         It computes in the dtype of its inputs.
         """
         (weight,) = self.sparse_weights
-        linear = view_of(
-            self,
-            {
-                weight: tf.cast(kernel, inputs.dtype),
-                "use_bias": False,
-                "bias": None,
-                "activation": None,
-                "_compute_dtype_object": inputs.dtype,
-            },
-        )
+        linear = self._bare(inputs, {weight: kernel})
         # Past the family, to the Keras layer.
         return super(Reparameterized, linear).call(inputs)
+
+    def _bare(self, inputs, values):
+        """The layer without bias and activation, with other values of attributes.
+
+        Tensors among them are cast to the dtype of the inputs, in which it computes.
+        """
+        cast = {
+            name: tf.cast(value, inputs.dtype) if tf.is_tensor(value) else value
+            for name, value in values.items()
+        }
+        nothing = {"use_bias": False, "bias": None, "activation": None}
+        dtype = {"_compute_dtype_object": inputs.dtype}
+        return view_of(self, {**nothing, **dtype, **cast})
 
     def _sequence_axes(self, rank):
         """Axes of the outputs along which a dense map is applied to a sequence."""
@@ -80,6 +100,63 @@ class Depthwise(Linear):
     """A linear map whose kernel goes by another name."""
 
     sparse_weights = {"depthwise_kernel": ""}  # noqa: RUF012
+
+
+class Separable(Linear):
+    """A depthwise convolution, then one of size one: each is a linear map of its own.
+
+    Raises:
+      TypeError: when a class is derived from a kind of layer that computes in another
+        way, since its maps are not known.
+    """
+
+    sparse_weights = {  # noqa: RUF012
+        "depthwise_kernel": "depthwise_",
+        "pointwise_kernel": "pointwise_",
+    }
+
+    def __init_subclass__(cls, **kwargs):
+        plain = (x for x in cls.__mro__ if issubclass(x, keras.layers.Layer))
+        plain_class = next(
+            (x for x in plain if not issubclass(x, Reparameterized)), None
+        )
+        known = (keras.layers.SeparableConv1D.call, keras.layers.SeparableConv2D.call)
+        if plain_class is not None and plain_class.call not in known:
+            raise TypeError(
+                "Separable is for SeparableConv1D and SeparableConv2D, and for what "
+                "derives from them without a `call` of its own: the two maps are "
+                f"theirs. Received: {plain_class.__name__}"
+            )
+        super().__init_subclass__(**kwargs)
+
+    def linear_maps(self):
+        return {
+            "depthwise_kernel": self._depthwise_map,
+            "pointwise_kernel": self._pointwise_map,
+        }
+
+    def _depthwise_map(self, inputs, kernel):
+        values = {"depthwise_kernel": kernel}
+        if self.padding == "causal":
+            inputs = tf.pad(inputs, self._compute_causal_padding(inputs))
+            values["padding"] = "valid"
+        kinds = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
+        return kinds[self.rank].call(self._bare(inputs, values), inputs)
+
+    def _pointwise_map(self, inputs, kernel):
+        ones = (1,) * self.rank
+        values = {
+            "kernel": kernel,
+            "kernel_size": ones,
+            "strides": ones,
+            "dilation_rate": ones,
+            "padding": "valid",
+            "_is_causal": False,
+        }
+        return keras.layers.Conv2D.call(self._bare(inputs, values), inputs)
+
+    def linear_map(self, inputs, kernel):
+        raise NotImplementedError("There are two maps: see `linear_maps`.")
 
 
 class Lookup(Reparameterized):
