@@ -243,11 +243,15 @@ def test_a_second_use_in_a_step_draws_anew(technique, rng):
     inputs = make_inputs("dense", rng)
 
     @tf.function
-    def twice():
-        return layer(inputs, training=True), layer(inputs, training=True)
+    def thrice():
+        drawn = [layer(inputs, training=True) for _ in range(2)]
+        layer(inputs, training=False)
+        return *drawn, layer(inputs, training=True)
 
-    first, second = twice()
+    first, second, third = thrice()
     assert (first.numpy() != second.numpy()).any()
+    assert (first.numpy() != third.numpy()).any()
+    assert (second.numpy() != third.numpy()).any()
     assert int(layer.training_step) == 1
 
 

@@ -144,13 +144,14 @@ class Reparameterized:
         if training is None:
             training = keras.backend.learning_phase()
         # By thread, since each replica is traced in its own.
-        uses = vars(self._thread_local)
+        uses = vars(self._thread_local).setdefault("uses", {})
+        phase = training if isinstance(training, bool | int) else "decided in the graph"
         if is_first_call_in_graph(self, training):
             smart_cond(training, self._count_step, tf.no_op)
-            uses["use"] = 0
+            uses[phase] = 0
         else:
-            uses["use"] += 1
-        use = uses["use"]
+            uses[phase] += 1
+        use = uses[phase]
         return smart_cond(training, lambda: drawn(use), deployed)
 
     def _count_step(self):
