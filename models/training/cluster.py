@@ -37,7 +37,13 @@ class Cluster:
           ValueError: naming the part of it that is wrong.
         """
         config = _parsed(text)
-        addresses = _addresses(_part(config, "cluster", dict, "an object", text))
+        cluster = _part(config, "cluster", dict, "an object", text)
+        if not cluster:
+            raise ValueError(
+                f'TF_CONFIG: "cluster" has no worker. It must be like {EXAMPLE}. '
+                f"Received: TF_CONFIG={text!r}"
+            )
+        addresses = _addresses(cluster)
         task = _part(config, "task", dict, "an object", text)
         return cls(addresses, _task(task, addresses))
 
@@ -125,11 +131,6 @@ def _addresses(cluster):
         for index, address in enumerate(listed):
             _check_address(address, _place(kind, index))
             addresses[kind, index] = address
-    if not addresses:
-        raise ValueError(
-            f'TF_CONFIG: "cluster" has no worker. It must be like {EXAMPLE}. '
-            f"Received: {json.dumps(cluster)}"
-        )
     if ("chief", 1) in addresses:
         raise ValueError(
             "TF_CONFIG: cluster.chief must be one address. "

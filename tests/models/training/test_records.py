@@ -307,7 +307,5 @@ def test_damaged_metadata_is_an_error_which_names_the_file(tmp_path):
 def test_a_missing_file_of_the_dataset_is_an_error_which_names_it(tmp_path):
     path = shard(store(tmp_path))
     path.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=f"{path} of the prepared dataset is"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"{path} of the prepared dataset is"):
         imagenet(tmp_path)
