@@ -16,11 +16,16 @@ from state_of_sparsity.models.training import disk
 from state_of_sparsity.models.training.checkpoint import CheckpointError
 from state_of_sparsity.models.training.disk import DiskFullError
 from state_of_sparsity.models.training.guard import NotFiniteError
+from state_of_sparsity.models.training.lost_workers import LostWorkerError
+from state_of_sparsity.models.training.records import DamagedDataError
+from state_of_sparsity.models.training.rendezvous import WorkersError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 
 _PACKAGE = "state_of_sparsity."
 # What the user has to mend, and says so: no traceback is of use.
-MISTAKES = (UsageError, RunFolderError, CheckpointError)
+MISTAKES = (UsageError, RunFolderError, CheckpointError, DamagedDataError)
+# A worker is missing: the same command may succeed later (EX_TEMPFAIL of sysexits.h).
+WORKER_MISSING = 75
 
 
 def run(main, doc: str, takes_arguments: bool = False) -> None:
@@ -46,6 +51,13 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
         except MISTAKES as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
+        except WorkersError as error:
+            print(f"\n{name}: {error}", file=sys.stderr, flush=True)
+            if isinstance(error, LostWorkerError):
+                # TensorFlow would look for the lost worker as the process ends.
+                sys.stdout.flush()
+                os._exit(WORKER_MISSING)
+            sys.exit(WORKER_MISSING)
         except (DiskFullError, NotFiniteError) as error:
             print(f"\n{name}: {error}", file=sys.stderr)
             sys.exit(1)

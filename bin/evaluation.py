@@ -1,5 +1,6 @@
 """What the binaries that score runs share: one score, or one for each threshold."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -10,16 +11,20 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.execution import Execution
 from state_of_sparsity.models.training.loop import Task
+from state_of_sparsity.models.training.records import naming_damage
 from state_of_sparsity.models.training.run_folder import write_text
+from state_of_sparsity.techniques.base import field_help
 
 Score = Callable[[Task, keras.Model, str], dict]
 COLUMNS = ("log_alpha_threshold", "sparsity", "quality", "split")
 
 
 def define_flags() -> None:
-    """Defines --split and --log_alpha_thresholds."""
+    """Defines --split, --strict_data and --log_alpha_thresholds."""
     flags.DEFINE_enum("split", "test", ["validation", "test"], "What to score it on.")
+    flags.DEFINE_bool("strict_data", False, field_help(Execution)["strict_data"])
     flags.DEFINE_list(
         "log_alpha_thresholds",
         None,
@@ -39,6 +44,8 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
     """
     thresholds = _thresholds()
     run, folder = runs.read_run(run_dir, binary)
+    execution = Execution(strict_data=flags.FLAGS.strict_data)
+    run = dataclasses.replace(run, execution=execution)
     task, model = runs.load_model(run, folder)
 
     def scores_at(threshold):
@@ -46,7 +53,8 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
             deployed = sos.strip(model, threshold)
         task.compile(deployed)
         sparsity = sos.sparsity_report(model, threshold).sparsity
-        return score(task, deployed, flags.FLAGS.split), sparsity
+        with naming_damage():
+            return score(task, deployed, flags.FLAGS.split), sparsity
 
     if thresholds is None:
         scores, sparsity = scores_at(None)

@@ -24,6 +24,7 @@ from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.task import ImageTask
 from state_of_sparsity.models.training import disk, distribution, folder_lock, upkeep
 from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
+from state_of_sparsity.models.training.execution import Execution
 from state_of_sparsity.models.training.loop import (
     Leg,
     Sparsification,
@@ -32,7 +33,9 @@ from state_of_sparsity.models.training.loop import (
     build_model,
     train,
 )
+from state_of_sparsity.models.training.lost_workers import noticing_lost_workers
 from state_of_sparsity.models.training.options import Options
+from state_of_sparsity.models.training.records import naming_damage
 from state_of_sparsity.models.training.rounds import Rounds, masked_as_in, unfinished
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.weights import Start, has_weights
@@ -58,6 +61,7 @@ class Run:
       start: the values that it begins with.
       rounds: of iterative pruning, whose last is as sparse as `sparsification` says;
         None to train once.
+      execution: how it is carried out, which may change from one start to the next.
     """
 
     binary: str
@@ -65,9 +69,11 @@ class Run:
     sparsification: Sparsification
     start: Start
     rounds: Rounds | None = None
+    execution: Execution = dataclasses.field(default_factory=Execution)
 
     def task(self, folder: RunFolder) -> Task:
-        return TRAINERS[self.binary][1](self.options, folder)
+        task = TRAINERS[self.binary][1]
+        return task(self.options, folder, self.execution.strict_data)
 
     def flags(self) -> dict[str, str | list[str]]:
         """The flags that repeat the run, apart from --output_dir."""
@@ -110,6 +116,7 @@ def define_run_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
     )
     define_technique(values)
     define_options(Rounds, values)
+    define_options(Execution, values)
 
 
 def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
@@ -123,6 +130,8 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
         options = _stretched(options, values)
         start = _with_absolute_path(options_from_flags(Start, values))
         rounds = _rounds_from_flags(options, values)
+        execution = options_from_flags(Execution, values)
+        execution.check(options.distribution)
     defaults = (rounds or options).technique_defaults()
     technique = technique_from_flags(defaults, values)
     end_step = getattr(technique, "end_step", 0)
@@ -152,7 +161,7 @@ def run_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Run:
             f"--keep_steps has steps after the last of --train_steps="
             f"{options.train_steps}. Received: {late}"
         )
-    return Run(binary, options, sparsification, start, rounds)
+    return Run(binary, options, sparsification, start, rounds, execution)
 
 
 def _stretched(options, values):
@@ -220,8 +229,13 @@ def train_from_flags(binary: str, values: flags.FlagValues = flags.FLAGS) -> Non
         return
     with app.usage_errors():
         # Before anything else of TensorFlow starts.
-        strategy = distribution.strategy(run.options.distribution)
-    with disk.full_disk_named(folder.path), _which_version(folder):
+        strategy = distribution.strategy(run.options.distribution, run.execution)
+    with (
+        disk.full_disk_named(folder.path),
+        _which_version(folder),
+        noticing_lost_workers(strategy),
+        naming_damage(),
+    ):
         if not distribution.is_chief(strategy):
             _train_legs(run, folder, strategy)
             return

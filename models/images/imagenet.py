@@ -5,14 +5,14 @@ costs. Random crops follow Szegedy et al. 2015 (arXiv 1409.4842), as the ResNet-
 of Gale, Elsen & Hooker 2019 (arXiv 1902.09574) do.
 """
 
-import os
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.dataset import ImageDataset, endless
+from state_of_sparsity.models.training.gaps import Places, filled, readable
 from state_of_sparsity.models.training.prepared import prepared_builder
+from state_of_sparsity.models.training.records import Records
 
 ARCHIVES = (
     "Put the official archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
@@ -46,40 +46,45 @@ class ImageNet(ImageDataset):
       image_size: height and width of the images, in pixels.
       shuffle_buffer: how many encoded training images the shuffle buffer holds; the
         files they come from are shuffled as well.
+      strict: whether a damaged record, or an image that cannot be decoded, is an
+        error. By default it is left out and named in the log; in training, the next
+        image takes its place.
 
     Raises:
-      ValueError: if `data_dir` is empty or None.
+      ValueError: if `data_dir` is empty or None, or what it says of the dataset is
+        damaged.
       FileNotFoundError: if there is no prepared `imagenet2012` in it.
     """
 
     name = "imagenet2012"
 
-    def __init__(self, data_dir, image_size=224, shuffle_buffer=SHUFFLE_BUFFER):
-        self._builder = prepared_builder(
-            self.name, data_dir, ("train", "validation"), ARCHIVES
-        )
-        self._data_dir = os.path.expanduser(data_dir)
+    def __init__(
+        self, data_dir, image_size=224, shuffle_buffer=SHUFFLE_BUFFER, strict=False
+    ):
+        splits = ("train", "validation")
+        builder = prepared_builder(self.name, data_dir, splits, ARCHIVES)
+        self._features = builder.info.features
+        self._records = {split: Records(builder, split, strict) for split in splits}
         self._shuffle_buffer = shuffle_buffer
-        self.classes = self._builder.info.features["label"].num_classes
+        self.classes = self._features["label"].num_classes
         self.image_shape = (image_size, image_size, 3)
-        self.training_examples = self._builder.info.splits["train"].num_examples
+        self.training_examples = self._records["train"].count
 
     def training(self, batch_size, seed, start_step=0):
         """Endless shuffled batches of random crops, see `ImageDataset.training`."""
-        positioned = endless(
-            lambda epoch_seed: self._encoded("train", epoch_seed),
-            self.training_examples,
-            seed,
-            start_step * batch_size,
-            self._shuffle_buffer,
-        )
+        records, start = self._records["train"], start_step * batch_size
+        order = self.training_examples, seed, start, self._shuffle_buffer
 
-        def load(position, example):
+        def load(position, record):
+            example = self._example(record)
             pair = tf.stack([tf.constant(seed, tf.int64), position])
             image = training_image(example["image"], pair, self.image_shape[0])
             return image, tf.cast(example["label"], tf.int32)
 
-        return self._batched(positioned, load, batch_size, drop_remainder=True)
+        records.check(lambda record: load(tf.constant(0, tf.int64), record))
+        places = Places(records, endless(records.places, *order))
+        loaded = filled(endless(records.read, *order), load, start, places)
+        return _shared_out(loaded.batch(batch_size, drop_remainder=True))
 
     def evaluation(self, split, batch_size):
         """Central crops of the validation images, see `ImageDataset.evaluation`.
@@ -92,41 +97,30 @@ class ImageNet(ImageDataset):
                 f'`split` must be "validation" or "test". Received: {split!r}'
             )
 
-        def load(example):
+        def load(_, record):
+            example = self._example(record)
             image = evaluation_image(example["image"], self.image_shape[0])
             return image, tf.cast(example["label"], tf.int32)
 
-        examples = self._encoded("validation")
-        return self._batched(examples, load, batch_size, drop_remainder=False)
+        records = self._records["validation"]
+        records.check(lambda record: load(0, record))
+        return _shared_out(readable(records, load, batch_size))
 
-    def _encoded(self, split, file_seed=None):
-        """Encoded images and labels; the files shuffled if a seed is given."""
-        return tfds.load(
-            f"{self.name}:{self._builder.version}",
-            split=split,
-            data_dir=self._data_dir,
-            download=False,
-            shuffle_files=file_seed is not None,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(
-                shuffle_seed=file_seed,
-                shuffle_reshuffle_each_iteration=False,
-                try_autocache=False,
-                skip_prefetch=True,
-            ),
+    def _example(self, record):
+        """The encoded image and the label of a record."""
+        return self._features.deserialize_example(
+            record, decoders={"image": tfds.decode.SkipDecoding()}
         )
 
-    @staticmethod
-    def _batched(examples, load, batch_size, drop_remainder):
-        loaded = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
-        batches = loaded.batch(batch_size, drop_remainder).prefetch(PREFETCHED_BATCHES)
-        # Several workers share out the examples: sharing out the files instead would
-        # make the batch of a step depend on the number of workers.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
-        return batches.with_options(options)
+
+def _shared_out(batches):
+    # Several workers share out the examples: sharing out the files instead would make
+    # the batch of a step depend on the number of workers.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
 def training_image(encoded, seed, image_size=224):

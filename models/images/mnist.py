@@ -1,15 +1,15 @@
 """MNIST as prepared by TensorFlow Datasets: the classic of handwritten digits."""
 
-import os
-
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.dataset import ImageDataset, endless_batches
+from state_of_sparsity.models.training.gaps import readable
 from state_of_sparsity.models.training.prepared import prepared_builder
+from state_of_sparsity.models.training.records import Records
 
 # Of the training images, the last ones are for choosing hyperparameters.
 VALIDATION_SHARE = 1 / 12
+READ_AT_A_TIME = 256
 
 
 class MNIST(ImageDataset):
@@ -21,9 +21,13 @@ class MNIST(ImageDataset):
     Args:
       data_dir: the `--data_dir` of TensorFlow Datasets, in which `mnist` has been
         prepared. Nothing is ever downloaded.
+      strict: whether a damaged record, or an image that cannot be decoded, is an
+        error. By default it is left out and named in the log; in training, one of the
+        first images takes its place.
 
     Raises:
-      ValueError: if `data_dir` is empty or None.
+      ValueError: if `data_dir` is empty or None, or what it says of the dataset is
+        damaged.
       FileNotFoundError: if there is no prepared `mnist` in it.
     """
 
@@ -31,36 +35,40 @@ class MNIST(ImageDataset):
     classes = 10
     image_shape = (28, 28, 1)
 
-    def __init__(self, data_dir):
-        splits = prepared_builder(self.name, data_dir, ("train", "test")).info.splits
-        self._data_dir = os.path.expanduser(data_dir)
-        given = splits["train"].num_examples
+    def __init__(self, data_dir, strict=False):
+        builder = prepared_builder(self.name, data_dir, ("train", "test"))
+        self._features = builder.info.features
+        given = builder.info.splits["train"].num_examples
         self.training_examples = given - max(1, round(given * VALIDATION_SHARE))
-        self._splits = {
+        splits = {
             "train": f"train[:{self.training_examples}]",
             "validation": f"train[{self.training_examples}:]",
             "test": "test",
         }
+        self._records = {
+            name: Records(builder, split, strict) for name, split in splits.items()
+        }
 
     def training(self, batch_size, seed, start_step=0):
-        # The images take 50 MB.
-        examples = self._examples("train").cache()
+        # Where some are damaged, the first ones come twice, so that all epochs have the
+        # same length. The images take 50 MB.
+        examples = self._batches("train", READ_AT_A_TIME).unbatch()
+        examples = examples.repeat().take(self.training_examples).cache()
         batches = endless_batches(
             examples, self.training_examples, batch_size, seed, start_step
         )
         return batches.map(_scaled)
 
     def evaluation(self, split, batch_size):
-        return self._examples(split).batch(batch_size).map(_scaled).prefetch(2)
+        return self._batches(split, batch_size).map(_scaled).prefetch(2)
 
-    def _examples(self, split):
-        return tfds.load(
-            self.name,
-            split=self._splits[split],
-            data_dir=self._data_dir,
-            download=False,
-            read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-        )
+    def _batches(self, split, batch_size):
+        def load(_, record):
+            return self._features.deserialize_example(record)
+
+        records = self._records[split]
+        records.check(lambda record: load(0, record))
+        return readable(records, load, batch_size)
 
 
 def _scaled(examples):

@@ -18,15 +18,20 @@ from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 DATASETS = {
-    "digits": lambda options: Digits(),
-    "mnist1d": lambda options: MNIST1D(),
-    "mnist": lambda options: MNIST(options.data_dir),
-    "imagenet2012": lambda options: ImageNet(options.data_dir),
+    "digits": lambda options, strict: Digits(),
+    "mnist1d": lambda options, strict: MNIST1D(),
+    "mnist": lambda options, strict: MNIST(options.data_dir, strict),
+    "imagenet2012": lambda options, strict: ImageNet(options.data_dir, strict=strict),
 }
 
 
 class ImageTask(Task):
     """A network, its data, and how it is trained (Gale et al. 2019, section 5).
+
+    Args:
+      options: resolved.
+      folder: the run's folder, of which images need nothing.
+      strict_data: whether a damaged record of the data is an error.
 
     Raises:
       ValueError: if the network takes no images of the dataset's shape.
@@ -34,10 +39,15 @@ class ImageTask(Task):
 
     quality_metric = "top1"
 
-    def __init__(self, options: ImageOptions, folder: RunFolder | None = None):
+    def __init__(
+        self,
+        options: ImageOptions,
+        folder: RunFolder | None = None,
+        strict_data: bool = False,
+    ):
         del folder
         self.options = options
-        self.dataset: ImageDataset = DATASETS[options.dataset](options)
+        self.dataset: ImageDataset = DATASETS[options.dataset](options, strict_data)
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._images_per_replica = math.ceil(options.batch_size / self._replicas)

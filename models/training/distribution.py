@@ -1,14 +1,20 @@
 """Which devices train a model."""
 
-import json
+import collections
 import os
 
-import tensorflow as tf
+from state_of_sparsity.engines.tf_keras.backend import limit_coordination, tf
+from state_of_sparsity.models.training.cluster import Cluster
+from state_of_sparsity.models.training.execution import Execution
+from state_of_sparsity.models.training.rendezvous import wait_for_all
 
 DISTRIBUTIONS = ("auto", "one_device", "mirrored", "multi_worker")
 
 
-def strategy(distribution: str) -> tf.distribute.Strategy:
+def strategy(
+    distribution: str,
+    execution: Execution = Execution(),  # noqa: B008
+) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of a run.
 
     Args:
@@ -16,9 +22,13 @@ def strategy(distribution: str) -> tf.distribute.Strategy:
         GPUs of this machine), "multi_worker" (all workers that TF_CONFIG names, which
         have to see the same run's folder), or "auto": mirrored on a machine with
         several GPUs, else one device.
+      execution: into how many devices the CPU is divided, and how long workers are
+        waited for.
 
     Raises:
-      ValueError: for another one, or if TF_CONFIG names no workers.
+      ValueError: for another one, if TF_CONFIG is wrong, or if the CPU cannot be
+        divided any more.
+      WorkersError: if a worker does not come.
     """
     # Looking at logical devices starts TensorFlow, after which it can join no workers.
     gpus = tf.config.list_physical_devices("GPU")
@@ -27,15 +37,43 @@ def strategy(distribution: str) -> tf.distribute.Strategy:
     if distribution == "one_device":
         return tf.distribute.get_strategy()
     if distribution == "mirrored":
-        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        if execution.cpu_devices is not None:
+            return _mirrored(_divided_cpu(execution.cpu_devices))
+        return _mirrored(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
     if distribution == "multi_worker":
-        _check_tf_config()
+        cluster = Cluster.from_text(os.environ.get("TF_CONFIG", ""))
+        cluster.check_hosts()
+        wait_for_all(cluster, execution.worker_timeout)
+        types = collections.Counter(kind for kind, _ in cluster.addresses)
+        leader = "chief" if "chief" in types else "worker"
+        limit_coordination(leader, types, execution.worker_timeout)
         return tf.distribute.MultiWorkerMirroredStrategy()
     raise ValueError(
         f"distribution must be one of {', '.join(DISTRIBUTIONS)}. "
         f"Received: {distribution!r}"
     )
+
+
+def _mirrored(devices):
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _divided_cpu(count):
+    """So many logical devices, which have to be asked for before TensorFlow starts."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        # A process that trains several runs has divided it for the first one.
+        if len(tf.config.list_logical_devices("CPU")) != count:
+            raise ValueError(
+                "the CPU cannot be divided once TensorFlow has started. "
+                f"Received: cpu_devices={count}"
+            ) from error
+    return tf.config.list_logical_devices("CPU")
 
 
 def counted(replicas: int) -> str:
@@ -63,17 +101,3 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     # Without a task called chief, the first worker is.
     return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-
-
-def _check_tf_config():
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text)
-        config["cluster"], config["task"]["type"], config["task"]["index"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "distribution=multi_worker reads from the environment variable TF_CONFIG "
-            'who the workers are: {"cluster": {"worker": ["host:port", ...]}, '
-            '"task": {"type": "worker", "index": 0}}. '
-            f"Received: TF_CONFIG={text!r}"
-        ) from error

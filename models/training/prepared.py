@@ -1,10 +1,13 @@
 """Datasets that TensorFlow Datasets has prepared in a folder; nothing is downloaded."""
 
+import json
 import os
 from collections.abc import Iterable
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+DESCRIPTIONS = ("dataset_info.json", "features.json")
 
 
 def prepared_builder(
@@ -20,9 +23,10 @@ def prepared_builder(
         a place for `{data_dir}`.
 
     Raises:
-      ValueError: if `data_dir` is empty or None.
-      FileNotFoundError: if the dataset or a split is not there; the message says how
-        to prepare it.
+      ValueError: if `data_dir` is empty or None, or the files that describe the dataset
+        are damaged or missing, naming them.
+      FileNotFoundError: if the dataset, a split or a file of one is not there; the
+        message says how to prepare it.
     """
     if not data_dir:
         raise ValueError(
@@ -48,8 +52,47 @@ def prepared_builder(
     if not folders:
         raise missing(f"no prepared {name}")
     # Unlike `tfds.builder`, this reads the folder and never looks elsewhere for it.
-    builder = tfds.builder_from_directory(folders[max(folders)])
+    builder = _builder(folders[max(folders)], name)
     absent = sorted(set(splits) - set(builder.info.splits))
     if absent:
         raise missing(f"a {name} without its splits {absent}")
+    for split in splits:
+        _check_files(builder, split, missing)
     return builder
+
+
+def _builder(folder, name):
+    """The builder of a folder, if the files that describe the dataset can be read."""
+    advice = f"Move {folder} away, and prepare {name} again."
+    for path in (os.path.join(folder, file) for file in DESCRIPTIONS):
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                json.loads(file.read())
+        except tf.errors.NotFoundError as error:
+            raise ValueError(
+                f"{path}, which describes the dataset, is missing. {advice}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, which describes the dataset, is damaged ({error}). {advice}"
+            ) from error
+    try:
+        builder = tfds.builder_from_directory(folder)
+        _ = builder.info.features, builder.info.splits
+    except Exception as error:  # TensorFlow Datasets raises anything.
+        raise ValueError(
+            f"{' or '.join(DESCRIPTIONS)} in {folder} is damaged: they are JSON, but "
+            f"describe no dataset ({str(error).partition(chr(10))[0][:300]}). {advice}"
+        ) from error
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"{folder} must hold TFRecord files. Received: "
+            f"{builder.info.file_format.value}. {advice}"
+        )
+    return builder
+
+
+def _check_files(builder, split, missing):
+    for file in builder.info.splits[split].file_instructions:
+        if not tf.io.gfile.exists(file.filename):
+            raise missing(f"{file.filename} of the prepared dataset is missing")

@@ -28,8 +28,8 @@ from state_of_sparsity.models.translation.vocabulary import Vocabulary
 from state_of_sparsity.models.translation.wmt14 import Wmt14
 
 DATASETS = {
-    "numbers": lambda options: Numbers(),
-    "wmt14_translate/de-en": lambda options: Wmt14(options.data_dir),
+    "numbers": lambda options, strict: Numbers(),
+    "wmt14_translate/de-en": lambda options, strict: Wmt14(options.data_dir, strict),
 }
 # Sentences that are translated at a time when a model is scored.
 TRANSLATED_AT_A_TIME = 100
@@ -46,14 +46,21 @@ class TranslationTask(Task):
       options: resolved.
       folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
         learned from the training split.
+      strict_data: whether a damaged record of the data is an error.
     """
 
     quality_metric = "bleu"
     name = "transformer"
 
-    def __init__(self, options: TranslationOptions, folder: RunFolder | None = None):
+    def __init__(
+        self,
+        options: TranslationOptions,
+        folder: RunFolder | None = None,
+        strict_data: bool = False,
+    ):
         self.options = options
         self._folder = folder
+        self._strict_data = strict_data
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._rows = options.rows_per_replica * self._replicas
@@ -65,7 +72,7 @@ class TranslationTask(Task):
         Raises:
           ValueError, FileNotFoundError: if there is no such dataset.
         """
-        return DATASETS[self.options.dataset](self.options)
+        return DATASETS[self.options.dataset](self.options, self._strict_data)
 
     # Not before the model is built: `tf.random.set_seed`, which comes first, drops the
     # resources of tokenizers that are there already.

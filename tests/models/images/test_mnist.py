@@ -15,9 +15,8 @@ def image(split, index):
     return pixels
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tfds")
+def store(path):
+    """Writes the images as TFDS does."""
 
     def examples(split, count):
         for index in range(count):
@@ -39,6 +38,12 @@ def folder(tmp_path_factory):
             "test": examples("test", TEST),
         },
     )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tfds")
+    store(path)
     return path
 
 

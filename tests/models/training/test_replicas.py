@@ -1,0 +1,84 @@
+"""One device and two replicas train the same network on the same global batch."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.models.images.options import ImageOptions
+from state_of_sparsity.models.images.task import ImageTask
+from state_of_sparsity.models.training.loop import (
+    Sparsification,
+    build_dense,
+    build_model,
+)
+from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.task import TranslationTask
+
+STEPS = 6
+TECHNIQUE = sos.MagnitudePruning(0.8, begin_step=1, end_step=4, frequency=1)
+
+
+def images(replicas):
+    """Two replicas normalize 8 images each, and one device two parts of 8."""
+    options = ImageOptions(
+        depth=18,
+        width=0.1,
+        train_steps=STEPS,
+        eval_steps=STEPS,
+        batch_size=16,
+        learning_rate=0.1,
+        warmup_epochs=0.0,
+        batch_norm_batch=8 if replicas == 1 else None,
+    )
+    return ImageTask(options.resolved())
+
+
+def translation(replicas):
+    """Rows of the same global batch, without dropout."""
+    options = TranslationOptions(
+        train_steps=STEPS,
+        eval_steps=STEPS,
+        layers=1,
+        tokens_per_replica=1024 // replicas,
+        # Adam steps by the rate where gradients are but rounding errors, too.
+        learning_rate=0.2,
+        warmup_steps=50,
+        dropout=0.0,
+    )
+    return TranslationTask(options.resolved())
+
+
+def trained(make_task, strategy=None):
+    scope = strategy.scope() if strategy else contextlib.nullcontext()
+    with scope:
+        task = make_task(strategy.num_replicas_in_sync if strategy else 1)
+        dense = build_dense(task)
+        model = build_model(task, Sparsification(TECHNIQUE), dense)
+    task.prepare()
+    history = model.fit(
+        task.training_data(0),
+        steps_per_epoch=1,
+        epochs=STEPS,
+        callbacks=sos.callbacks(model),
+        verbose=0,
+    )
+    return model, history.history["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make_task", [images, translation])
+def test_one_device_and_two_replicas_train_the_same_network(make_task, mirrored):
+    alone, losses = trained(make_task)
+    shared, losses_of_shared = trained(make_task, mirrored)
+    np.testing.assert_allclose(losses_of_shared, losses, rtol=1e-5)
+    masks, masks_of_shared = sos.weight_masks(alone), sos.weight_masks(shared)
+    assert masks.keys() == masks_of_shared.keys()
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(masks_of_shared[name], mask, err_msg=name)
+    assert 0.7 < sos.sparsity_report(alone).sparsity < 0.85
+    for one, other in zip(alone.weights, shared.weights, strict=True):
+        np.testing.assert_allclose(
+            other.numpy(), one.numpy(), atol=1e-5, rtol=1e-5, err_msg=one.name
+        )
