@@ -1,9 +1,11 @@
-"""Writes a sparse model as a SavedModel for inference: stripped, zeros in place.
+"""Writes a sparse model for inference: stripped, zeros in place.
 
   export_model --model=runs/resnet50 --export_dir=exported
+  export_model --model=sparse.keras --export_dir=exported --format=litert
 
-What it writes loads with TensorFlow alone, and that of a translation run with
-TensorFlow and tensorflow_text.
+A SavedModel loads with TensorFlow alone, and that of a translation run with TensorFlow
+and tensorflow_text. With --format=litert, the folder gets a file model.tflite; a
+translation run has no such format.
 """
 
 import functools
@@ -15,25 +17,48 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import app, runs, stored_models
 from state_of_sparsity.bin.flags import UsageError
 
+# What is written into the folder, and by what an earlier export is known.
+_FILES = {"tf_saved_model": "saved_model.pb", "litert": "model.tflite"}
+
 stored_models.define_flags()
-flags.DEFINE_string("export_dir", None, "The SavedModel to write.", required=True)
-flags.DEFINE_bool("overwrite", False, "Whether to replace a SavedModel there.")
+flags.DEFINE_string("export_dir", None, "The folder to write.", required=True)
+flags.DEFINE_enum(
+    "format", "tf_saved_model", list(_FILES), "What to write; see docs/export.md."
+)
+flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["int8"],
+    "Of --format=litert: weights of 8 bits, with activations that are quantized as "
+    "they are computed.",
+)
+flags.DEFINE_bool("overwrite", False, "Whether to replace an earlier export there.")
 
 
 def main():
-    path = pathlib.Path(flags.FLAGS.export_dir)
-    if (path / "saved_model.pb").is_file() and not flags.FLAGS.overwrite:
+    given = flags.FLAGS
+    folder = pathlib.Path(given.export_dir)
+    if (folder / _FILES[given.format]).is_file() and not given.overwrite:
         raise UsageError(
-            f"--export_dir={path} holds a SavedModel already: choose another folder, "
-            "or pass --overwrite to replace it."
+            f"--export_dir={folder} holds {_FILES[given.format]} already: choose "
+            "another folder, or pass --overwrite to replace it."
         )
-    export = _exporter(flags.FLAGS.model)
+    if given.quantize and given.format != "litert":
+        raise UsageError(f"--quantize={given.quantize} is for --format=litert.")
+    path = folder if given.format == "tf_saved_model" else folder / _FILES[given.format]
+    export = _exporter(given.model)
     with app.usage_errors():
         try:
-            export(path, flags.FLAGS.overwrite, flags.FLAGS.log_alpha_threshold)
-        except OSError as error:
-            raise UsageError(f"--export_dir={path}: {error}") from error
-    plain, gzipped = app.folder_sizes(path)
+            export(
+                path,
+                overwrite=given.overwrite,
+                log_alpha_threshold=given.log_alpha_threshold,
+                format=given.format,
+                quantize=given.quantize,
+            )
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"--export_dir={folder}: {error}") from error
+    plain, gzipped = app.folder_sizes(folder)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
 
 
@@ -42,7 +67,7 @@ def _exporter(source):
     if stored_models.is_run(source):
         task, model = runs.load_model(*runs.read_run(source))
         return functools.partial(task.export, model)
-    return functools.partial(sos.export_saved_model, stored_models.load(source))
+    return functools.partial(sos.export, stored_models.load(source))
 
 
 def run():

@@ -15,6 +15,7 @@ def export(
     format: str = SAVED_MODEL,
     overwrite: bool = False,
     log_alpha_threshold: float | None = None,
+    quantize: str | None = None,
 ) -> None:
     """Writes the stripped model for inference, zeros in place.
 
@@ -25,23 +26,27 @@ def export(
       path: the file or folder to write.
       format: "tf_saved_model", which loads with TensorFlow alone
         (`loaded = tf.saved_model.load(path)`, which has to be kept, then
-        `loaded.serve(inputs)`), and is the only one of `tf_keras` models; for Keras 3
-        also "onnx", "openvino", "litert" and "torch", as far as the backend has them.
+        `loaded.serve(inputs)`), or "litert"; for Keras 3 also "onnx", "openvino" and
+        "torch", as far as the backend has them.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.
+      quantize: of "litert", "int8" for kernels of 8 bits, zeros among them, with
+        activations that are quantized as they are computed; None for weights as they
+        are.
 
     Raises:
       FileExistsError: if something is at `path`, and it is no earlier export in this
         format or `overwrite` is false.
       ImportError: if a package that the format needs is missing, naming it.
       TypeError, ValueError: for something that is not a built model, a format that its
-        Keras backend does not have, or a threshold that will not do.
+        Keras backend does not have or not quantize, or a threshold that will not do.
+      RuntimeError: if the model cannot be expressed in the format.
     """
     path = pathlib.Path(path)
     engine = engine_of(model)
-    engine.check_format(format)
+    engine.check_format(format, quantize)
     check_free(path, overwrite, format)
-    engine.write(strip(model, log_alpha_threshold), path, format)
+    engine.write(strip(model, log_alpha_threshold), path, format, quantize)
 
 
 def export_saved_model(

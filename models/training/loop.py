@@ -103,9 +103,11 @@ class Task(abc.ABC):
         path: pathlib.Path,
         overwrite: bool = False,
         log_alpha_threshold: float | None = None,
+        format: str = "tf_saved_model",
+        quantize: str | None = None,
     ) -> None:
-        """Writes the deployed model as a SavedModel; see `sos.export_saved_model`."""
-        sos.export_saved_model(model, path, overwrite, log_alpha_threshold)
+        """Writes the deployed model; the arguments are those of `sos.export`."""
+        sos.export(model, path, format, overwrite, log_alpha_threshold, quantize)
 
     def prepare(self) -> None:  # noqa: B027
         """Makes or reads what training needs, once the model is built.

@@ -255,7 +255,21 @@ class TranslationTask(Task):
         translated = self.translate(deployed, "validation", EVERY_IN_TRAINING)
         return self.bleu(*translated)[0]
 
-    def export(self, model, path, overwrite=False, log_alpha_threshold=None):
+    def export(
+        self,
+        model,
+        path,
+        overwrite=False,
+        log_alpha_threshold=None,
+        format="tf_saved_model",
+        quantize=None,
+    ):
+        if format != "tf_saved_model" or quantize is not None:
+            raise ValueError(
+                "A translation run is exported as tf_saved_model, from strings to "
+                "strings, and is not quantized. Received: "
+                f"format={format!r}, quantize={quantize!r}"
+            )
         deployed = sos.strip(model, log_alpha_threshold)
         self.translator(deployed).export(path, overwrite)
 

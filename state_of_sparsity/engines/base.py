@@ -61,6 +61,17 @@ class Site:
         return {f"{self.path}/{n}": tuple(v.shape) for n, v in self.weights.items()}
 
 
+def check_quantize(format: str, quantize: str | None) -> None:
+    """Raises ValueError unless a format can be quantized as told."""
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize must be 'int8' or None. Received: {quantize!r}")
+    if quantize is not None and format != "litert":
+        raise ValueError(
+            "quantize is for format='litert': leave it away for others. Received: "
+            f"quantize={quantize!r}, format={format!r}"
+        )
+
+
 def foreign_class(name: str, theirs: str, ours: str) -> type:
     """Stands for a class that the engine of another Keras saves; refuses to be loaded.
 
@@ -260,14 +271,15 @@ class Engine(abc.ABC):
         return record(self.layers(model), lambda: self.trace(model, inputs))
 
     @abc.abstractmethod
-    def check_format(self, format: str) -> None:
-        """Raises unless models can be exported in a format.
+    def check_format(self, format: str, quantize: str | None = None) -> None:
+        """Raises unless models can be exported in a format, quantized as told.
 
         Raises:
-          ValueError: for one that this Keras and its backend do not have.
+          ValueError: for one that this Keras and its backend do not have, or does not
+            quantize.
           ImportError: if a package for it is missing, naming it.
         """
 
     @abc.abstractmethod
-    def write(self, stripped, path, format: str) -> None:
+    def write(self, stripped, path, format: str, quantize: str | None = None) -> None:
         """Exports a plain model in a format, complete or not at all."""

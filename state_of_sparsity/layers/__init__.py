@@ -19,6 +19,8 @@ Importing this module lets Keras load models with sparse layers. For `tf_keras` 
 
 import keras
 
+# Registers what Keras needs to load models that `sos.sparsify` made.
+import state_of_sparsity.engines.keras3.engine  # noqa: F401
 from state_of_sparsity.engines.handmade import layer_classes
 from state_of_sparsity.engines.keras3.layers import Handmade
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -36,6 +37,29 @@ def test_models_that_keras_saved_are_reported_and_exported(
     np.testing.assert_allclose(
         served.serve(points), model(points, training=False), atol=1e-6
     )
+
+
+def test_a_model_is_exported_for_litert(command, refused, tmp_path):
+    model = keras.Sequential([keras.layers.Dense(64, input_shape=(32,))])
+    model.save(tmp_path / "model.keras")
+    arguments = (
+        f"--model={tmp_path / 'model.keras'}",
+        f"--export_dir={tmp_path / 'exported'}",
+    )
+    message = refused("export_model", *arguments, "--quantize=int8")
+    assert "--quantize=int8 is for --format=litert" in message
+    arguments += ("--format=litert",)
+    assert command("export_model", *arguments).code == 0
+    path = tmp_path / "exported" / "model.tflite"
+    size = path.stat().st_size
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    assert interpreter.get_input_details()[0]["shape"].tolist() == [1, 32]
+    message = refused("export_model", *arguments)
+    assert "holds model.tflite already" in message
+    arguments += ("--quantize=int8", "--overwrite")
+    assert command("export_model", *arguments).code == 0
+    assert path.stat().st_size < 0.6 * size
 
 
 LAYER = """

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import state_of_sparsity as sos
 from state_of_sparsity import atomic
 from state_of_sparsity.engines.keras3 import formats
 
@@ -235,6 +236,35 @@ def test_nothing_else_is_left_or_printed(tmp_path, format, capfd):
     more = {"model.bin"} if format == "openvino" else set()
     assert names == {f"model{formats.FORMATS[format].suffix}"} | more
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.skipif("litert" not in OWN, reason="the backend writes no LiteRT")
+@pytest.mark.feature("export: litert, int8")
+def test_litert_of_8_bits_is_smaller_with_all_zeros(tmp_path):
+    layers = [
+        keras.Input((64,)),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(4),
+    ]
+    model = built(layers)
+    for name, quantize in (("plain", None), ("int8", "int8")):
+        path = tmp_path / f"{name}.tflite"
+        sos.export(model, path, format="litert", quantize=quantize)
+    plain, small = (tmp_path / f"{name}.tflite" for name in ("plain", "int8"))
+    assert small.stat().st_size < 0.5 * plain.stat().st_size
+    call, weights = load_litert(str(small))
+    expected, inputs = model.layers[0].kernel.numpy().T, batch(model, 3)
+    (kernel,) = [w for w in weights if w.shape == expected.shape]
+    assert kernel.dtype == np.int8
+    assert (kernel[expected == 0] == 0).all()
+    outputs = model(inputs, training=False).numpy()
+    assert np.abs(call(inputs) - outputs).max() <= 0.03 * np.abs(outputs).max()
+
+
+@pytest.mark.parametrize("format", [name for name in OWN if name != "litert"])
+def test_only_litert_is_quantized(tmp_path, format):
+    with pytest.raises(ValueError, match=f"for format='litert'.*{format}"):
+        sos.export(built(perceptron()), tmp_path / "x", format=format, quantize="int8")
 
 
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")

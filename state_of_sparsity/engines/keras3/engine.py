@@ -4,7 +4,13 @@ import math
 
 import keras
 
-from state_of_sparsity.engines.base import DENSE, DeployedWeight, Engine, Site
+from state_of_sparsity.engines.base import (
+    DENSE,
+    DeployedWeight,
+    Engine,
+    Site,
+    check_quantize,
+)
 from state_of_sparsity.engines.keras3 import containers, formats, private
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
@@ -154,11 +160,12 @@ class Keras3Engine(Engine):
         )
         private.compute_output_spec(model, specs)
 
-    def check_format(self, format):
+    def check_format(self, format, quantize=None):
         formats.check_format(format)
+        check_quantize(format, quantize)
 
-    def write(self, stripped, path, format):
-        formats.write(stripped, path, format)
+    def write(self, stripped, path, format, quantize=None):
+        formats.write(stripped, path, format, quantize)
 
 
 ENGINE = Keras3Engine()

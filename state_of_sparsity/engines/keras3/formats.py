@@ -65,7 +65,12 @@ def check_format(format: str) -> None:
         )
 
 
-def write(model: keras.Model, path: str | os.PathLike, format: str) -> None:
+def write(
+    model: keras.Model,
+    path: str | os.PathLike,
+    format: str,
+    quantize: str | None = None,
+) -> None:
     """Writes a model for inference, complete or not at all.
 
     Weights are written as they are, zeros included. OpenVINO's are in a second file,
@@ -79,6 +84,7 @@ def write(model: keras.Model, path: str | os.PathLike, format: str) -> None:
       path: the file, with the format's suffix, or the folder of a SavedModel. What is
         there is replaced.
       format: a key of `FORMATS`.
+      quantize: of "litert", "int8" for weights of 8 bits; None for weights as they are.
 
     Raises:
       ValueError, ImportError: as `check_format`, and for another suffix, a model that
@@ -94,7 +100,7 @@ def write(model: keras.Model, path: str | os.PathLike, format: str) -> None:
         torch_export.check_lengths(inputs)
     with atomic.replacing(path) as written:
         try:
-            _export(model, str(written), format, inputs)
+            _export(model, str(written), format, inputs, quantize)
         except OSError:
             raise
         except Exception as error:
@@ -132,7 +138,9 @@ def _spec(shape, dtype: str, name: str | None = None) -> keras.InputSpec:
     return keras.InputSpec(dtype, (None, *shape[1:]), name=name)
 
 
-def _export(model: keras.Model, path: str, format: str, signature: list) -> None:
+def _export(
+    model: keras.Model, path: str, format: str, signature: list, quantize: str | None
+) -> None:
     """Writes a format's files into the folder of `path`."""
     backend = keras.backend.backend()
     options = {"format": format, "verbose": False, "input_signature": signature}
@@ -146,6 +154,8 @@ def _export(model: keras.Model, path: str, format: str, signature: list) -> None
 
         # Keras also allows operations that no runtime on the package index has.
         options["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        if quantize == "int8":
+            options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     elif format == "torch":
         options["dynamic_shapes"] = torch_export.dynamic_shapes(signature)
     if format == "onnx" and backend == "torch":

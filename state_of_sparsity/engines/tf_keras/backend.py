@@ -6,6 +6,7 @@ Every other file of the engine takes `keras` from here.
 import contextlib
 import copy
 import inspect
+import io
 import os
 from collections.abc import Iterator
 
@@ -35,6 +36,7 @@ from tf_keras.src.layers.convolutional.base_separable_conv import SeparableConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.models import cloning
+from tf_keras.src.saving import saving_lib
 
 from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
@@ -57,6 +59,32 @@ def _input_from_config(cls, config):
 
 # `load_model` would say that an argument is unknown, and leave the reason to guess.
 keras.layers.InputLayer.from_config = classmethod(_input_from_config)
+
+
+class _InMemory:
+    """An archive whose files are read as a whole when they are opened."""
+
+    def __init__(self, archive):
+        self._archive = archive
+
+    def open(self, name, mode):
+        del mode
+        return io.BytesIO(self._archive.read(name))
+
+
+class _WeightsInMemory(saving_lib.H5IOStore):
+    """The weights of a `.keras` file, read from memory.
+
+    HDF5 jumps about in a file, and `zipfile` reads from the beginning at each jump
+    back: loading took a time that grew with the square of the file.
+    """
+
+    def __init__(self, root_path, archive=None, mode="r"):
+        is_read = archive is not None and mode == "r"
+        super().__init__(root_path, _InMemory(archive) if is_read else archive, mode)
+
+
+saving_lib.H5IOStore = _WeightsInMemory
 
 
 def check_keras_backend(name: str) -> None:

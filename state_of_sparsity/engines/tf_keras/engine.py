@@ -2,8 +2,8 @@
 
 import math
 
-from state_of_sparsity.engines.base import Engine, Site
-from state_of_sparsity.engines.tf_keras import saved_model
+from state_of_sparsity.engines.base import Engine, Site, check_quantize
+from state_of_sparsity.engines.tf_keras import litert, saved_model
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
     check_keras_backend,
@@ -187,18 +187,19 @@ class TFKerasEngine(Engine):
         )
         tf.function(lambda x: model(x), autograph=False).get_concrete_function(specs)
 
-    def check_format(self, format):
-        if format != "tf_saved_model":
+    def check_format(self, format, quantize=None):
+        if format not in _FORMATS:
             raise ValueError(
-                "tf_keras models are exported as tf_saved_model only: build the model "
-                f"with Keras 3 for other formats. Received: format={format!r}"
+                f"tf_keras models are exported as {' or '.join(_FORMATS)}: build the "
+                f"model with Keras 3 for other formats. Received: format={format!r}"
             )
+        check_quantize(format, quantize)
 
-    def write(self, stripped, path, format):
-        del format
-        saved_model.write_served(stripped, path)
+    def write(self, stripped, path, format, quantize=None):
+        _FORMATS[format](stripped, path, **({"quantize": quantize} if quantize else {}))
 
 
+_FORMATS = {"tf_saved_model": saved_model.write_served, "litert": litert.write_litert}
 ENGINE = TFKerasEngine()
 
 

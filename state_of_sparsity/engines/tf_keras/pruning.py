@@ -7,6 +7,9 @@ TF-MOT's callbacks, `strip_pruning` and `isinstance` checks work with it.
 import collections
 import functools
 import inspect
+import math
+
+import numpy as np
 
 from state_of_sparsity import masks
 from state_of_sparsity.engines.tf_keras.backend import (
@@ -157,6 +160,44 @@ class PrunedLayer(PruneLowMagnitude):
         if not self.layer.supports_masking:
             return None
         return self.layer.compute_mask(inputs, mask)
+
+    def save_own_variables(self, store):
+        """Saves what is not in the wrapped layer, which saves its own weights.
+
+        Of each mask a bit per weight, in the order of memory.
+        """
+        for position, (_, mask, _) in enumerate(self.pruning_vars):
+            keep = raw_variable(mask).numpy() != 0
+            store[f"mask_{position}"] = np.packbits(keep)
+        # One read less for each weight.
+        thresholds = [raw_variable(t).numpy() for _, _, t in self.pruning_vars]
+        store["thresholds"] = np.asarray(thresholds, np.float32)
+        store["pruning_step"] = self.pruning_step.numpy()
+
+    def load_own_variables(self, store):
+        """Loads what `save_own_variables` has saved, be it of an earlier version."""
+        if "thresholds" not in store:
+            # Up to 0.2.0, variables by number, the weights of the layer among them.
+            super().load_own_variables(store)
+            return
+        thresholds = np.asarray(store["thresholds"])
+        if len(thresholds) != len(self.pruning_vars):
+            raise ValueError(
+                f"Layer {self.layer.name!r} has {len(self.pruning_vars)} masks, and "
+                f"the file {len(thresholds)}: it is of another model."
+            )
+        for position, (_, mask, threshold) in enumerate(self.pruning_vars):
+            packed, size = np.asarray(store[f"mask_{position}"]), math.prod(mask.shape)
+            if len(packed) != math.ceil(size / 8):
+                raise ValueError(
+                    f"A mask of layer {self.layer.name!r} is of shape {mask.shape}, "
+                    f"and that in the file of {len(packed)} bytes: it is of another "
+                    "model."
+                )
+            keep = np.unpackbits(packed, count=size).reshape(mask.shape)
+            mask.assign(tf.cast(keep, mask.dtype))
+            threshold.assign(tf.cast(thresholds[position], threshold.dtype))
+        self.pruning_step.assign(store["pruning_step"][()])
 
     def get_config(self):
         config = keras.layers.Wrapper.get_config(self)

@@ -227,7 +227,7 @@ def test_a_run_killed_while_it_writes_its_results_finishes_them(
     tiny_run, pruning, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(sos, "export_saved_model", lambda *a, **k: kill(), raising=False)
+        patch.setattr(sos, "export", lambda *a, **k: kill(), raising=False)
         with pytest.raises(Killed):
             tiny_run(pruning).train()
     again = tiny_run(pruning)

@@ -10,6 +10,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.translation.decoding import beam_search
 from state_of_sparsity.models.translation.special_ids import END_ID
+from state_of_sparsity.models.translation.task import TranslationTask
 from state_of_sparsity.models.translation.transformer import Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -154,3 +155,12 @@ def test_the_export_of_a_sparse_model_holds_its_zeros(translator, tmp_path):
     kernels = [v for v in stored.values() if getattr(v, "ndim", 0) == 2]
     assert zeros > 0
     assert sum(int(np.sum(kernel == 0)) for kernel in kernels) == zeros
+
+
+@pytest.mark.parametrize("other", [{"format": "litert"}, {"quantize": "int8"}])
+def test_a_run_is_exported_as_a_saved_model_only(other, tmp_path):
+    # Raised before anything of the task is looked at.
+    task = object.__new__(TranslationTask)
+    with pytest.raises(ValueError, match=r"exported as tf_saved_model.*(litert|int8)"):
+        task.export(None, tmp_path / "export", **other)
+    assert not any(tmp_path.iterdir())
