@@ -276,7 +276,16 @@ def _train(run, folder, strategy, leg=None, assets=None):
         _ = task.steps_per_epoch
         leg = leg or Leg()
         leg.check(dense)
-    train(task, run.sparsification, model, folder, dense, run.start.keep_steps, leg)
+    train(
+        task,
+        run.sparsification,
+        model,
+        folder,
+        dense,
+        run.start.keep_steps,
+        leg,
+        run.execution.checkpoint_every_steps,
+    )
 
 
 def _train_in_rounds(run, folder, strategy):

@@ -146,8 +146,6 @@ class ImageOptions(Options):
       weight_decay: of kernels, added to their gradient.
       label_smoothing: share of the probability that goes to all classes evenly.
       eval_steps: steps from one evaluation and checkpoint to the next.
-      checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
-        by default there are none.
       export: last, or best: which state is exported, scored on the test split and
         evaluated later; the best in validation is looked for once the schedules of the
         technique are over.
@@ -176,7 +174,6 @@ class ImageOptions(Options):
     weight_decay: float | None = None
     label_smoothing: float | None = None
     eval_steps: int | None = None
-    checkpoint_every_steps: int | None = None
     export: str = "last"
     seed: int = 0
     precision: str = "float32"

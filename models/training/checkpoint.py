@@ -6,7 +6,7 @@ import os
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training.interval import Interval
 
-_SINCE_0_2_0 = ("interval", "best", "generators")
+_SINCE_0_3_0 = ("interval", "best", "generators")
 
 
 class CheckpointError(Exception):
@@ -94,9 +94,9 @@ class Checkpoint:
         return self.step_on_disk
 
     def _parts_in(self, path):
-        """Those that a checkpoint has: the ones of 0.1.0 have fewer."""
+        """Those that a checkpoint has: the ones of 0.2.0 have fewer."""
         there = {key.partition("/")[0] for key, _ in tf.train.list_variables(path)}
-        absent = set(_SINCE_0_2_0) & self._parts.keys() - there
+        absent = set(_SINCE_0_3_0) & self._parts.keys() - there
         if "generators" in absent:
             print(
                 f"warning: {path} is of an earlier version, which did not save what "

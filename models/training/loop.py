@@ -24,7 +24,6 @@ from state_of_sparsity.models.training.distribution import (
 )
 from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
 from state_of_sparsity.models.training.options import Options
-from state_of_sparsity.models.training.progress import Progress
 from state_of_sparsity.models.training.record import Record
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.summaries import show_result
@@ -324,6 +323,7 @@ def train(
     dense: keras.Model | None = None,
     keep_steps: Iterable[int] | None = None,
     leg: Leg = Leg(),  # noqa: B008
+    checkpoint_every_steps: int | None = None,
 ) -> dict:
     """Trains a model, or goes on with it, and leaves everything in the run's folder.
 
@@ -335,6 +335,8 @@ def train(
       dense: of `build_dense`, whose values the folder keeps; it may be trained then.
       keep_steps: steps whose weights the folder keeps, too.
       leg: which part of the run it is, if not the whole.
+      checkpoint_every_steps: steps between the checkpoints that are written between
+        evaluations; None for none.
 
     Returns:
       The content of result.json.
@@ -373,7 +375,15 @@ def train(
         stack.enter_context(_failure_noted(folder))
         is_trained = False
         try:
-            _fit(task, sparsification, model, folder, checkpoint, step, keep_steps, leg)
+            record = Record(
+                task,
+                folder,
+                checkpoint,
+                leg,
+                sparsification.settled_step,
+                checkpoint_every_steps,
+            )
+            _fit(task, model, folder, checkpoint, step, keep_steps, record)
             is_trained = True
             steps = int(model.optimizer.iterations.numpy()) - leg.first_step
             if task.options.export == "best":
@@ -437,27 +447,19 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.step = step
 
 
-def _fit(task, sparsification, model, folder, checkpoint, step, keep_steps, leg):
+def _fit(task, model, folder, checkpoint, step, keep_steps, record):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
     if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
-    progress = Progress(
-        leg.step_of_run(step), leg.step_of_run(total), task.quality_metric
-    )
-    record = Record(
-        task, folder, checkpoint, leg, sparsification.settled_step, progress
-    )
     callbacks += [
         checkpoint.interval,
-        Guard(leg.step_of_run),
+        Guard(record.step_of_run),
         Keep(folder.path, keep_steps),
         record,
-        progress,
     ]
-    with contextlib.closing(progress), contextlib.closing(record):
+    with record.opened(model):
         if checkpoint.interval.is_unscored and (step % every == 0 or step == total):
-            record.set_model(model)
             record.score()
         for segment in _segments(step, total, every):
             model.fit(
@@ -466,7 +468,7 @@ def _fit(task, sparsification, model, folder, checkpoint, step, keep_steps, leg)
                 initial_epoch=segment.epoch,
                 epochs=segment.epoch + segment.count,
                 validation_data=task.evaluation_data("validation"),
-                callbacks=callbacks,
+                callbacks=[*callbacks, record.progress],
                 verbose=0,
             )
 

@@ -115,9 +115,6 @@ class Options:
             self._require(name, getattr(self, name) >= 1, "be at least 1")
             # TensorFlow counts the rows of a tensor, and much else, in 32 bits.
             self._require(name, getattr(self, name) < 2**31, f"be below {2**31}")
-        if self.checkpoint_every_steps is not None:
-            name = "checkpoint_every_steps"
-            self._require(name, self.checkpoint_every_steps >= 1, "be at least 1")
         for name in self.positive:
             value = getattr(self, name)
             self._require(name, 0 < value < math.inf, "be positive and finite")

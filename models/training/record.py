@@ -1,5 +1,8 @@
 """What a run leaves in its folder after each interval of training."""
 
+import contextlib
+from collections.abc import Iterator
+
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.training.checkpoint import Checkpoint
@@ -22,7 +25,11 @@ class Record(keras.callbacks.Callback):
       leg: which part of the run it is.
       settled_step: training step from which an evaluation may be the best: before, the
         schedules of the technique have not made the model what it is to be.
-      progress: prints a line for each row.
+      checkpoint_every_steps: as of `train`.
+
+    Attributes:
+      progress: a callback, while it is `opened`; it prints a line for each row.
+      step_of_run: see `Leg`.
     """
 
     def __init__(
@@ -32,24 +39,41 @@ class Record(keras.callbacks.Callback):
         checkpoint: Checkpoint,
         leg,
         settled_step: int,
-        progress: Progress,
+        checkpoint_every_steps: int | None = None,
     ):
         super().__init__()
-        self._leg = leg
+        self.step_of_run = leg.step_of_run
+        self.progress = None
+        self._every = checkpoint_every_steps
         self._task = task
         self._folder = folder
         self._checkpoint = checkpoint
         self._settled_step = settled_step
-        self._progress = progress
-        self._summaries = Summaries(folder.tensorboard)
+        self._summaries = None
         self._gone = set()
 
+    @contextlib.contextmanager
+    def opened(self, model: keras.Model) -> Iterator[None]:
+        """While a model is trained, from its present step on."""
+        self.set_model(model)
+        self._summaries = Summaries(self._folder.tensorboard)
+        self.progress = Progress(
+            self.step_of_run(self._step()),
+            self.step_of_run(self._task.options.train_steps),
+            self._task.quality_metric,
+        )
+        with contextlib.closing(self.progress), contextlib.closing(self._summaries):
+            yield
+
     def on_train_batch_end(self, batch, logs=None):
-        every = self._task.options.checkpoint_every_steps
-        step = self._step() if every else 0
+        step = self._step() if self._every else 0
         # At the end of an interval there will be one in any case.
-        if every and step % every == 0 and step % self._task.options.eval_steps:
-            check_finite(self.model, self._leg.step_of_run(step))
+        if (
+            self._every
+            and step % self._every == 0
+            and step % self._task.options.eval_steps
+        ):
+            check_finite(self.model, self.step_of_run(step))
             self._checkpoint.save(self._folder.checkpoints)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -86,24 +110,20 @@ class Record(keras.callbacks.Callback):
             training |= {name: penalties[name] for name in _PENALTIES}
         quality = self._task.quality_in_training(self.model, logs)
         row = training | {
-            "step": self._leg.step_of_run(step),
-            "epoch": round(self._leg.step_of_run(step) / self._task.steps_per_epoch, 3),
+            "step": self.step_of_run(step),
+            "epoch": round(self.step_of_run(step) / self._task.steps_per_epoch, 3),
             "quality": quality,
             "sparsity": report.sparsity,
             "validation_loss": logs["val_loss"],
         }
         self._folder.add_metrics(row)
-        self._progress.say(row)
+        self.progress.say(row)
         scores = {"loss": logs["val_loss"], self._task.quality_metric: quality}
         self._summaries.write("train", training, step)
         self._summaries.write("validation", scores, step)
         interval.conclude()
         if step >= self._settled_step and self._checkpoint.best.is_surpassed(quality):
             self._checkpoint.save_best(self._folder.best)
-
-    def close(self) -> None:
-        """Closes the files of TensorBoard."""
-        self._summaries.close()
 
     def _step(self):
         return int(self.model.optimizer.iterations.numpy())
@@ -112,9 +132,9 @@ class Record(keras.callbacks.Callback):
         """Says once of each tensor that has no weight left."""
         gone = {layer.name for layer in report.layers if layer.zeros == layer.size}
         for name in sorted(gone - self._gone):
-            self._progress.write(f"warning: {name} has no weight left.")
+            self.progress.write(f"warning: {name} has no weight left.")
         if len(gone) == len(report.layers) and gone != self._gone:
-            self._progress.write(
+            self.progress.write(
                 "warning: the model has no weight left that could be made sparse."
             )
         self._gone = gone

@@ -37,7 +37,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.models.training import disk
 
 LOCK = ".lock"
-# Flags that runs of 0.1.0 did not have, and what these runs did.
+# Flags that runs of 0.1.0 or 0.2.0 did not have, and what these runs did.
 OF_EARLIER_RUNS = {
     "shared_positions": "False",
     "extra_length": "100",
@@ -45,10 +45,10 @@ OF_EARLIER_RUNS = {
     "optimizer": "sgd",
     "export": "last",
 }
-METRICS_OF_0_1_0 = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
+METRICS_OF_0_2_0 = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 # The penalties are those of techniques that learn; others leave them empty.
 METRICS = (
-    *METRICS_OF_0_1_0,
+    *METRICS_OF_0_2_0,
     "validation_loss",
     "learning_rate",
     "penalty",
@@ -225,7 +225,7 @@ class RunFolder:
             with self.metrics.open(newline="", encoding="utf-8") as file:
                 header, *rows = [*csv.reader(file)] or [[]]
             for row in (header, *rows):
-                known = tuple(header) in (METRICS, METRICS_OF_0_1_0)
+                known = tuple(header) in (METRICS, METRICS_OF_0_2_0)
                 if not known or len(row) != len(header):
                     raise ValueError(f"its columns are not {','.join(METRICS)}")
             for step, *values in rows:

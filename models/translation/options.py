@@ -83,8 +83,6 @@ class TranslationOptions(Options):
       warmup_steps: training steps in which the learning rate grows linearly.
       label_smoothing: share of the probability that goes to all subwords evenly.
       eval_steps: steps from one evaluation and checkpoint to the next.
-      checkpoint_every_steps: steps from one checkpoint to the next between evaluations;
-        by default there are none.
       export: last, or best: which state is exported, scored on the test split and
         evaluated later; the best in validation is looked for once the schedules of the
         technique are over.
@@ -128,7 +126,6 @@ class TranslationOptions(Options):
     warmup_steps: int | None = None
     label_smoothing: float | None = None
     eval_steps: int | None = None
-    checkpoint_every_steps: int | None = None
     export: str = "last"
     beams: int = 4
     alpha: float = 0.6

@@ -25,7 +25,6 @@ class TinyOptions:
     dataset: str = "tiny"
     train_steps: int = 12
     eval_steps: int = 4
-    checkpoint_every_steps: int | None = None
     export: str = "last"
     batch_size: int = 8
     seed: int = 0
@@ -95,14 +94,28 @@ def _examples():
 class TinyRun:
     """What it takes to call `train`, as a process would anew each time."""
 
-    def __init__(self, path, technique=None, budget=None, **options):
+    def __init__(
+        self,
+        path,
+        technique=None,
+        budget=None,
+        checkpoint_every_steps=None,
+        **options,
+    ):
+        self.checkpoint_every_steps = checkpoint_every_steps
         self.task = TinyTask(**options)
         self.sparsification = Sparsification(technique, budget=budget)
         self.folder = RunFolder(path, {"technique": self.sparsification.name})
         self.model = build_model(self.task, self.sparsification)
 
     def train(self):
-        return train(self.task, self.sparsification, self.model, self.folder)
+        return train(
+            self.task,
+            self.sparsification,
+            self.model,
+            self.folder,
+            checkpoint_every_steps=self.checkpoint_every_steps,
+        )
 
 
 @pytest.fixture(scope="session")

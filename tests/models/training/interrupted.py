@@ -37,7 +37,7 @@ def interrupted_at(
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             done = int(self.model.optimizer.iterations.numpy())
-            if self._leg.step_of_run(done) == step:
+            if self.step_of_run(done) == step:
                 interrupt()
 
     with pytest.MonkeyPatch.context() as patch:

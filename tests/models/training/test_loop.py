@@ -166,22 +166,22 @@ def test_a_run_that_is_killed_goes_on_from_between_evaluations(
     assert rows(finished) == rows(resumed)
 
 
-def test_a_checkpoint_of_0_1_0_goes_on(
+def test_a_checkpoint_of_0_2_0_goes_on(
     tiny_run, pruning, finished, capsys, monkeypatch
 ):
     """It held neither generators nor sums of the interval."""
 
-    def of_0_1_0(checkpoint):
+    def of_0_2_0(checkpoint):
         return {n: checkpoint._parts[n] for n in ("model", "optimizer")}
 
     with monkeypatch.context() as patch:
         save = loop.Checkpoint.save
 
-        def save_as_0_1_0(checkpoint, folder):
-            checkpoint._parts = of_0_1_0(checkpoint)
+        def save_as_0_2_0(checkpoint, folder):
+            checkpoint._parts = of_0_2_0(checkpoint)
             return save(checkpoint, folder)
 
-        patch.setattr(loop.Checkpoint, "save", save_as_0_1_0)
+        patch.setattr(loop.Checkpoint, "save", save_as_0_2_0)
         with interrupted_at(6):
             tiny_run(pruning).train()
     resumed = tiny_run(pruning)

@@ -107,7 +107,7 @@ class Reparameterized:
 
     def load_own_variables(self, store):
         if len(store) == len(self._trainable_weights + self._non_trainable_weights) - 1:
-            # Files of 0.1.0 have no seed, which was the last to be made.
+            # Files of 0.2.0 have no seed, which was the last to be made.
             store = {**store, str(len(store)): self.noise_seed.numpy()}
         super().load_own_variables(store)
 
