@@ -391,7 +391,7 @@ def train(
             exported = int(model.optimizer.iterations.numpy()) - leg.first_step
             result = _finish(task, sparsification, model, folder, steps, exported)
             folder.write_result(leg.conclude(model, result))
-            show_result(folder, folder.read_flags(), trial=folder.path.name)
+            show_result(folder, folder.settings, trial=folder.path.name)
             return folder.read_result()
         except KeyboardInterrupt as interruption:
             # Saving takes all workers, and the others may not have been interrupted.

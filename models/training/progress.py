@@ -49,8 +49,12 @@ class Progress(keras.callbacks.Callback):
             f"loss {row['loss']:.4g}",
             f"{self._quality} {row['quality']:.4g}",
             f"sparsity {row['sparsity']:.2%}",
-            f"{row['seconds_per_step']:.3g} s a step",
         ]
+        if "penalty" in row:
+            parts.append(
+                f"penalty {row['penalty']:.4g} times {row['penalty_weight']:.4g}"
+            )
+        parts.append(f"{row['seconds_per_step']:.3g} s a step")
         self.write(f"step {row['step']:,} of {self._total:,}: {', '.join(parts)}")
 
     def write(self, line: str) -> None:

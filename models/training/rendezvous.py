@@ -41,6 +41,8 @@ def wait_for_all(cluster: Cluster, timeout: float) -> None:
         begin = time.monotonic()
         answered, said = set(), 0
         while missing := set(cluster.others) - (answered & desk.asked):
+            if desk.problem is not None:
+                raise ValueError(desk.problem)
             for task in missing - answered:
                 if _answers(cluster, task):
                     answered.add(task)
@@ -67,11 +69,18 @@ def _listed(cluster, tasks):
 
 
 class _Desk:
-    """Answers the other workers on the port of this one; `asked` are those who came."""
+    """Answers the other workers on the port of this one.
+
+    Attributes:
+      asked: the tasks of those who came.
+      problem: what is wrong with somebody who came and does not belong here. That one
+        finds out, too, and may be gone before it is asked.
+    """
 
     def __init__(self, cluster):
         self._cluster = cluster
         self.asked = set()
+        self.problem = None
         port = cluster.port
         try:
             self._socket = _listening(port)
@@ -106,8 +115,20 @@ class _Desk:
                     connection.sendall(_card(self._cluster))
             except OSError:
                 continue
-            if card and card["cluster"] == self._cluster.digest:
-                self.asked.add(tuple(card["task"]))
+            if card and card["task"] == self._cluster.task:
+                kind, index = card["task"]
+                self.problem = (
+                    f"TF_CONFIG: another process takes itself for {kind} {index}, as "
+                    "this one does. Give each its own task.index."
+                )
+            elif card and card["cluster"] != self._cluster.digest:
+                kind, index = card["task"]
+                self.problem = (
+                    f"TF_CONFIG: {kind} {index} has another cluster than this worker. "
+                    "Give all the same addresses in the same order."
+                )
+            elif card:
+                self.asked.add(card["task"])
 
 
 def _listening(port):

@@ -107,6 +107,11 @@ class RunFolder:
         self.source = self.path / "imported.json"
         self.failure = self.path / "failed.txt"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the run is, as `read_flags` has it once it is started."""
+        return _by_name(self._lines)
+
     def round(
         self,
         number: int,
@@ -141,7 +146,7 @@ class RunFolder:
         """Whether there is a result, and it can be read."""
         try:
             return bool(self.read_result())
-        except (FileNotFoundError, DamagedError):
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
 
     @property

@@ -287,7 +287,7 @@ def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refu
     served = [tf.saved_model.load(str(p)) for p in (path, finished / "export")]
     np.testing.assert_array_equal(*(model.serve(images()) for model in served))
     message = refused("export_model", *arguments)
-    assert f"--export_dir={path} holds a SavedModel already" in message
+    assert f"--export_dir={path} holds saved_model.pb already" in message
     assert "--overwrite" in message
     assert command("export_model", *arguments, "--overwrite").code == 0
 
