@@ -6,9 +6,10 @@ DEMO := runs/demo
 PYTEST := $(VENV)/bin/python -m pytest
 BACKENDS := tensorflow jax torch
 # What runs with Keras 3 on each backend. All other tests are of tf_keras.
-OF_KERAS_3 := tests/keras3 tests/shared tests/test_learned_techniques_math.py \
-    tests/test_masks.py tests/test_schedules.py tests/test_structures.py \
-    tests/test_techniques.py
+OF_KERAS_3 := tests/keras3 tests/shared tests/test_fusion.py \
+    tests/test_learned_techniques_math.py tests/test_masks.py tests/test_schedules.py \
+    tests/test_structures.py tests/test_techniques.py
+OF_LABORATORY := tests/bin tests/models tests/study
 
 .PHONY: help install demo test test-all lint format docs features study clean
 
@@ -58,7 +59,10 @@ test: lint
 # The slow tests of the laboratory start processes of their own, and send signals to
 # them: one after the other.
 test-all: test docs
-	SOS_KERAS=tf_keras $(PYTEST) -m slow --features=build/features/tf_keras-slow.json
+	SOS_KERAS=tf_keras $(PYTEST) -n 2 -m slow $(OF_LABORATORY:%=--ignore=%) \
+	    --features=build/features/tf_keras-slow.json
+	SOS_KERAS=tf_keras $(PYTEST) -m slow $(OF_LABORATORY) \
+	    --features=build/features/laboratory-slow.json
 	$(call with_keras_3,slow)
 
 # Nothing may warn. The pages are in build/docs, and open from disk.

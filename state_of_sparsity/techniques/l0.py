@@ -11,6 +11,7 @@ import math
 from keras import ops
 
 from state_of_sparsity.checks import check_number
+from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
@@ -53,6 +54,10 @@ def expected_l0(log_alpha, beta: float, gamma: float, zeta: float):
     Its sum over all gates is the expected number of non-zero weights.
     """
     return ops.sigmoid(at_least_float32(log_alpha) - beta * math.log(-gamma / zeta))
+
+
+def _gated(theta, log_alpha, uniform, beta, gamma, zeta):
+    return theta * sampled_gate(log_alpha, uniform, beta, gamma, zeta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,7 @@ class L0Regularization(ReparameterizationTechnique):
 
     def training_weight(self, theta, extra, noise):
         uniform = noise.uniform(ops.shape(theta))
-        return theta * sampled_gate(extra, uniform, self.beta, self.gamma, self.zeta)
+        return fused(_gated, self._gate, constants=1)(theta, extra, uniform)
 
     def deployed_weight(self, theta, extra):
         return theta * deployed_gate(extra, self.gamma, self.zeta)
@@ -112,4 +117,8 @@ class L0Regularization(ReparameterizationTechnique):
         return ops.logical_not(deployed_gate(extra, self.gamma, self.zeta) <= 0.0)
 
     def penalty(self, theta, extra):
-        return ops.sum(expected_l0(extra, self.beta, self.gamma, self.zeta))
+        return ops.sum(fused(expected_l0, self._gate)(extra))
+
+    @property
+    def _gate(self):
+        return self.beta, self.gamma, self.zeta

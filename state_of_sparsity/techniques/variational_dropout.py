@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from state_of_sparsity.checks import check_boolean, check_number
+from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
@@ -54,6 +55,14 @@ def kl_divergence(log_alpha_):
     # overflow nor cancel.
     gap = K1 * ops.sigmoid(-(K2 + K3 * log_alpha_))
     return gap + 0.5 * ops.softplus(-log_alpha_)
+
+
+def _clipped_kl_divergence(theta, log_sigma2_, limit):
+    return kl_divergence(ops.clip(log_alpha(theta, log_sigma2_), -limit, limit))
+
+
+def _variance(theta, log_sigma2_, limit):
+    return ops.exp(clipped_log_sigma2(theta, log_sigma2_, limit))
 
 
 def noisy_output(mean, variance, noise):
@@ -147,7 +156,7 @@ class VariationalDropout(ReparameterizationTechnique):
 
     def sigma2(self, theta, extra):
         """The variance of each weight in training."""
-        return ops.exp(clipped_log_sigma2(theta, extra, self.clip_log_alpha))
+        return fused(_variance, (self.clip_log_alpha,))(theta, extra)
 
     def training_weight(self, theta, extra, noise):
         drawn = noise.normal(ops.shape(theta))
@@ -168,6 +177,7 @@ class VariationalDropout(ReparameterizationTechnique):
         return ops.where(self.keeps(theta, extra), theta, 0.0)
 
     def penalty(self, theta, extra):
-        limit = self.clip_log_alpha
-        clipped = ops.clip(log_alpha(theta, extra), -limit, limit)
-        return ops.sum(kl_divergence(clipped))
+        # XLA would sum them up one by one, in float32.
+        return ops.sum(
+            fused(_clipped_kl_divergence, (self.clip_log_alpha,))(theta, extra)
+        )

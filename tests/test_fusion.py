@@ -1,0 +1,104 @@
+"""What XLA computes in one pass is what the operations give one by one."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import state_of_sparsity as sos
+from state_of_sparsity import fusion
+from tests.autodiff import gradient
+
+SHAPE = (2, fusion._WORTH_IT)
+VD, L0 = sos.VariationalDropout(1e-4), sos.L0Regularization(1e-4)
+
+
+class Noise:
+    """The same numbers each time."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def uniform(self, shape):
+        assert tuple(shape) == SHAPE
+        return ops.convert_to_tensor(self._values)
+
+
+@pytest.fixture
+def values(rng):
+    """Weights, some of which are 0, and extras on both sides of where they are cut."""
+    theta = rng.normal(0, 0.1, SHAPE).astype("float32")
+    theta[0, :100] = 0.0
+    extra = rng.normal(0, 9, SHAPE).astype("float32")
+    uniform = rng.uniform(size=SHAPE).astype("float32")
+    uniform[0, :2] = 0.0, 1.0
+    return theta, extra, uniform
+
+
+FUNCTIONS = {
+    "variance": lambda theta, extra, _: VD.sigma2(theta, extra),
+    "KL divergence": lambda theta, extra, _: VD.penalty(theta, extra),
+    "gated weight": lambda theta, extra, uniform: L0.training_weight(
+        theta, extra, Noise(uniform)
+    ),
+    "expected L0": lambda theta, extra, _: L0.penalty(theta, extra),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_fused_functions_have_the_same_values_and_gradients(name, values, monkeypatch):
+    *learned, uniform = values
+
+    def function(theta, extra):
+        # Gradients of different sizes, also of what only the other one changes.
+        result = FUNCTIONS[name](theta, extra, uniform)
+        weighted = result * result if len(result.shape) else 3.0 * result
+        return weighted + 0.0 * ops.sum(theta)
+
+    def computed():
+        tensors = map(ops.convert_to_tensor, learned)
+        return ops.convert_to_numpy(function(*tensors)), gradient(function, *learned)
+
+    fused = computed()
+    monkeypatch.setattr(fusion, "_WORTH_IT", float("inf"))
+    plain = computed()
+    np.testing.assert_allclose(fused[0], plain[0], rtol=1e-5, atol=1e-7)
+    for one, other in zip(fused[1], plain[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_xla_compiles_what_is_large_and_nothing_else(values, monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow alone needs it")
+    compiled = []
+    original = fusion._compiled
+    monkeypatch.setattr(
+        fusion, "_compiled", lambda *a: compiled.append(a) or original(*a)
+    )
+    theta, extra, _ = values
+    small = theta[:, :100], extra[:, :100]
+    VD.penalty(*map(ops.convert_to_tensor, small))
+    assert not compiled
+    VD.penalty(*map(ops.convert_to_tensor, (theta, extra)))
+    assert len(compiled) == 1
+
+
+def test_within_a_step_that_xla_compiles_as_well(values):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow alone needs it")
+    tf = importlib.import_module("tensorflow")
+    theta, extra = map(tf.Variable, values[:2])
+
+    def step():
+        with tf.GradientTape() as tape:
+            penalty = VD.penalty(tf.convert_to_tensor(theta), tf.identity(extra))
+        return penalty, tape.gradient(penalty, [theta, extra])
+
+    penalty, slopes = tf.function(step)()
+    found, found_slopes = tf.function(step, jit_compile=True)()
+    # XLA sums up one by one.
+    np.testing.assert_allclose(found, penalty, rtol=1e-4)
+    for one, other in zip(found_slopes, slopes, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
