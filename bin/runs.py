@@ -284,7 +284,7 @@ def _train(run, folder, strategy, leg=None, assets=None):
         dense,
         run.start.keep_steps,
         leg,
-        run.execution.checkpoint_every_steps,
+        checkpoint_every_steps=run.execution.checkpoint_every_steps,
     )
 
 

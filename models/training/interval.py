@@ -54,6 +54,10 @@ class Interval(keras.callbacks.Callback):
         total, count = (np.float32(value) for value in self._closed["loss"])
         self._loss = float(total / count)
 
+    def forget(self) -> None:
+        """Drops what was restored: it has a row."""
+        self._carried = None
+
     def conclude(self) -> None:
         """The interval has its row."""
         self._closed, self._loss, self._seconds = {}, None, []

@@ -459,8 +459,7 @@ def _fit(task, model, folder, checkpoint, step, keep_steps, record):
         record,
     ]
     with record.opened(model):
-        if checkpoint.interval.is_unscored and (step % every == 0 or step == total):
-            record.score()
+        record.make_up()
         for segment in _segments(step, total, every):
             model.fit(
                 task.training_data(segment.start),

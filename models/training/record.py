@@ -83,8 +83,23 @@ class Record(keras.callbacks.Callback):
             # Whatever may go wrong in scoring, what was trained is kept.
             self._checkpoint.save(self._folder.checkpoints)
 
-    def score(self) -> None:
-        """Makes up for a row that scoring did not come to."""
+    def make_up(self) -> None:
+        """Adds the row of the step at which the run goes on, if it is missing.
+
+        The checkpoint was written before it, or by an interruption beside it.
+        """
+        step, options = self._step(), self._task.options
+        is_end = step % options.eval_steps == 0 or step == options.train_steps
+        if not (self._checkpoint.interval.is_unscored and is_end):
+            return
+        if self.step_of_run(step) in [
+            int(r["step"]) for r in self._folder.read_metrics()
+        ]:
+            self._checkpoint.interval.forget()
+        else:
+            self._score()
+
+    def _score(self):
         self._checkpoint.interval.set_model(self.model)
         self._checkpoint.interval.resume_scoring()
         scores = self.model.evaluate(
@@ -117,11 +132,11 @@ class Record(keras.callbacks.Callback):
             "validation_loss": logs["val_loss"],
         }
         self._folder.add_metrics(row)
+        interval.conclude()
         self.progress.say(row)
         scores = {"loss": logs["val_loss"], self._task.quality_metric: quality}
         self._summaries.write("train", training, step)
         self._summaries.write("validation", scores, step)
-        interval.conclude()
         if step >= self._settled_step and self._checkpoint.best.is_surpassed(quality):
             self._checkpoint.save_best(self._folder.best)
 
@@ -141,6 +156,5 @@ class Record(keras.callbacks.Callback):
 
 
 def _learning_rate(optimizer):
-    """That of the present step."""
-    rate = optimizer.learning_rate
-    return float(rate(optimizer.iterations) if callable(rate) else rate)
+    """That of the last step."""
+    return float(keras.backend.get_value(optimizer.learning_rate))

@@ -24,9 +24,11 @@ def run(command, tiny, tmp_path_factory):
     flags = (*tiny, *ROUNDS, f"--output_dir={folder}")
     train = runs.train
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         leg = arguments[-1]
-        return raise_keyboard_interrupt() if leg.number == 2 else train(*arguments)
+        if leg.number == 2:
+            raise_keyboard_interrupt()
+        return train(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "train", interrupted)

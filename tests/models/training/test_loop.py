@@ -124,6 +124,24 @@ def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, fin
     assert rows(resumed) == rows(finished)
 
 
+def test_an_interruption_between_a_row_and_its_checkpoint_adds_no_other(
+    tiny_run, pruning, finished, monkeypatch
+):
+    def interrupt(record, row):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "state_of_sparsity.models.training.progress.Progress.say", interrupt
+        )
+        with pytest.raises(TrainingInterrupted, match="step 4:"):
+            tiny_run(pruning).train()
+    resumed = tiny_run(pruning)
+    resumed.train()
+    assert rows(finished) == rows(resumed)
+    check_same(finished, resumed)
+
+
 NOISY = {
     "variational_dropout": sos.VariationalDropout(1e-3, ramp_length=4),
     "l0_regularization": sos.L0Regularization(1e-3),
