@@ -22,7 +22,7 @@ def remove(folder: RunFolder) -> None:
     names = {path.name for path in (*folder.files, *folder.folders, folder.source)}
     for place in (folder.path, folder.weights):
         _remove_in(place, names)
-    for path in _list(folder.checkpoints):
+    for path in (*_list(folder.checkpoints), *_list(folder.best)):
         if _CHECKPOINT.fullmatch(path.name) or _is_unfinished(path):
             _delete(path)
 
