@@ -54,6 +54,7 @@ def folder(run):
 
 def test_the_folder_holds_the_vocabulary_and_all_that_other_runs_leave(folder):
     assert {path.name for path in folder.iterdir()} == {
+        "best",
         "flags.txt",
         "checkpoints",
         "tensorboard",

@@ -113,7 +113,7 @@ def test_cpu_devices_are_replicas_and_no_part_of_the_run(tmp_path, tiny):
         [*command, "--cpu_devices=2"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done
-    assert "Each step takes 8 images on 2 devices" in done.stdout
+    assert "each of 8 images on 2 devices" in done.stdout
     assert "cpu_devices" not in (tmp_path / "run" / "flags.txt").read_text()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "This run is finished" in again.stdout
@@ -126,7 +126,7 @@ def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny, vi
     flags = [*tiny, "--train_steps=400", "--eval_steps=10", f"--output_dir={folder}"]
     addresses = free_addresses(2)
     workers = [start(flags, addresses, index) for index in range(2)]
-    read_until(workers[0], "Epoch 3/40")
+    read_until(workers[0], "step 30 of 400")
     workers[victim].kill()
     survivor = workers[1 - victim]
     _, err = survivor.communicate(timeout=120)
@@ -140,7 +140,7 @@ def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny, vi
     time.sleep(1)
     # The same command goes on with what was saved.
     workers = [start(flags, addresses, index) for index in range(2)]
-    seen = read_until(workers[0], "Epoch ")
+    seen = read_until(workers[0], " of 400.")
     for worker in workers:
         worker.kill()
         worker.communicate()
@@ -161,6 +161,6 @@ def test_the_example_trains_with_two_workers(tmp_path, tiny):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
     for index in range(2):
-        said = rf"^worker {index}: Each step takes 8 images on 2 devices"
+        said = rf"^worker {index}: steps +8, each of 8 images on 2 devices"
         assert re.search(said, done.stdout, re.M), done.stdout
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 8
