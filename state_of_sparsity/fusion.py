@@ -6,6 +6,7 @@ XLA makes one loop of them all, forward, and one backward.
 """
 
 import functools
+import importlib
 import math
 from collections.abc import Callable
 
@@ -54,8 +55,7 @@ def _is_worth_it(tensors):
 @functools.cache
 def _compiled(function, static, count, constants):
     """The function of vectors as XLA computes it, with a gradient that it computes."""
-    import tensorflow as tf  # The backend, which has imported it.
-
+    tf = importlib.import_module("tensorflow")  # The backend has imported it.
     vector = tf.TensorSpec([None], "float32")
     compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
 

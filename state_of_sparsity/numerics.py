@@ -1,5 +1,6 @@
 """Precision in which logarithms and exponentials are taken, and hashed integers."""
 
+import importlib
 import math
 
 import keras
@@ -86,8 +87,7 @@ def counts(values, bins: int):
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf  # The backend, which has imported it.
-
+        tf = importlib.import_module("tensorflow")  # The backend has imported it.
         # `tf.math.bincount` looks for the highest value, which XLA does not compile.
         return tf.raw_ops.DenseBincount(
             input=values, size=bins, weights=tf.zeros(0, "int32"), binary_output=False
