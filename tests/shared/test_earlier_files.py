@@ -120,6 +120,10 @@ def test_a_checkpoint_is_restored_and_trains_on(earlier):
     model = earlier_files.sparse_model(name)
     model.optimizer.build(model.trainable_variables)
     restored = earlier_files.checkpoint(model).read(str(folder / "checkpoint"))
-    restored.assert_existing_objects_matched().assert_consumed()
+    if any("noise_seed" in variable.name for variable in model.variables):
+        # Up to 0.2.0, noise had no seed.
+        restored.expect_partial().assert_nontrivial_match()
+    else:
+        restored.assert_existing_objects_matched().assert_consumed()
     check(model, expected)
     check_goes_on(model, name, expected)

@@ -37,6 +37,7 @@ from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.models import cloning
 from tf_keras.src.saving import saving_lib
+from tf_keras.src.saving.legacy import hdf5_format
 
 from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
@@ -85,6 +86,22 @@ class _WeightsInMemory(saving_lib.H5IOStore):
 
 
 saving_lib.H5IOStore = _WeightsInMemory
+
+_preprocess_weights = hdf5_format.preprocess_weights_for_loading
+
+
+def _with_noise_seeds(layer, weights, *arguments):
+    """What an `.h5` file has of a layer; files up to 0.2.0 have no seeds of noise."""
+    weights = list(_preprocess_weights(layer, weights, *arguments))
+    expected = layer.trainable_weights + layer.non_trainable_weights
+    seeds = [n for n, v in enumerate(expected) if "noise_seed" in v.name]
+    if len(weights) + len(seeds) == len(expected):
+        for position in seeds:
+            weights.insert(position, expected[position].numpy())
+    return weights
+
+
+hdf5_format.preprocess_weights_for_loading = _with_noise_seeds
 
 
 def check_keras_backend(name: str) -> None:
