@@ -121,8 +121,9 @@ class Record(keras.callbacks.Callback):
             "learning_rate": _learning_rate(self.model.optimizer),
             "seconds_per_step": interval.seconds_per_step,
         }
-        if penalties := penalty_logs(self.model):
-            training |= {name: penalties[name] for name in _PENALTIES}
+        # The technique's callbacks have put them there, unless nothing was trained.
+        penalties = logs if "penalty" in logs else penalty_logs(self.model)
+        training |= {name: penalties[name] for name in _PENALTIES if name in penalties}
         quality = self._task.quality_in_training(self.model, logs)
         row = training | {
             "step": self.step_of_run(step),

@@ -15,6 +15,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training import folder_lock
 from state_of_sparsity.models.training.run_folder import RunFolder
+from tests.small_disk import mounted
 
 SCRIPT = pathlib.Path(sys.executable).parent / "train_resnet50"
 
@@ -303,14 +304,7 @@ def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, f
 def test_a_disk_without_room_is_named_and_the_run_goes_on_with_room(
     command, tiny, tmp_path
 ):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted: {error}")
-    try:
+    with mounted(tmp_path / "disk", "2m") as place:
         (place / "filler").write_bytes(b"0" * (2 * 2**20 - 64 * 1024))
         arguments = ("train_resnet50", *tiny, f"--output_dir={place / 'run'}")
         outcome = command(*arguments)
@@ -323,5 +317,3 @@ def test_a_disk_without_room_is_named_and_the_run_goes_on_with_room(
         outcome = command(*arguments)
         assert outcome.code == 0, outcome
         assert not list((place / "run").glob(".*"))
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)

@@ -90,15 +90,19 @@ saving_lib.H5IOStore = _WeightsInMemory
 _preprocess_weights = hdf5_format.preprocess_weights_for_loading
 
 
-def _with_noise_seeds(layer, weights, *arguments):
-    """What an `.h5` file has of a layer; files up to 0.2.0 have no seeds of noise."""
-    weights = list(_preprocess_weights(layer, weights, *arguments))
+def _with_noise_seeds(layer, weights, *versions, **named_versions):
+    """What an `.h5` file has of a layer; files up to 0.2.0 have no seeds of noise.
+
+    They go in before Keras deals the weights out to the layers of a nested model, for
+    each of which it comes here again.
+    """
+    weights = list(weights)
     expected = layer.trainable_weights + layer.non_trainable_weights
     seeds = [n for n, v in enumerate(expected) if "noise_seed" in v.name]
     if len(weights) + len(seeds) == len(expected):
         for position in seeds:
             weights.insert(position, expected[position].numpy())
-    return weights
+    return _preprocess_weights(layer, weights, *versions, **named_versions)
 
 
 hdf5_format.preprocess_weights_for_loading = _with_noise_seeds

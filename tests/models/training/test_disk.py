@@ -4,7 +4,6 @@ import contextlib
 import errno
 import itertools
 import os
-import subprocess
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training import disk, leftovers
 from state_of_sparsity.models.training.disk import DiskFullError
+from tests.small_disk import mounted
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 
@@ -37,16 +37,9 @@ def test_a_full_disk_is_told_from_other_errors(error, full):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of a megabyte in memory, where the machine allows to mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted: {error}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    """A file system of a megabyte."""
+    with mounted(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 def fill(place, left):
