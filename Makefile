@@ -11,7 +11,7 @@ OF_KERAS_3 := tests/keras3 tests/shared tests/test_fusion.py \
     tests/test_structures.py tests/test_techniques.py
 OF_LABORATORY := tests/bin tests/models tests/study
 
-.PHONY: help install demo test test-all lint format docs features study clean
+.PHONY: help install demo test test-all lint format docs features study bench clean
 
 help:
 	@echo "make demo      train a 90 % sparse ResNet-50 on handwritten digits, export it"
@@ -20,6 +20,7 @@ help:
 	@echo "make format    format the code"
 	@echo "make docs      build the documentation, into build/docs"
 	@echo "make study     train the runs of docs/study.md, in hours, and write it"
+	@echo "make bench     all benchmarks, in hours, compared with the last time"
 	@echo "make features  all tests, and the table of what works with which backend"
 	@echo "make clean     remove .venv and runs"
 
@@ -77,6 +78,10 @@ features: test-all
 # Goes on where it was interrupted.
 study: $(INSTALLED)
 	$(VENV)/bin/python -m study --study_dir=runs/study
+
+# Compares with the newest that is in build/bench.
+bench: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/run_all.py --output=build/bench
 
 clean:
 	rm -rf $(VENV) runs build

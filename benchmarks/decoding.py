@@ -9,6 +9,7 @@ Recomputing is what one does with nothing but the model's `call`, which runs the
 encoder at every step, too. With `--source_length=1`, that hardly counts.
 """
 
+import figures
 import numpy as np
 import turns
 from absl import app, flags
@@ -85,7 +86,7 @@ def main(argv):
     # The first call traces.
     found = {name: decode().ids.numpy() for name, decode in ways.items()}
     np.testing.assert_array_equal(found["cached"], found["recomputed"])
-    turns.print_ratios(turns.take_turns(ways, _ROUNDS.value))
+    figures.publish(figures.of_times(turns.take_turns(ways, _ROUNDS.value)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import os
 import statistics
 import time
 
+import figures
 import numpy as np
 import sklearn.datasets
 import tensorflow as tf
@@ -126,13 +127,19 @@ def main(argv):
         f"Images per second and core, median of {_ROUNDS.value} rounds of "
         f"{_IMAGES.value} images; {_CORES.value} of {os.cpu_count()} cores."
     )
-    print(f"{'JPEG':>10}  {'crop':10}  {'fused':>7}  {'plain':>7}  {'ratio':>5}")
+    found = []
     for size in _SIZES.value:
         width, height = map(int, size.split("x"))
         encoded = jpegs(width, height)
         for name, load in (("training", training_image), ("central", evaluation_image)):
             fused, plain, ratio = measure(encoded, load)
-            print(f"{size:>10}  {name:10}  {fused:7.0f}  {plain:7.0f}  {ratio:5.2f}")
+            case = f"{size}, {name} crop"
+            found += [
+                figures.Figure(f"{case}, decoded alone", "images/s", fused),
+                figures.Figure(f"{case}, of the whole image", "images/s", plain),
+                figures.Figure(case, "alone over whole", ratio),
+            ]
+    figures.publish(found)
 
 
 if __name__ == "__main__":

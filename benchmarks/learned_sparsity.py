@@ -10,6 +10,7 @@ and their medians. The defaults were chosen on the validation split.
 import importlib
 import statistics
 
+import figures
 import numpy as np
 from absl import app, flags
 
@@ -104,6 +105,7 @@ def accuracy(model):
 def main(argv):
     del argv
     keras = importlib.import_module(_KERAS.value)
+    found = []
     for name in _TECHNIQUES.value:
         scores = []
         for seed in map(int, _SEEDS.value):
@@ -115,7 +117,11 @@ def main(argv):
                 flush=True,
             )
         medians = [statistics.median(column) for column in zip(*scores, strict=True)]
-        print(f"{name} median: accuracy {medians[0]:.4f}, sparsity {medians[1]:.4f}")
+        found += [
+            figures.Figure(name, "accuracy, %", 100 * medians[0]),
+            figures.Figure(name, "sparsity, %", 100 * medians[1]),
+        ]
+    figures.publish(found)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ backward, what the learned techniques compute of each weight, in one pass by XLA
 operation by operation. Everything takes turns in one process. Prints medians.
 """
 
+import figures
 import numpy as np
 import turns
 from absl import app, flags
@@ -76,7 +77,7 @@ def main(argv):
         jobs[f"{name}, fused"] = with_gradients(function, theta, extra)
     for job in jobs.values():
         job()
-    turns.print_ratios(turns.take_turns(jobs, _ROUNDS.value))
+    figures.publish(figures.of_times(turns.take_turns(jobs, _ROUNDS.value)))
 
 
 if __name__ == "__main__":
