@@ -7,8 +7,8 @@ PYTEST := $(VENV)/bin/python -m pytest
 BACKENDS := tensorflow jax torch
 # What runs with Keras 3 on each backend. All other tests are of tf_keras.
 OF_KERAS_3 := tests/keras3 tests/shared tests/test_fusion.py \
-    tests/test_learned_techniques_math.py tests/test_masks.py tests/test_schedules.py \
-    tests/test_structures.py tests/test_techniques.py
+    tests/test_learned_techniques_math.py tests/test_masks.py tests/test_numerics.py \
+    tests/test_schedules.py tests/test_structures.py tests/test_techniques.py
 OF_LABORATORY := tests/bin tests/models tests/study
 
 .PHONY: help install demo test test-all lint format docs features study bench clean
@@ -20,7 +20,7 @@ help:
 	@echo "make format    format the code"
 	@echo "make docs      build the documentation, into build/docs"
 	@echo "make study     train the runs of docs/study.md, in hours, and write it"
-	@echo "make bench     all benchmarks, in hours, compared with the last time"
+	@echo "make bench     all benchmarks, in an hour or two, compared with the last time"
 	@echo "make features  all tests, and the table of what works with which backend"
 	@echo "make clean     remove .venv and runs"
 

@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from state_of_sparsity.numerics import counts, keys, random_fractions
+from state_of_sparsity.numerics import counts, keys, random_uniform
 
 # Bits of a float32, apart from its sign.
 _MAGNITUDE_BITS = 0x7FFFFFFF
@@ -158,4 +158,4 @@ def random_scores(shape: tuple[int, ...], *stream: int):
     Returns:
       A float32 tensor.
     """
-    return random_fractions(shape, *keys(*stream)) / 2.0 + 0.5
+    return random_uniform(shape, *keys(*stream))

@@ -20,8 +20,12 @@ def at_least_float32(value):
     In float16, 1e-8 is 0 and 1 - 1e-7 is 1.
     """
     tensor = ops.convert_to_tensor(value)
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return ops.cast(tensor, "float32") if dtype in _HALVES else tensor
+    return ops.cast(tensor, "float32") if is_half(tensor) else tensor
+
+
+def is_half(tensor) -> bool:
+    """Whether a tensor is float16 or bfloat16."""
+    return keras.backend.standardize_dtype(tensor.dtype) in _HALVES
 
 
 def random_fractions(shape, first, second):
@@ -39,27 +43,53 @@ def random_fractions(shape, first, second):
     Returns:
       A float32 tensor, symmetric around 0, without its ends.
     """
-    places = ops.arange(_size(shape), dtype="int32")
-    # Two rounds: the streams of one round alone would be shuffles of each other.
-    bits = mixed(mixed(ops.bitwise_xor(places, first)) + second)
-    upper = ops.cast(ops.right_shift(bits, 8), "float32")
-    return ops.reshape((upper + 0.5) * 2.0**-23, shape)
+    return ops.reshape(_fractions_at(_places(shape), first, second), shape)
+
+
+def random_uniform(shape, first, second):
+    """Independent numbers that are uniform in [0, 1], as `random_fractions`."""
+    return ops.reshape(uniform_at(_places(shape), first, second), shape)
 
 
 def random_normal(shape, first, second):
-    """Independent standard normal numbers, of `random_fractions` by Box & Muller 1958.
+    """Independent standard normal numbers, as `random_fractions`."""
+    return ops.reshape(normal_at(_places(shape), first, second), shape)
 
-    `sqrt(-2 log u)` times the cosine and the sine of `pi v`, from a polynomial, which
-    XLA and Eigen compute in half the time that an inverse error function takes.
+
+def uniform_at(places, first, second):
+    """What `random_uniform` has at some places, int32, of the flattened tensor."""
+    return _fractions_at(places, first, second) / 2.0 + 0.5
+
+
+def normal_at(places, first, second):
+    """What `random_normal` has at some places: of uniform numbers by Box & Muller 1958.
+
+    `sqrt(-2 log u)` times the cosine of `pi v`, or at the next place the sine, from a
+    polynomial, which XLA computes in a third of the time that an inverse error function
+    takes. Each place computes both numbers anew, as it takes longer to move them.
     """
-    half = (_size(shape) + 1) // 2
-    drawn = random_fractions((2, half), first, second)
-    radius = ops.sqrt(-2.0 * ops.log(drawn[0] / 2.0 + 0.5))
-    # Of half the angle, whose cosine is positive.
-    sine = _sine_of_half_turns(drawn[1] / 2.0)
-    cosine = ops.sqrt(1.0 - sine * sine)
-    pairs = (radius * (1.0 - 2.0 * sine * sine), 2.0 * radius * sine * cosine)
-    return ops.reshape(ops.concatenate(pairs)[: _size(shape)], shape)
+    even = ops.bitwise_and(places, -2)
+    radius = _fractions_at(even, first, second) / 2.0 + 0.5
+    radius = ops.sqrt(-2.0 * ops.log(radius))
+    # Of half the angle, for which the polynomial holds.
+    half = _fractions_at(even + 1, first, second) / 2.0
+    sine = _sine_of_half_turns(half)
+    cosine = _sine_of_half_turns(0.5 - ops.abs(half))
+    turned = ops.where(
+        ops.equal(even, places), 1.0 - 2.0 * sine * sine, 2.0 * sine * cosine
+    )
+    return radius * turned
+
+
+def _places(shape):
+    return ops.arange(_size(shape), dtype="int32")
+
+
+def _fractions_at(places, first, second):
+    # Two rounds: the streams of one round alone would be shuffles of each other.
+    bits = mixed(mixed(ops.bitwise_xor(places, first)) + second)
+    upper = ops.cast(ops.right_shift(bits, 8), "float32")
+    return (upper + 0.5) * 2.0**-23
 
 
 def _sine_of_half_turns(turns):

@@ -106,8 +106,7 @@ class L0Regularization(ReparameterizationTechnique):
         return self.initial_log_alpha, INITIAL_DEVIATION
 
     def training_weight(self, theta, extra, noise):
-        uniform = noise.uniform(ops.shape(theta))
-        return fused(_gated, self._gate, constants=1)(theta, extra, uniform)
+        return fused(_gated, self._gate, "uniform")(theta, extra, noise=noise)
 
     def deployed_weight(self, theta, extra):
         return theta * deployed_gate(extra, self.gamma, self.zeta)

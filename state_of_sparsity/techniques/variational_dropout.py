@@ -13,7 +13,7 @@ from keras import ops
 
 from state_of_sparsity.checks import check_boolean, check_number
 from state_of_sparsity.fusion import fused
-from state_of_sparsity.numerics import at_least_float32
+from state_of_sparsity.numerics import at_least_float32, is_half
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
 EPSILON = 1e-8
@@ -74,12 +74,23 @@ def noisy_output(mean, variance, noise):
       noise: standard normal, of the same shape or of length 1 where it is shared.
     """
     mean = ops.convert_to_tensor(mean)
-    # In float16 eps is 0, where sqrt has no finite slope.
-    deviation = ops.sqrt(at_least_float32(variance) + EPSILON)
-    noise = deviation * ops.cast(noise, deviation.dtype)
+    noise = _scaled_noise(at_least_float32(variance), noise)
     if _is_float16(mean):
         noise = ops.clip(noise, -LARGEST_FLOAT16_NOISE, LARGEST_FLOAT16_NOISE)
     return mean + ops.cast(noise, mean.dtype)
+
+
+def _scaled_noise(variance, noise):
+    # In float16 eps is 0, where sqrt has no finite slope.
+    deviation = ops.sqrt(variance + EPSILON)
+    return deviation * ops.cast(noise, deviation.dtype)
+
+
+def _drawn(mean, variance, noise):
+    """`noisy_output` with noise for each of its elements."""
+    if is_half(mean):
+        return noisy_output(mean, variance, noise.normal(ops.shape(mean)))
+    return fused(_scaled_noise, drawn="normal")(variance, noise=noise, onto=mean)
 
 
 def _is_float16(tensor):
@@ -97,7 +108,7 @@ def output_variance(linear, inputs, sigma2):
     if _is_float16(inputs):
         # It holds neither their squares nor the slope of the root where they are 0.
         inputs = ops.cast(inputs, "float32")
-    return linear(ops.square(inputs), sigma2)
+    return linear(fused(ops.square)(inputs), sigma2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,13 +170,14 @@ class VariationalDropout(ReparameterizationTechnique):
         return fused(_variance, (self.clip_log_alpha,))(theta, extra)
 
     def training_weight(self, theta, extra, noise):
-        drawn = noise.normal(ops.shape(theta))
-        return noisy_output(theta, self.sigma2(theta, extra), drawn)
+        return _drawn(theta, self.sigma2(theta, extra), noise)
 
     def training_output(self, linear, inputs, theta, extra, noise):
         mean = linear(inputs, theta)
         variance = output_variance(linear, inputs, self.sigma2(theta, extra))
         shared = noise.sequence_axes if self.shared_positions else ()
+        if not shared:
+            return _drawn(mean, variance, noise)
         shape = [1 if a in shared else n for a, n in enumerate(ops.shape(mean))]
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
 

@@ -1,5 +1,7 @@
 """All that users do with a compiled model works with a sparse one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -302,3 +304,17 @@ def test_a_summary_names_every_layer():
     # Each kernel has a log sigma2 beside it.
     expected = 2 * (48 + 24) + 8 + 3
     assert sum(np.prod(v.shape) for v in sparse.trainable_variables) == expected
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="it would wait for the device")
+@pytest.mark.parametrize("technique", [VARIATIONAL, L0], ids=["variational", "l0"])
+def test_no_penalty_is_computed_where_its_weight_is_0(technique, data, monkeypatch):
+    """What is not a number stays so, whatever it is multiplied with."""
+    kind = type(technique)
+    monkeypatch.setattr(
+        kind, "penalty", lambda self, theta, extra: np.nan * (theta[0, 0] + extra[0, 0])
+    )
+    ramped = dataclasses.replace(technique, ramp_begin=1)
+    sparse = sparse_model(ramped)
+    assert np.isfinite(fit(sparse, *data, epochs=1, steps_per_epoch=1)).all()
+    assert np.isfinite(sparse.get_weights()[0]).all()

@@ -38,27 +38,35 @@ class Noise:
         return self._drawn(shape, keras.random.uniform, _uniform)
 
     @private.uncompiled
-    def _drawn(self, shape, generator, hashed):
-        layer = self._layer
-        seed = private.in_full_precision(layer.noise_seed)
-        step = private.in_full_precision(layer.training_step)
-        # A layer that a step uses twice draws other noise the second time.
-        place = (layer.index, self._position, layer.draws)
-        vars(layer)["draws"] += 1
-        if keras.backend.backend() == "torch":
-            key, _ = numerics.keys(int(seed), int(step), *place)
-            return generator(shape, dtype="float32", seed=key & numerics.POSITIVE)
+    def keys(self):
+        """Two int32 scalars, other ones for each draw."""
+        seed, step, place = self._next_draw()
         replica = private.replica()
         if replica is not None:
             seed = seed + numerics.mixed(replica + 1)
         first, second = numerics.keys(*place)
-        return private.fused(hashed)(shape, seed + first, step + second)
+        return seed + first, step + second
+
+    def _next_draw(self):
+        layer = self._layer
+        # A layer that a step uses twice draws other noise the second time.
+        place = (layer.index, self._position, layer.draws)
+        vars(layer)["draws"] += 1
+        seed = private.in_full_precision(layer.noise_seed)
+        return seed, private.in_full_precision(layer.training_step), place
+
+    @private.uncompiled
+    def _drawn(self, shape, generator, hashed):
+        if keras.backend.backend() == "torch":
+            seed, step, place = self._next_draw()
+            key, _ = numerics.keys(int(seed), int(step), *place)
+            return generator(shape, dtype="float32", seed=key & numerics.POSITIVE)
+        return private.fused(hashed)(shape, *self.keys())
 
 
-def _normal(shape, seed, step):
-    return numerics.random_normal(shape, numerics.mixed(seed), numerics.mixed(step))
+def _normal(shape, first, second):
+    return numerics.random_normal(shape, *map(numerics.mixed, (first, second)))
 
 
-def _uniform(shape, seed, step):
-    first, second = numerics.mixed(seed), numerics.mixed(step)
-    return numerics.random_fractions(shape, first, second) / 2.0 + 0.5
+def _uniform(shape, first, second):
+    return numerics.random_uniform(shape, *map(numerics.mixed, (first, second)))

@@ -5,6 +5,7 @@ So a run that is saved and loaded goes on with the noise that it would have had.
 
 import zlib
 
+from state_of_sparsity import numerics
 from state_of_sparsity.engines.tf_keras.backend import tf
 
 _REPLICAS = 2**40  # Above any number of steps.
@@ -36,18 +37,35 @@ class Noise:
         """Noise that is uniform in [0, 1), float32."""
         return tf.random.stateless_uniform(shape, self._seed(), alg="philox")
 
+    def keys(self):
+        """Two int32 scalars, other ones for each draw."""
+        seed, step = (
+            tf.cast(self._layer.noise_seed, tf.int32),
+            self._layer.training_step,
+        )
+        if (replica := _replica()) is not None:
+            seed += numerics.mixed(replica + 1)
+        first, second = numerics.keys(self._place_of_draw())
+        return seed + first, tf.cast(step, tf.int32) + second
+
     def _seed(self):
         # Seeds that differ in either number give independent streams.
+        replica = _replica()
+        first = tf.convert_to_tensor(self._layer.noise_seed) + self._place_of_draw()
+        second = tf.convert_to_tensor(self._layer.training_step)
+        if replica is not None:
+            second += tf.cast(replica, tf.int64) * _REPLICAS
+        return tf.stack([first, second])
+
+    def _place_of_draw(self):
         place = zlib.crc32(f"{self._place}/{self._draws}".encode())
         self._draws += 1
-        first = tf.convert_to_tensor(self._layer.noise_seed) + place
-        second = tf.convert_to_tensor(self._layer.training_step) + _replica()
-        return tf.stack([first, second])
+        return place
 
 
 def _replica():
-    """What sets apart the steps of replicas; 0 for the first one."""
+    """The number of the replica that computes; None where there is one alone."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return tf.constant(0, tf.int64)
-    return tf.cast(context.replica_id_in_sync_group, tf.int64) * _REPLICAS
+        return None
+    return tf.cast(context.replica_id_in_sync_group, tf.int32)
