@@ -35,9 +35,9 @@ def export(
       quantize: of "litert", "int8" for kernels of 8 bits, zeros among them, with
         activations that are quantized as they are computed; None for weights as they
         are.
-      values: of "sparse", how weights are stored, and in `sos.runtime` are float32
-        again: "float32", or None, as they are; "float16" or "int8", rounded, the latter
-        with a scale per output channel.
+      values: of "sparse", how weights are stored, which in `sos.runtime` are float32
+        again: "float32", or None, as they are but for the signs of zeros; "float16" or
+        "int8", rounded, the latter with a scale per output channel.
 
     Raises:
       FileExistsError: if something is at `path`, and it is no earlier export in this

@@ -51,7 +51,10 @@ _DAMAGE = (
 
 
 def write(
-    model: onnx.ModelProto, path: str | os.PathLike, values: str = "float32"
+    model: onnx.ModelProto,
+    path: str | os.PathLike,
+    values: str = "float32",
+    signed_zeros: bool = True,
 ) -> None:
     """Writes an ONNX model without its zeros, complete or not at all.
 
@@ -62,6 +65,9 @@ def write(
         lookups are stored: "float32" with the same bits, "float16" rounded, or "int8"
         rounded to multiples of `max |w| / 127` of each output channel. Zeros stay zero,
         and all other tensors keep their bits.
+      signed_zeros: whether -0.0 among these weights is stored, as any number. It is
+        what a mask leaves of a negative weight that it is multiplied with: without
+        them, files are a fraction, and outputs differ in the signs of zeros at most.
 
     Raises:
       TypeError: for something that is no ONNX model.
@@ -74,7 +80,7 @@ def write(
         raise TypeError(f"model must be an onnx.ModelProto. Received: {type(model)}")
     rest = onnx.ModelProto()
     rest.CopyFrom(model)
-    entries, parts = _taken_out(rest, VALUES[values])
+    entries, parts = _taken_out(rest, VALUES[values], signed_zeros)
     parts[_GRAPH] = encodings.pack(rest.SerializeToString(deterministic=True), True)
     decoded = rest.ByteSize() + sum(map(_bytes_of, entries))
     missing = decoded // _LARGEST_FACTOR + 1 - sum(map(len, parts.values()))
@@ -149,10 +155,10 @@ def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(pathlib.Path(folder, path.name), path)
 
 
-def _taken_out(model, values):
+def _taken_out(model, values, signed_zeros):
     """Takes the larger tensors out of a model: their entries, and parts by name."""
     entries, parts = [], {}
-    weights = graphs.weights(model) if values != "exact" else {}
+    weights = graphs.weights(model)
     for tensor in graphs.tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             raise ValueError(
@@ -164,6 +170,8 @@ def _taken_out(model, values):
             continue
         array = _array(tensor, itemsize)
         _, axes = weights.get(id(tensor), (tensor, ()))
+        if axes and not signed_zeros:
+            array = np.where(array == 0, np.float32(0), array)
         try:
             encoded = encodings.encode(array, values if axes else "exact", axes)
         except ValueError as error:

@@ -97,6 +97,24 @@ def test_a_lossless_file_gives_the_same_model_again(rng, path, sparsity):
     onnx.checker.check_model(read)
 
 
+@pytest.mark.parametrize("values", ["float32", "float16"])
+def test_zeros_have_a_sign_as_long_as_one_wants_it(rng, tmp_path, values):
+    model = perceptron(rng)
+    weight = model.graph.initializer[0]
+    signed = numpy_helper.to_array(weight) * np.float32(-1)
+    assert np.signbit(signed[signed == 0]).all()
+    weight.CopyFrom(numpy_helper.from_array(signed, "w"))
+    with_signs, without = tmp_path / "with", tmp_path / "without"
+    runtime.write(model, with_signs, values)
+    runtime.write(model, without, values, signed_zeros=False)
+    read = numpy_helper.to_array(runtime.read(with_signs).graph.initializer[0])
+    assert (np.signbit(read) == np.signbit(signed)).all()
+    read = numpy_helper.to_array(runtime.read(without).graph.initializer[0])
+    assert not np.signbit(read[read == 0]).any()
+    np.testing.assert_allclose(read, signed, rtol=1e-3)
+    assert without.stat().st_size < with_signs.stat().st_size
+
+
 def test_the_model_itself_is_left_as_it_was(rng, path):
     model = perceptron(rng)
     before = model.SerializeToString(deterministic=True)
@@ -521,7 +539,7 @@ def test_damage_under_a_checksum_that_fits_is_no_crash(path):
     runtime.write(perceptron(rng), path, "int8")
     contents = path.read_bytes()
     errors = 0
-    for _ in range(500):
+    for _ in range(300):
 
         def change(header, parts):
             name = rng.choice(sorted(parts))
@@ -540,7 +558,7 @@ def test_damage_under_a_checksum_that_fits_is_no_crash(path):
         read, peak = read_or_error(path)
         errors += isinstance(read, runtime.RuntimeFileError)
         assert peak < 2**18
-    assert errors > 250
+    assert errors > 150
 
 
 def test_the_runtime_imports_no_framework_and_nothing_else_of_the_library():

@@ -126,7 +126,7 @@ def _write_sparse(model, path, inputs, values):
     with tempfile.TemporaryDirectory() as folder:
         dense = os.path.join(folder, "model.onnx")
         _export_or_tell(model, dense, "onnx", inputs, None)
-        files.write(onnx.load(dense), path, values)
+        files.write(onnx.load(dense), path, values, signed_zeros=False)
 
 
 def _export_or_tell(model, path, format, inputs, quantize):

@@ -45,7 +45,7 @@ def write_sparse(
     path = pathlib.Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"The path has to end in {SUFFIX!r}. Received: {str(path)!r}")
-    files.write(_to_onnx(model), path, values)
+    files.write(_to_onnx(model), path, values, signed_zeros=False)
 
 
 def _to_onnx(model):

@@ -15,6 +15,8 @@ from state_of_sparsity.runtime.onnx_to_tf import (  # noqa: F401
 )
 from state_of_sparsity.runtime.onnx_to_tf.call import OPERATORS, Call
 
+# Two names of ONNX's own.
+_DOMAINS = ("", "ai.onnx")
 # Before, operators had other attributes.
 _EARLIEST_OPSET = 13
 # What has fewer numbers may be a shape or an axis, which has to be a constant.
@@ -38,12 +40,7 @@ class Module(tf.Module):
         """
         super().__init__()
         graph = model.graph
-        self._opset = max(
-            each.version
-            for each in model.opset_import
-            if each.domain in ("", "ai.onnx")
-        )
-        check(model, self._opset)
+        check(model)
         self._weights = {tensor.name: _weight(tensor) for tensor in graph.initializer}
         own = {tensor.name for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in own]
@@ -51,8 +48,7 @@ class Module(tf.Module):
 
         def serve(*values):
             known = dict(zip([each.name for each in inputs], values, strict=True))
-            # As they are in the function: constants may decide about shapes.
-            results = computed(graph, {**self._weights, **known}, self._opset)
+            results = computed(graph, {**self._weights, **known})
             if len(results) == 1:
                 return results[0]
             return dict(zip(outputs, results, strict=True))
@@ -62,8 +58,9 @@ class Module(tf.Module):
         )
 
 
-def check(model: onnx.ModelProto, opset: int) -> None:
+def check(model: onnx.ModelProto) -> None:
     """Raises ValueError for what cannot be translated, before anything is."""
+    opset = max(each.version for each in model.opset_import if each.domain in _DOMAINS)
     if opset < _EARLIEST_OPSET:
         raise ValueError(
             f"The model has operators of version {opset}: convert it to "
@@ -75,7 +72,7 @@ def check(model: onnx.ModelProto, opset: int) -> None:
     unknown = {
         node.op_type
         for node in _nodes(model.graph)
-        if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx")
+        if node.op_type not in OPERATORS or node.domain not in _DOMAINS
     }
     if unknown:
         raise ValueError(
@@ -91,20 +88,23 @@ def _nodes(graph):
             yield from _nodes(body)
 
 
-def computed(graph: onnx.GraphProto, known: Mapping[str, Any], opset: int) -> list:
+def computed(graph: onnx.GraphProto, known: Mapping[str, Any]) -> list:
     """The outputs of a graph.
 
     Args:
       graph: the nodes, in an order in which they can be computed.
       known: inputs, and what is known around the graph, by name.
-      opset: version of the operators.
     """
+
+    def body(inner, inputs):
+        return computed(inner, {**values, **inputs})
+
     values: dict[str, Any] = dict(known)
     for tensor in graph.initializer:
         values.setdefault(tensor.name, onnx.numpy_helper.to_array(tensor))
     for node in graph.node:
         inputs = [values[name] if name else None for name in node.input]
-        results = OPERATORS[node.op_type](Call(node, opset, values), *inputs)
+        results = OPERATORS[node.op_type](Call(node, body), *inputs)
         results = results if isinstance(results, tuple) else (results,)
         # An operator may give more than the node asks for.
         values.update(zip(node.output, results, strict=False))

@@ -17,7 +17,7 @@ _SAME = {
     "And": tf.logical_and,
     "Ceil": tf.math.ceil,
     "Cos": tf.cos,
-    "Div": lambda x, y: tf.cast(tf.truediv(x, y), x.dtype) if _floats(x) else x // y,
+    "Div": lambda x, y: tf.divide(x, y) if _floats(x) else tf.truncatediv(x, y),
     "Equal": tf.equal,
     "Erf": tf.math.erf,
     "Exp": tf.exp,
