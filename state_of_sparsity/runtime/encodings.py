@@ -211,7 +211,10 @@ def encode(
     stored, scales = encoding.encode(tensor, axes)
     numbers = np.ascontiguousarray(stored).ravel().view(f"<u{stored.itemsize}")
     kept = numbers != 0
-    candidates = [(DENSE, {"values": _planes(numbers)})]
+    candidates = []
+    # Where most are zero, a mask is smaller, and all numbers take their time.
+    if 2 * np.count_nonzero(kept) >= kept.size:
+        candidates.append((DENSE, {"values": _planes(numbers)}))
     if not kept.all():
         common = {"values": _planes(numbers[kept])}
         candidates += [
