@@ -283,7 +283,7 @@ def _model(header, parts):
 def _bytes_of(entry):
     """What a tensor takes when it is dense."""
     shape = entry["shape"]
-    if not all(isinstance(length, int) and length >= 0 for length in shape):
+    if not all(isinstance(length, int) and length > 0 for length in shape):
         raise ValueError(f"a tensor has the shape {shape}")
     return (
         math.prod(shape) * graphs.ITEM_SIZES[TensorProto.DataType.Value(entry["dtype"])]

@@ -27,16 +27,26 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """All constant tensors of a model, in a fixed order.
 
     Initializers and attributes of nodes, also within the bodies of loops and of local
-    functions.
+    functions, and the parts of ONNX's own sparse tensors.
     """
     yield from _of_graph(model.graph)
     for function in model.functions:
         yield from _of_nodes(function.node)
+    for training in model.training_info:
+        yield from _of_graph(training.initialization)
+        yield from _of_graph(training.algorithm)
 
 
 def _of_graph(graph):
     yield from graph.initializer
+    yield from _of_sparse(graph.sparse_initializer)
     yield from _of_nodes(graph.node)
+
+
+def _of_sparse(tensors):
+    for tensor in tensors:
+        yield tensor.values
+        yield tensor.indices
 
 
 def _of_nodes(nodes):
@@ -44,7 +54,10 @@ def _of_nodes(nodes):
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR:
                 yield attribute.t
+            elif attribute.type == AttributeProto.SPARSE_TENSOR:
+                yield from _of_sparse([attribute.sparse_tensor])
             yield from attribute.tensors
+            yield from _of_sparse(attribute.sparse_tensors)
         for graph in subgraphs(node):
             yield from _of_graph(graph)
 

@@ -69,6 +69,8 @@ def check(model: onnx.ModelProto) -> None:
     if model.functions:
         names = ", ".join(function.name for function in model.functions)
         raise ValueError(f"Functions of a model are not translated: inline {names}.")
+    if model.graph.sparse_initializer:
+        raise ValueError("ONNX's own sparse tensors are not translated.")
     unknown = {
         node.op_type
         for node in _nodes(model.graph)
