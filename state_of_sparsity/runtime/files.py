@@ -35,8 +35,8 @@ _SMALL = 1024
 # A reader never takes more memory than that for each byte of a file. All but empty
 # files have to be padded for it.
 _LARGEST_FACTOR = 1024
-# Protocol buffers hold no more.
-_LARGEST_ONNX = 2**31 - 1
+# Of tensors: protocol buffers hold 2 GB, and the graph takes its part.
+_LARGEST_ONNX = 2**31 - 2**24
 _DAMAGE = (
     AttributeError,
     KeyError,
@@ -134,7 +134,8 @@ def to_onnx(path: str | os.PathLike, out: str | os.PathLike) -> None:
       ValueError: if the dense model is larger than the 2 GB of an ONNX file.
     """
     model = read(path)
-    size = model.ByteSize()
+    # What is larger cannot be asked for its `ByteSize`.
+    size = sum(len(tensor.raw_data) for tensor in graphs.tensors(model))
     if size > _LARGEST_ONNX:
         raise ValueError(
             f"{os.fspath(path)!r} is {size / 1e9:.1f} GB when dense, and an ONNX file "

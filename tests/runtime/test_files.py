@@ -550,6 +550,7 @@ def test_of_500_damaged_files_each_is_an_error_or_the_same_model(path, values):
     assert outcomes.count("error") > 480
 
 
+@pytest.mark.slow
 def test_damage_under_a_checksum_that_fits_is_no_crash(path):
     """As if someone had made the file with intent."""
     rng = np.random.default_rng(1)
