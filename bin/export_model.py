@@ -2,10 +2,12 @@
 
   export_model --model=runs/resnet50 --export_dir=exported
   export_model --model=sparse.keras --export_dir=exported --format=litert
+  export_model --model=sparse.keras --export_dir=exported --format=sparse --values=int8
 
 A SavedModel loads with TensorFlow alone, and that of a translation run with TensorFlow
-and tensorflow_text. With --format=litert, the folder gets a file model.tflite; a
-translation run has no such format.
+and tensorflow_text. With --format=litert, the folder gets a file model.tflite; with
+--format=sparse, a file model.sparse, which state_of_sparsity.runtime reads. A
+translation run has no such formats.
 """
 
 import functools
@@ -18,7 +20,11 @@ from state_of_sparsity.bin import app, runs, stored_models
 from state_of_sparsity.bin.flags import UsageError
 
 # What is written into the folder, and by what an earlier export is known.
-_FILES = {"tf_saved_model": "saved_model.pb", "litert": "model.tflite"}
+_FILES = {
+    "tf_saved_model": "saved_model.pb",
+    "litert": "model.tflite",
+    "sparse": "model.sparse",
+}
 
 stored_models.define_flags()
 flags.DEFINE_string("export_dir", None, "The folder to write.", required=True)
@@ -31,6 +37,12 @@ flags.DEFINE_enum(
     ["int8"],
     "Of --format=litert: weights of 8 bits, with activations that are quantized as "
     "they are computed.",
+)
+flags.DEFINE_enum(
+    "values",
+    None,
+    ["float32", "float16", "int8"],
+    "Of --format=sparse: how weights are stored; as they are unless told.",
 )
 flags.DEFINE_bool("overwrite", False, "Whether to replace an earlier export there.")
 
@@ -45,6 +57,8 @@ def main():
         )
     if given.quantize and given.format != "litert":
         raise UsageError(f"--quantize={given.quantize} is for --format=litert.")
+    if given.values and given.format != "sparse":
+        raise UsageError(f"--values={given.values} is for --format=sparse.")
     path = folder if given.format == "tf_saved_model" else folder / _FILES[given.format]
     export = _exporter(given.model)
     with app.usage_errors():
@@ -55,6 +69,7 @@ def main():
                 log_alpha_threshold=given.log_alpha_threshold,
                 format=given.format,
                 quantize=given.quantize,
+                values=given.values,
             )
         except (OSError, RuntimeError) as error:
             raise UsageError(f"--export_dir={folder}: {error}") from error

@@ -53,6 +53,8 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name):
+    if name == "runtime":
+        return importlib.import_module(f"{__name__}.runtime")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_HOMES[name]}")

@@ -16,6 +16,7 @@ def export(
     overwrite: bool = False,
     log_alpha_threshold: float | None = None,
     quantize: str | None = None,
+    values: str | None = None,
 ) -> None:
     """Writes the stripped model for inference, zeros in place.
 
@@ -26,27 +27,32 @@ def export(
       path: the file or folder to write.
       format: "tf_saved_model", which loads with TensorFlow alone
         (`loaded = tf.saved_model.load(path)`, which has to be kept, then
-        `loaded.serve(inputs)`), or "litert"; for Keras 3 also "onnx", "openvino" and
-        "torch", as far as the backend has them.
+        `loaded.serve(inputs)`), "litert", or "sparse", a small file for
+        `sos.runtime`; for Keras 3 also "onnx", "openvino" and "torch", as far as the
+        backend has them.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.
       quantize: of "litert", "int8" for kernels of 8 bits, zeros among them, with
         activations that are quantized as they are computed; None for weights as they
         are.
+      values: of "sparse", how weights are stored, which in `sos.runtime` are float32
+        again: "float32", or None, as they are but for the signs of zeros; "float16" or
+        "int8", rounded, the latter with a scale per output channel.
 
     Raises:
       FileExistsError: if something is at `path`, and it is no earlier export in this
         format or `overwrite` is false.
       ImportError: if a package that the format needs is missing, naming it.
       TypeError, ValueError: for something that is not a built model, a format that its
-        Keras backend does not have or not quantize, or a threshold that will not do.
+        Keras backend does not have or not quantize, values that cannot be stored, or a
+        threshold that will not do.
       RuntimeError: if the model cannot be expressed in the format.
     """
     path = pathlib.Path(path)
     engine = engine_of(model)
-    engine.check_format(format, quantize)
+    engine.check_format(format, quantize, values)
     check_free(path, overwrite, format)
-    engine.write(strip(model, log_alpha_threshold), path, format, quantize)
+    engine.write(strip(model, log_alpha_threshold), path, format, quantize, values)
 
 
 def export_saved_model(

@@ -104,9 +104,12 @@ class Task(abc.ABC):
         log_alpha_threshold: float | None = None,
         format: str = "tf_saved_model",
         quantize: str | None = None,
+        values: str | None = None,
     ) -> None:
         """Writes the deployed model; the arguments are those of `sos.export`."""
-        sos.export(model, path, format, overwrite, log_alpha_threshold, quantize)
+        sos.export(
+            model, path, format, overwrite, log_alpha_threshold, quantize, values
+        )
 
     def prepare(self) -> None:  # noqa: B027
         """Makes or reads what training needs, once the model is built.

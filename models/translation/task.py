@@ -263,12 +263,13 @@ class TranslationTask(Task):
         log_alpha_threshold=None,
         format="tf_saved_model",
         quantize=None,
+        values=None,
     ):
-        if format != "tf_saved_model" or quantize is not None:
+        if format != "tf_saved_model" or (quantize, values) != (None, None):
             raise ValueError(
                 "A translation run is exported as tf_saved_model, from strings to "
                 "strings, and is not quantized. Received: "
-                f"format={format!r}, quantize={quantize!r}"
+                f"format={format!r}, quantize={quantize!r}, values={values!r}"
             )
         deployed = sos.strip(model, log_alpha_threshold)
         self.translator(deployed).export(path, overwrite)

@@ -72,6 +72,20 @@ def check_quantize(format: str, quantize: str | None) -> None:
         )
 
 
+def check_values(format: str, values: str | None) -> None:
+    """Raises ValueError unless a format can store weights as told."""
+    known = ("float32", "float16", "int8")
+    if values not in (None, *known):
+        raise ValueError(
+            f"values must be one of {', '.join(known)}. Received: {values!r}"
+        )
+    if values is not None and format != "sparse":
+        raise ValueError(
+            "values is for format='sparse': leave it away for others. Received: "
+            f"values={values!r}, format={format!r}"
+        )
+
+
 def foreign_class(name: str, theirs: str, ours: str) -> type:
     """Stands for a class that the engine of another Keras saves; refuses to be loaded.
 
@@ -271,15 +285,24 @@ class Engine(abc.ABC):
         return record(self.layers(model), lambda: self.trace(model, inputs))
 
     @abc.abstractmethod
-    def check_format(self, format: str, quantize: str | None = None) -> None:
-        """Raises unless models can be exported in a format, quantized as told.
+    def check_format(
+        self, format: str, quantize: str | None = None, values: str | None = None
+    ) -> None:
+        """Raises unless models can be exported in a format, rounded as told.
 
         Raises:
-          ValueError: for one that this Keras and its backend do not have, or does not
-            quantize.
+          ValueError: for one that this Keras and its backend do not have, or that is
+            not quantized or does not store other values.
           ImportError: if a package for it is missing, naming it.
         """
 
     @abc.abstractmethod
-    def write(self, stripped, path, format: str, quantize: str | None = None) -> None:
+    def write(
+        self,
+        stripped,
+        path,
+        format: str,
+        quantize: str | None = None,
+        values: str | None = None,
+    ) -> None:
         """Exports a plain model in a format, complete or not at all."""

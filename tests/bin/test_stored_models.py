@@ -62,6 +62,27 @@ def test_a_model_is_exported_for_litert(command, refused, tmp_path):
     assert path.stat().st_size < 0.6 * size
 
 
+def test_a_model_is_exported_as_a_sparse_file(command, refused, tmp_path):
+    model = keras.Sequential([keras.layers.Dense(128, input_shape=(64,))])
+    model.save(tmp_path / "model.keras")
+    arguments = (
+        f"--model={tmp_path / 'model.keras'}",
+        f"--export_dir={tmp_path / 'exported'}",
+    )
+    message = refused("export_model", *arguments, "--values=int8")
+    assert "--values=int8 is for --format=sparse" in message
+    arguments += ("--format=sparse",)
+    assert command("export_model", *arguments).code == 0
+    path = tmp_path / "exported" / "model.sparse"
+    (kernel,) = sos.runtime.read(path).graph.initializer[:1]
+    assert sorted(kernel.dims) == [64, 128]
+    size = path.stat().st_size
+    message = refused("export_model", *arguments)
+    assert "holds model.sparse already" in message
+    assert command("export_model", *arguments, "--values=int8", "--overwrite").code == 0
+    assert path.stat().st_size < 0.5 * size
+
+
 LAYER = """
 import tf_keras as keras
 

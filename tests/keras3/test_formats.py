@@ -180,12 +180,28 @@ def load_torch(path):
     return call, [value.detach().numpy() for value in program.state_dict.values()]
 
 
+def load_sparse(path):
+    import onnx
+    import onnxruntime
+
+    model = sos.runtime.read(path)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [tensor.name for tensor in session.get_inputs()]
+    return (
+        lambda inputs: session.run(None, dict(zip(names, flat(inputs), strict=True)))[
+            0
+        ],
+        [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer],
+    )
+
+
 LOADERS = {
     "tf_saved_model": load_saved_model,
     "onnx": load_onnx,
     "openvino": load_openvino,
     "litert": load_litert,
     "torch": load_torch,
+    "sparse": load_sparse,
 }
 
 
@@ -211,10 +227,22 @@ def check_outputs(model, call):
 @pytest.mark.parametrize(
     "layers", [perceptron, convolutions, attention, tagger, subclassed]
 )
-@pytest.mark.parametrize("format", in_table(OWN))
+@pytest.mark.parametrize("format", in_table(n for n in OWN if n != "sparse"))
 def test_outputs_are_the_models_for_any_batch(tmp_path, layers, format):
     model = built(layers())
     call, _ = written(tmp_path, model, format)
+    check_outputs(model, call)
+
+
+# The graph in the file is that of ONNX, of which the test above has more.
+@pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
+@pytest.mark.feature("export: sparse")
+@pytest.mark.parametrize(
+    "layers", [convolutions, pytest.param(attention, marks=pytest.mark.slow)]
+)
+def test_outputs_of_sparse_files_are_the_models_for_any_batch(tmp_path, layers):
+    model = built(layers())
+    call, _ = written(tmp_path, model, "sparse")
     check_outputs(model, call)
 
 
@@ -267,6 +295,75 @@ def test_only_litert_is_quantized(tmp_path, format):
         sos.export(built(perceptron()), tmp_path / "x", format=format, quantize="int8")
 
 
+def wide():
+    return [
+        keras.Input((64,)),
+        keras.layers.Dense(400, activation="relu", use_bias=False),
+        keras.layers.Dense(100),
+    ]
+
+
+@pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
+@pytest.mark.parametrize(
+    ("values", "factor", "tolerance"),
+    [(None, 5, 1e-5), ("float16", 8, 1e-3), ("int8", 10, 0.02)],
+)
+@pytest.mark.feature("export: sparse, float16 and int8")
+def test_a_sparse_file_is_as_small_as_its_values(tmp_path, values, factor, tolerance):
+    model = built(wide())
+    for weight in model.weights:
+        if len(weight.shape) > 1:
+            kept = np.random.default_rng(2).random(weight.shape) > 0.5
+            weight.assign(np.where(kept, keras.ops.convert_to_numpy(weight), 0))
+    path = tmp_path / "model.sparse"
+    sos.export(model, path, format="sparse", values=values)
+    assert path.stat().st_size < 4 * model.count_params() / factor
+    call, weights = load_sparse(str(path))
+    inputs = batch(model, 3)
+    expected = keras.ops.convert_to_numpy(model(inputs, training=False))
+    assert np.abs(call(inputs) - expected).max() <= tolerance * np.abs(expected).max()
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    (stored,) = [weight for weight in weights if weight.shape == kernel.shape]
+    assert (stored[kernel == 0] == 0).all()
+
+
+@pytest.mark.parametrize("format", [name for name in OWN if name != "sparse"])
+def test_only_sparse_files_have_other_values(tmp_path, format):
+    with pytest.raises(ValueError, match=f"values is for format='sparse'.*{format}"):
+        sos.export(built(perceptron()), tmp_path / "x", format=format, values="int8")
+
+
+@pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
+def test_negative_weights_that_a_mask_zeroes_are_not_stored(tmp_path):
+    model = built(wide())
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    model.layers[0].kernel.assign(kernel * (kernel > 0))
+    sos.export(model, tmp_path / "model.sparse", format="sparse")
+    _, weights = load_sparse(tmp_path / "model.sparse")
+    (stored,) = [weight for weight in weights if weight.shape == kernel.shape]
+    assert not np.signbit(stored).any()
+    assert np.array_equal(stored, np.maximum(kernel, 0))
+
+
+@pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
+def test_unknown_values_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"float32, float16, int8\. .*'int4'"):
+        sos.export(built(perceptron()), tmp_path / "x", format="sparse", values="int4")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
+def test_weights_that_cannot_be_rounded_leave_what_was_there(tmp_path):
+    model = built(wide())
+    model.layers[0].kernel.assign(np.full((64, 400), np.nan))
+    path = tmp_path / "model.sparse"
+    path.write_text("of before")
+    with pytest.raises(ValueError, match=r"some weights are not finite: choose values"):
+        sos.export(model, path, format="sparse", values="int8", overwrite=True)
+    assert path.read_text() == "of before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
 def test_onnx_of_masked_recurrence(tmp_path):
     model = built(tagger(unroll=False, mask_zero=True))
@@ -289,7 +386,7 @@ def test_undefined_lengths_stay_so(tmp_path, format):
 
 
 @pytest.mark.skipif(not TRACED, reason="only torch traces")
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", ["onnx", "openvino", "sparse"])
 def test_undefined_lengths_are_refused_where_they_would_be_fixed(tmp_path, format):
     model = built(tagger(unroll=False, length=None))
     with pytest.raises(ValueError, match=r"define them\. Received: \(None, None\)"):

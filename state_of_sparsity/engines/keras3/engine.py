@@ -10,6 +10,7 @@ from state_of_sparsity.engines.base import (
     Engine,
     Site,
     check_quantize,
+    check_values,
 )
 from state_of_sparsity.engines.keras3 import containers, formats, private
 from state_of_sparsity.engines.keras3.copying import Copier
@@ -160,12 +161,13 @@ class Keras3Engine(Engine):
         )
         private.compute_output_spec(model, specs)
 
-    def check_format(self, format, quantize=None):
+    def check_format(self, format, quantize=None, values=None):
         formats.check_format(format)
         check_quantize(format, quantize)
+        check_values(format, values)
 
-    def write(self, stripped, path, format, quantize=None):
-        formats.write(stripped, path, format, quantize)
+    def write(self, stripped, path, format, quantize=None, values=None):
+        formats.write(stripped, path, format, quantize, values)
 
 
 ENGINE = Keras3Engine()

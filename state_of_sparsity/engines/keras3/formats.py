@@ -8,13 +8,15 @@ what Keras would write wrongly without a word is refused.
 import importlib.util
 import os
 import pathlib
+import tempfile
 import textwrap
 from typing import NamedTuple
 
 import keras
 
 from state_of_sparsity import atomic
-from state_of_sparsity.engines.keras3 import onnx_erfc, torch_export
+from state_of_sparsity.engines import onnx_erfc
+from state_of_sparsity.engines.keras3 import torch_export
 
 
 class Format(NamedTuple):
@@ -35,6 +37,13 @@ FORMATS = {
     "openvino": Format({"tensorflow": ("openvino",), "torch": ("openvino",)}, ".xml"),
     "litert": Format({"tensorflow": ()}, ".tflite"),
     "torch": Format({"torch": ()}, ".pt2"),
+    "sparse": Format(
+        {
+            "tensorflow": ("onnx", "tf2onnx", "safetensors", "zstandard"),
+            "torch": ("onnx", "onnxscript", "safetensors", "zstandard"),
+        },
+        ".sparse",
+    ),
 }
 
 
@@ -70,6 +79,7 @@ def write(
     path: str | os.PathLike,
     format: str,
     quantize: str | None = None,
+    values: str | None = None,
 ) -> None:
     """Writes a model for inference, complete or not at all.
 
@@ -85,10 +95,12 @@ def write(
         there is replaced.
       format: a key of `FORMATS`.
       quantize: of "litert", "int8" for weights of 8 bits; None for weights as they are.
+      values: of "sparse", a key of `runtime.files.VALUES`; None for "float32".
 
     Raises:
       ValueError, ImportError: as `check_format`, and for another suffix, a model that
-        is not built, or undefined lengths that the format would fix in silence.
+        is not built, undefined lengths that the format would fix in silence, or weights
+        that cannot be rounded to such values.
       RuntimeError: if the backend cannot express the model in the format.
     """
     check_format(format)
@@ -96,19 +108,38 @@ def write(
     if not path.name.endswith(suffix):
         raise ValueError(f"The path has to end in {suffix!r}. Received: {str(path)!r}")
     inputs = signature(model)
-    if keras.backend.backend() == "torch" and format in ("onnx", "openvino"):
+    if keras.backend.backend() == "torch" and format in ("onnx", "openvino", "sparse"):
         torch_export.check_lengths(inputs)
     with atomic.replacing(path) as written:
-        try:
-            _export(model, str(written), format, inputs, quantize)
-        except OSError:
-            raise
-        except Exception as error:
-            raise RuntimeError(
-                f"The {keras.backend.backend()} backend cannot write this model as "
-                f"{format}. Recurrent layers may need `unroll=True`; or try another "
-                f"backend or format. Received: {textwrap.shorten(str(error), 400)}"
-            ) from error
+        if format == "sparse":
+            _write_sparse(model, written, inputs, values or "float32")
+        else:
+            _export_or_tell(model, str(written), format, inputs, quantize)
+
+
+def _write_sparse(model, path, inputs, values):
+    import onnx
+
+    from state_of_sparsity.runtime import files
+
+    # Elsewhere: all that is beside the path is kept.
+    with tempfile.TemporaryDirectory() as folder:
+        dense = os.path.join(folder, "model.onnx")
+        _export_or_tell(model, dense, "onnx", inputs, None)
+        files.write(onnx.load(dense), path, values, signed_zeros=False)
+
+
+def _export_or_tell(model, path, format, inputs, quantize):
+    try:
+        _export(model, path, format, inputs, quantize)
+    except OSError:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"The {keras.backend.backend()} backend cannot write this model as "
+            f"{format}. Recurrent layers may need `unroll=True`; or try another "
+            f"backend or format. Received: {textwrap.shorten(str(error), 400)}"
+        ) from error
 
 
 def signature(model: keras.Model) -> list:

@@ -11,9 +11,11 @@ from state_of_sparsity.engines.tf_keras.backend import input_signature, keras, t
 
 def write_served(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the inference of a plain model as a SavedModel."""
-    signature = tf.nest.map_structure(_served_spec, input_signature(model))
     write_saved_model(
-        path, model, lambda inputs: model(inputs, training=False), signature
+        path,
+        model,
+        lambda inputs: model(inputs, training=False),
+        served_signature(model),
     )
 
 
@@ -40,6 +42,11 @@ def write_saved_model(
         contextlib.redirect_stdout(io.StringIO()),
     ):
         archive.write_out(os.fspath(new))
+
+
+def served_signature(model: keras.Model):
+    """The `TensorSpec`, or a structure of them, of what an exported model takes."""
+    return tf.nest.map_structure(_served_spec, input_signature(model))
 
 
 def _served_spec(spec):
