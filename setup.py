@@ -56,7 +56,18 @@ EXPORT = [
     "onnx>=1.20,<2",
     "onnxscript>=0.6,<0.8",
     "openvino>=2026.0,<2027",
+    # Files without the zeros.
+    "safetensors>=0.8,<1",
     "tf2onnx>=1.17,<2",
+    "zstandard>=0.25,<0.26",
+]
+# What runs them, without Keras and its backends.
+RUNTIME = [
+    "numba>=0.68,<0.69",
+    "onnx>=1.20,<2",
+    "onnxruntime>=1.24,<2",
+    "safetensors>=0.8,<1",
+    "zstandard>=0.25,<0.26",
 ]
 # Where several machines share out the runs of a sweep.
 SWEEP = ["ray>=2.50,<3"]
@@ -94,6 +105,8 @@ setuptools.setup(
         "state_of_sparsity.engines.tf_keras",
         "state_of_sparsity.engines.tf_keras.layers",
         "state_of_sparsity.layers",
+        "state_of_sparsity.runtime",
+        "state_of_sparsity.runtime.onnx_to_tf",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
         "state_of_sparsity.models.analysis",
@@ -120,18 +133,19 @@ setuptools.setup(
         "lab": LAB,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "export": EXPORT,
+        "runtime": RUNTIME,
         "sweep": SWEEP,
         "docs": DOCS,
         "examples": EXAMPLES,
         "test": [
             *LAB,
             *EXPORT,
+            *RUNTIME,
             *DOCS,
             *EXAMPLES,
             *SWEEP,
             "ai-edge-litert>=2.1,<3",
             "jax>=0.10,<0.11",
-            "onnxruntime>=1.24,<2",
             "orbax-checkpoint>=0.12,<0.13",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",

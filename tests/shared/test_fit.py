@@ -318,3 +318,11 @@ def test_no_penalty_is_computed_where_its_weight_is_0(technique, data, monkeypat
     sparse = sparse_model(ramped)
     assert np.isfinite(fit(sparse, *data, epochs=1, steps_per_epoch=1)).all()
     assert np.isfinite(sparse.get_weights()[0]).all()
+
+
+@TECHNIQUES
+def test_zeros_of_a_stripped_model_have_no_sign(technique, data):
+    sparse = sparse_model(technique)
+    fit(sparse, *data, epochs=4)
+    for weight in sos.strip(sparse).get_weights():
+        assert not np.signbit(weight[weight == 0]).any()

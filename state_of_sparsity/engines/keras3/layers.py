@@ -321,7 +321,9 @@ def make_plain(layer: Sparse, copies: dict) -> None:
     plain = copies[id(layer)]
     for weight in layer.sparse_weights:
         theta = copies[id(weight.theta)]
-        theta.assign(layer.technique.deployed_weight(*weight.values()))
+        used = layer.technique.deployed_weight(*weight.values())
+        # Without the sign of -0: files with one kind of zeros are smaller.
+        theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
         theta.regularizer = weight.regularizer
     plain._tracker.unlock()
     for name in added_variables(layer):

@@ -87,7 +87,9 @@ def is_sparse(layer) -> bool:
 def deploy(sparse: keras.layers.Layer, plain: keras.layers.Layer) -> None:
     """Gives a plain layer the deployed weights of a sparse one."""
     for weight in deployed_weights(sparse):
-        raw_variable(weight_variable(plain, weight.attribute)).assign(weight.value)
+        # Added to 0, what is -0 has no sign: files with one kind of zeros are smaller.
+        value = weight.value + weight.value.dtype.type(0)
+        raw_variable(weight_variable(plain, weight.attribute)).assign(value)
 
 
 @plain_layer.register
