@@ -66,6 +66,8 @@ RUNTIME = [
     "numba>=0.68,<0.69",
     "onnx>=1.20,<2",
     "onnxruntime>=1.24,<2",
+    # Reads images.
+    "pillow>=11,<13",
     "safetensors>=0.8,<1",
     "zstandard>=0.25,<0.26",
 ]
@@ -157,7 +159,8 @@ setuptools.setup(
     },
     entry_points={
         "console_scripts": [
-            f"{name}=state_of_sparsity.bin.{name}:run" for name in BINARIES
+            "run_model=state_of_sparsity.runtime.run_model:main",
+            *(f"{name}=state_of_sparsity.bin.{name}:run" for name in BINARIES),
         ]
     },
 )
