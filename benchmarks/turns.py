@@ -1,6 +1,5 @@
-"""Times of things that take turns in one process, as the benchmarks print them."""
+"""Times of things that take turns in one process."""
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -25,16 +24,3 @@ def take_turns(
                 job()
             times[name].append((time.perf_counter() - begin) / calls)
     return times
-
-
-def print_ratios(times: dict[str, list[float]]) -> None:
-    """Prints the medians, and those of all others over that of the first."""
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    first, *others = times
-    for name, value in medians.items():
-        print(f"{name:<20}{1000 * value:10.1f} ms")
-    for name in others:
-        rounds = zip(times[name], times[first], strict=True)
-        by_round = statistics.median(time / base for time, base in rounds)
-        ratio = medians[name] / medians[first]
-        print(f"{name} / {first}: {ratio:.3f}, by round {by_round:.3f}")

@@ -1,0 +1,231 @@
+"""Which products to compute by kernels of ours, and how: by time, or by a rule."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+import llvmlite.binding
+import numpy as np
+import onnxruntime
+
+from state_of_sparsity.runtime import layouts
+from state_of_sparsity.runtime.partition import Part
+from state_of_sparsity.runtime.plan import Plan
+from state_of_sparsity.runtime.products import Product
+from state_of_sparsity.runtime.vectors import LANES, WIDTHS
+
+_LOG = logging.getLogger("state_of_sparsity.runtime")
+
+# The version of what is decided here; files of other ones are of no use.
+_VERSION = 1
+# Above this density no measurement has found a kernel of ours faster.
+MOST_DENSE = 0.5
+# Up to this density it was always, see docs/runtime.md.
+_RULE_DENSITY = 0.25
+# Kernels of a channel or a few need no dense product either.
+_FEW_CHANNELS = 4
+# Numbers of a tile that stay in the first cache while rows run over it.
+_CACHED = 8192
+# Timing ends after so many rounds, or seconds.
+_ROUNDS, _SECONDS = 7, 0.1
+
+
+def is_candidate(product: Product) -> bool:
+    """Whether a product has so many zeros that a kernel of ours may be faster."""
+    groups, _, channels = product.weights.shape[:3]
+    small = groups > 1 and channels <= _FEW_CHANNELS
+    return small or product.density <= MOST_DENSE
+
+
+def vectors_of(product: Product, shapes) -> int:
+    """How many vectors of positions a product has."""
+    shape = shapes[product.source]
+    form = layouts.form_of(shape, product.axis)
+    grid = layouts.grid_of(product, shape) if product.kind == "Conv" else None
+    positions = grid.positions if grid else form.images * form.positions
+    return max(1, -(-positions // LANES))
+
+
+def usual_width(product: Product, vectors: int) -> int:
+    """A width whose tile of the input stays in the cache, as far as it can."""
+    fitting = _CACHED // (LANES * product.channels)
+    wide = max(4, min(8, fitting))
+    count = -(-vectors // wide)
+    even = -(-vectors // count)
+    return max(width for width in WIDTHS if width <= even)
+
+
+def by_rule(found: list[Product], shapes) -> dict[str, int]:
+    """The widths of products that are ours, by name, from densities and shapes alone.
+
+    Products of few channels, such as depthwise ones, are ours if what they read or what
+    reads them is.
+    """
+    sparse = [p for p in found if p.density <= _RULE_DENSITY]
+    sources = {product.source for product in sparse}
+    targets = {product.target for product in sparse}
+    for product in found:
+        beside = product.source in targets or product.target in sources
+        if beside and is_candidate(product) and product not in sparse:
+            sparse.append(product)
+    return {p.name: usual_width(p, vectors_of(p, shapes)) for p in sparse}
+
+
+def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
+    """Medians of the seconds that jobs take, in turns."""
+    times = [[] for _ in jobs]
+    end = time.perf_counter() + _SECONDS * len(jobs)
+    for number in range(rounds + 1):
+        for job, found in zip(jobs, times, strict=True):
+            begin = time.perf_counter()
+            job()
+            found.append(time.perf_counter() - begin)
+        if number and time.perf_counter() > end:
+            break
+    return [statistics.median(found[1:]) for found in times]
+
+
+def by_time(found, graph, shapes, types, sessions, team, threads) -> dict[str, int]:
+    """The widths of products that are faster by kernels of ours, by name.
+
+    Each is timed alone, once for all that are alike, on numbers of no meaning.
+
+    Args:
+      found: products.
+      graph, shapes, types, sessions, threads: as `Plan` takes them.
+      team: `threads.Team`.
+    """
+    known, choices = {}, {}
+    for product in filter(is_candidate, found):
+        alike = _signature(product, shapes)
+        if alike not in known:
+            known[alike] = _fastest(
+                product, graph, shapes, types, sessions, team, threads
+            )
+        if known[alike]:
+            choices[product.name] = known[alike]
+    return choices
+
+
+def _signature(product: Product, shapes) -> tuple:
+    return (
+        product.kind,
+        product.axis,
+        product.weights.shape,
+        shapes[product.source],
+        product.strides,
+        product.dilations,
+        product.pads_before,
+        product.pads_after,
+        product.residual is None,
+        round(product.density, 2),
+    )
+
+
+class _Alone:
+    """A graph of one product only, for a plan of its own."""
+
+    def __init__(self, graph, product: Product):
+        reads = [product.source, *([product.residual] if product.residual else [])]
+        self.inputs = [graph.value(name) for name in dict.fromkeys(reads)]
+        self.outputs = [graph.value(product.target)]
+
+
+def _fastest(product, graph, shapes, types, sessions, team, threads) -> int:
+    """The fastest width, or 0 if ONNX Runtime is faster."""
+    vectors = vectors_of(product, shapes)
+    usual = usual_width(product, vectors)
+    most = max(width for width in WIDTHS if width <= max(vectors, 1))
+    widths = sorted({usual, min(4, most), min(8, most), min(14, most)})
+    alone = _Alone(graph, product)
+    inputs = {
+        info.name: np.ones(shapes[info.name], np.float32) for info in alone.inputs
+    }
+    part = Part(product.nodes, tuple(inputs), (product.target,))
+
+    def job(step, widths):
+        plan = Plan(alone, [step], shapes, types, widths, sessions, threads)
+        plan.place(inputs)
+        # Changes of layout are between the steps of the whole graph, or not at all.
+        return lambda: plan.run(inputs, team)
+
+    jobs = [job(part, {})] + [job(product, {product.name: width}) for width in widths]
+    dense, *ours = seconds(jobs)
+    best = min(ours)
+    return widths[ours.index(best)] if best < dense else 0
+
+
+class Notes:
+    """Decisions kept in a file beside the model.
+
+    A file that cannot be read or written is as none.
+
+    Args:
+      path: of the model, or None to keep nothing.
+      threads: that compute.
+    """
+
+    def __init__(self, path: pathlib.Path | None, threads: int):
+        self._path = None if path is None else path.with_name(f"{path.name}.tuned.json")
+        self._threads = threads
+
+    def key(self, found: list[Product], shapes: tuple) -> str:
+        """What decisions depend on: the machine, threads, shapes and densities."""
+        parts = [
+            platform.machine(),
+            llvmlite.binding.get_host_cpu_name(),
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+            onnxruntime.__version__,
+            self._threads,
+            shapes,
+            [(p.name, p.weights.shape, round(p.density, 3)) for p in found],
+        ]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def read(self, key: str, found: list[Product]) -> dict[str, int] | None:
+        """Widths by the name of a product, or None if there are none for the key."""
+        names = {product.name for product in found}
+        choices = self._all().get(key)
+        if not isinstance(choices, dict) or not set(choices) <= names:
+            return None
+        return choices if set(choices.values()) <= set(WIDTHS) else None
+
+    def write(self, key: str, choices: dict[str, int]) -> None:
+        """Adds decisions; with a message if that cannot be."""
+        if self._path is None:
+            return
+        text = json.dumps({"version": _VERSION, "plans": {**self._all(), key: choices}})
+        try:
+            handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(name, self._path)
+        except OSError as error:
+            _LOG.info("What was tuned is not kept: %s", error)
+
+    def _all(self) -> dict:
+        if self._path is None:
+            return {}
+        try:
+            notes = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(notes, dict) or notes.get("version") != _VERSION:
+            return {}
+        plans = notes.get("plans")
+        return plans if isinstance(plans, dict) else {}
+
+
+def bytes_of(product: Product, shapes) -> int:
+    """What a product has to read and write at least: non-zeros, input and output."""
+    count = np.count_nonzero(product.weights)
+    tensors = [product.source, product.target]
+    tensors += [product.residual] if product.residual else []
+    return 8 * count + 4 * sum(math.prod(shapes[name]) for name in tensors)
