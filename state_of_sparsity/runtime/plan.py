@@ -1,14 +1,15 @@
 """What a session does for inputs of certain shapes, with all memory that it needs."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 
-from state_of_sparsity.runtime import layouts, program
+from state_of_sparsity.runtime import program
+from state_of_sparsity.runtime.chains import Chain, ChainBuilder, reads_of
 from state_of_sparsity.runtime.partition import Part
-from state_of_sparsity.runtime.products import Product
-from state_of_sparsity.runtime.program import Buffer, Operation, Program
+from state_of_sparsity.runtime.program import Buffer, Operation
 
 
 @dataclasses.dataclass
@@ -26,52 +27,51 @@ class OnnxStep:
     buffers: dict[str, Buffer]
     binding: object = None
 
-
-@dataclasses.dataclass
-class OurStep:
-    """Operations that follow one another.
-
-    Args:
-      operations: in their order.
-      names: of what each of them computes, for people.
-    """
-
-    operations: list[Operation]
-    names: list[tuple[str, Product | None]]
-    program: Program | None = None
+    def run_step(self, team) -> None:
+        """Runs it with threads of its own."""
+        self.session.run_with_iobinding(self.binding)
 
 
 class Plan:
     """Steps for inputs of certain shapes.
 
     Args:
-      graph: the graph.
+      inputs, outputs: names of the graph's.
       steps: as `partition.cut` gives them.
       shapes: by the name of a value, of all that cross from one step to another.
       types: by the name of a value, its NumPy type.
       widths: by the name of a product, how many vectors its tiles have at most.
       sessions: function of a part that gives ONNX Runtime's session.
       threads: that share in programs.
+
+    Attributes:
+      steps: list of `OnnxStep` and `Chain`.
+      shapes: as given.
+      memory: bytes that they work on.
     """
 
-    def __init__(self, graph, steps, shapes, types, widths, sessions, threads):
-        self._graph, self._shapes, self._types = graph, shapes, types
-        self._widths, self._threads = widths, threads
-        self._plain, self._packed = {}, {}
-        self.steps = []
-        self._inputs = [info.name for info in graph.inputs]
-        self._outputs = [info.name for info in graph.outputs]
+    def __init__(
+        self, inputs, outputs, steps, shapes, types, widths, sessions, threads
+    ):
+        self.shapes, self._types = shapes, types
+        self._outputs, self._buffers = list(outputs), {}
         # Memory that changes from call to call.
-        self._outside = {self._buffer(name) for name in (*self._inputs, *self._outputs)}
-        for step in steps:
-            if isinstance(step, Part):
-                self.steps += self._part(step, sessions(step))
+        self._outside = {self._plain(name) for name in (*inputs, *outputs)}
+        self.steps = []
+        needed = set(outputs)
+        for ours, group in itertools.groupby(steps, lambda s: not isinstance(s, Part)):
+            group = list(group)
+            if ours:
+                later = needed | _read_after(steps, group[-1])
+                arguments = (shapes, later, self._plain, self._outside)
+                builder = ChainBuilder(group, *arguments, widths, threads)
+                self.steps.append(builder.chain)
             else:
-                self._product(step)
+                self.steps += [self._onnx_step(p, sessions(p)) for p in group]
         self.memory = program.give_memory(self._order(), self._outside)
         for step in self.steps:
-            if isinstance(step, OurStep):
-                step.program = Program(step.operations)
+            if isinstance(step, Chain):
+                step.prepare()
             else:
                 step.binding = self._bound(step)
 
@@ -84,55 +84,57 @@ class Plan:
         """
         outputs = self.place(inputs)
         for step in self.steps:
-            self.run_step(step, team)
+            step.run_step(team)
         return outputs
 
     def place(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Says to all steps where inputs are, and where outputs, which it returns."""
         outputs = {
-            name: np.empty(self._shapes[name], self._types[name])
+            name: np.empty(self.shapes[name], self._types[name])
             for name in self._outputs
         }
         there = {**inputs, **outputs}
         for step in self.steps:
-            if isinstance(step, OurStep):
+            if isinstance(step, Chain):
                 for name, array in there.items():
-                    step.program.place(self._plain[name], array.ctypes.data)
-            else:
-                for name in step.part.inputs:
+                    step.place(self._buffers[name], array.ctypes.data)
+                continue
+            for names, bind in (
+                (step.part.inputs, step.binding.bind_input),
+                (step.part.outputs, step.binding.bind_output),
+            ):
+                for name in names:
                     if name in there:
-                        self._bind(step.binding.bind_input, name, there[name])
-                for name in step.part.outputs:
-                    if name in outputs:
-                        self._bind(step.binding.bind_output, name, outputs[name])
+                        array = there[name]
+                        _bind(bind, name, array.dtype, array.shape, array.ctypes.data)
         return outputs
 
-    def run_step(self, step, team) -> None:
-        """One step, after those before it."""
-        if isinstance(step, OurStep):
-            team.run(step.program.address)
-        else:
-            step.session.run_with_iobinding(step.binding)
-
     def _order(self) -> list[Operation]:
-        """All operations, with a part of ONNX Runtime as one of them."""
+        """All operations, with a part of ONNX Runtime, or a repeated chain, as one."""
         order = []
         for step in self.steps:
-            if isinstance(step, OurStep):
-                order += step.operations
-            else:
+            if isinstance(step, OnnxStep):
                 read = [step.buffers[name] for name in step.part.inputs]
                 written = [step.buffers[name] for name in step.part.outputs]
                 order.append(Operation({}, read, written))
+            elif step.repeats == 1:
+                order += step.operations
+            else:
+                # What has the whole batch stays until the last part is through.
+                whole = list(step.moves)
+                order.append(Operation({}, whole, whole))
+                order += step.operations
+                order.append(Operation({}, whole, []))
         return order
 
-    def _buffer(self, name: str) -> Buffer:
+    def _plain(self, name: str) -> Buffer:
         """Memory for a plain value."""
-        size = math.prod(self._shapes[name]) * np.dtype(self._types[name]).itemsize
-        return self._plain.setdefault(name, Buffer(-(-size // 4)))
+        size = math.prod(self.shapes[name]) * np.dtype(self._types[name]).itemsize
+        return self._buffers.setdefault(name, Buffer(-(-size // 4) + program.SLACK))
 
-    def _bind(self, bind, name: str, array: np.ndarray) -> None:
-        bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    def _onnx_step(self, part: Part, session) -> OnnxStep:
+        names = (*part.inputs, *part.outputs)
+        return OnnxStep(part, session, {name: self._plain(name) for name in names})
 
     def _bound(self, step: OnnxStep):
         binding = step.session.io_binding()
@@ -143,88 +145,18 @@ class Plan:
             for name in names:
                 buffer = step.buffers[name]
                 if buffer not in self._outside:
-                    shape, kind = self._shapes[name], self._types[name]
-                    bind(name, "cpu", 0, kind, shape, buffer.address)
+                    shape, kind = self.shapes[name], self._types[name]
+                    _bind(bind, name, kind, shape, buffer.address)
         return binding
 
-    def _part(self, part: Part, session) -> list:
-        for name in part.inputs:
-            self._as_plain(name)
-        names = (*part.inputs, *part.outputs)
-        return [OnnxStep(part, session, {name: self._buffer(name) for name in names})]
 
-    def _add(self, name: str, operation: Operation, product=None) -> None:
-        if not self.steps or not isinstance(self.steps[-1], OurStep):
-            self.steps.append(OurStep([], []))
-        self.steps[-1].operations.append(operation)
-        self.steps[-1].names.append((name, product))
+def _bind(bind, name: str, kind, shape, address: int) -> None:
+    bind(name, "cpu", 0, kind, shape, address)
 
-    def _as_plain(self, name: str) -> Buffer:
-        """A value as a plain tensor, unpacked if it is not there yet."""
-        if name not in self._plain:
-            form = next(form for known, form in self._packed if known == name)
-            packed = self._packed[name, form]
-            if layouts.is_packed(form):
-                self._plain[name] = packed
-            else:
-                operation = program.change(packed, self._buffer(name), form, False)
-                self._add(f"unpack {name}", operation)
-        return self._plain[name]
 
-    def _as_packed(self, name: str, form: layouts.Form) -> Buffer:
-        """A value in a form, packed if it is not there yet."""
-        if (name, form) not in self._packed:
-            plain = self._as_plain(name)
-            if layouts.is_packed(form) and plain not in self._outside:
-                plain.size = max(plain.size, program.packed_size(form))
-                self._packed[name, form] = plain
-            else:
-                packed = Buffer(program.packed_size(form))
-                operation = program.change(plain, packed, form, True)
-                self._add(f"pack {name}", operation)
-                self._packed[name, form] = packed
-        return self._packed[name, form]
-
-    def _gridded(self, product: Product, form: layouts.Form, grid) -> Buffer:
-        """A convolution's input with zeros around."""
-        key = (product.source, form)
-        packed = key in self._packed
-        source = self._packed[key] if packed else self._as_plain(product.source)
-        target = Buffer(program.grid_size(form.channels, grid))
-        operation = program.fill_grid(source, target, form, grid, packed)
-        self._add(f"pad {product.source}", operation)
-        return target
-
-    def _product(self, product: Product) -> None:
-        source_shape = self._shapes[product.source]
-        form = layouts.form_of(source_shape, product.axis)
-        shape = self._shapes[product.target]
-        target_form = layouts.form_of(shape, product.axis)
-        grid = None
-        if product.kind == "Conv":
-            grid = layouts.grid_of(product, source_shape)
-        if grid is None:
-            source = self._as_packed(product.source, form)
-        else:
-            source = self._gridded(product, form, grid)
-        residual = None
-        if product.residual:
-            residual = self._as_packed(product.residual, target_form)
-        target = Buffer(program.packed_size(target_form))
-        self._packed[product.target, target_form] = target
-        operation = program.multiply(
-            product,
-            source,
-            target,
-            residual,
-            form,
-            target_form,
-            grid,
-            self._widths[product.name],
-            self._threads,
-        )
-        self._add(product.name, operation, product)
-        if product.target in self._outputs:
-            plain = self._buffer(product.target)
-            operation = program.change(target, plain, target_form, False)
-            self._add(f"unpack {product.target}", operation)
+def _read_after(steps: list, step) -> set[str]:
+    """Names of the values that the steps after one read."""
+    read = set()
+    for later in steps[steps.index(step) + 1 :]:
+        read.update(later.inputs if isinstance(later, Part) else reads_of(later))
+    return read

@@ -9,7 +9,7 @@ from state_of_sparsity.runtime.layouts import Form, Grid
 from state_of_sparsity.runtime.products import Product
 
 # What tiles read beyond the last position that means something.
-_SLACK = vectors.LANES * (max(vectors.WIDTHS) + 1)
+SLACK = vectors.LANES * (max(vectors.WIDTHS) + 1)
 _LINE = 64
 # How many tasks there are for each thread, so that none waits long for another.
 _TASKS = 8
@@ -56,6 +56,12 @@ class Operation:
     reads: list[Buffer]
     writes: list[Buffer]
     keep: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def describe(self) -> str:
+        """The tiles of a product, for people."""
+        tiles = self.words[kernels.TILES]
+        most = tiles[:, 1].max(initial=0)
+        return f"{len(tiles)} tiles of {vectors.LANES * most} positions"
 
 
 class Program:
@@ -113,12 +119,12 @@ def change(source: Buffer, target: Buffer, form: Form, pack: bool) -> Operation:
 
 def packed_size(form: Form) -> int:
     """Numbers of a packed tensor, with what tiles read and write beyond."""
-    return form.channels * form.stride + _SLACK
+    return form.channels * form.stride + SLACK
 
 
 def grid_size(channels: int, grid: Grid) -> int:
     """Numbers of a grid, with what tiles read beyond."""
-    return channels * len(grid.phases) * grid.stride + grid.reach + _SLACK
+    return channels * len(grid.phases) * grid.stride + grid.reach + SLACK
 
 
 def fill_grid(

@@ -4,13 +4,14 @@ import collections
 import os
 import pathlib
 import threading
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from state_of_sparsity.runtime import partition, products, tuning
+from state_of_sparsity.runtime import partition, products, profiling, tuning
 from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
@@ -126,6 +127,36 @@ class Session:
                 del self._plans[key]
                 return self._plan(inputs).run(inputs, self._team)
 
+    def profile(self, inputs=None) -> profiling.Profile:
+        """Times of all products and parts, with densities, kernels and bounds.
+
+        Args:
+          inputs: as of `run`; None for a batch of 1 of a model that leaves no other
+            size open.
+
+        Raises:
+          As `run`; and ValueError if inputs are needed.
+        """
+        if inputs is None:
+            inputs = _first_inputs(self.inputs)
+            if inputs is None:
+                raise ValueError(
+                    f"The sizes of the inputs are open: pass inputs, of {self.inputs}. "
+                    "Received: None"
+                )
+        inputs = self._checked(inputs)
+        with self._lock:
+            plan = self._plan(inputs)
+            found, shapes = self._found(inputs)
+            shapes |= plan.shapes
+            # The arrays of outputs have to be there as long as the plan writes to them.
+            held = plan.place(inputs)
+            table = profiling.profile(
+                plan, found, shapes, self._graph, self._team, self.threads
+            )
+            del held
+            return table
+
     def _checked(self, inputs) -> dict[str, np.ndarray]:
         """Inputs by name, as C-contiguous arrays in the order of the model's."""
         names = [value.name for value in self.inputs]
@@ -154,14 +185,12 @@ class Session:
         return plan
 
     def _new_plan(self, inputs):
-        graph = self._graph
-        computed = all(info.name in graph.producers for info in graph.outputs)
-        candidates = products.sources(graph)
-        if not computed or not candidates or not self._worth_it():
+        computed = all(
+            info.name in self._graph.producers for info in self._graph.outputs
+        )
+        if not computed or not self._worth_it():
             return self._dense_plan()
-        shapes = {name: array.shape for name, array in inputs.items()}
-        shapes |= self._observed(inputs, candidates)
-        found = products.find(graph, shapes)
+        found, shapes = self._found(inputs)
         if not self._tune:
             return self._cut(inputs, found, tuning.by_rule(found, shapes), shapes)
         key = self._notes.key(found, tuple(array.shape for array in inputs.values()))
@@ -171,6 +200,16 @@ class Session:
             self._notes.write(key, choices)
             return plan
         return self._cut(inputs, found, choices, shapes)
+
+    def _found(self, inputs):
+        """Products of the graph, and the shapes of what they work on."""
+        shapes = {name: array.shape for name, array in inputs.items()}
+        names = [*products.sources(self._graph), *[v.name for v in self.outputs]]
+        shapes |= self._observed(inputs, [n for n in names if n not in shapes])
+        found = products.find(self._graph, shapes)
+        # What follows a product keeps its shape.
+        shapes |= {product.target: shapes[product.name] for product in found}
+        return found, shapes
 
     def _worth_it(self) -> bool:
         """Whether any of the weights have zeros that pay."""
@@ -195,10 +234,9 @@ class Session:
 
     def _tuned(self, inputs, found, shapes):
         """The fastest of what single products say, all of ours, and none."""
-        graph, types = self._graph, _types(self._graph)
+        types = _types(self._graph)
         single = tuning.by_time(
             found,
-            graph,
             shapes,
             types,
             lambda part: start(self._proto(part), self._options()),
@@ -231,7 +269,8 @@ class Session:
         shapes = {**shapes, **self._observed(inputs, missing)}
         types = _types(graph)
         arguments = (shapes, types, widths, self._part_session, self.threads)
-        return Plan(graph, steps, *arguments)
+        outputs = [info.name for info in graph.outputs]
+        return Plan(inputs, outputs, steps, *arguments)
 
     def _proto(self, part: partition.Part) -> onnx.ModelProto:
         return self._graph.part(part.nodes, part.inputs, part.outputs)
@@ -252,21 +291,42 @@ class Session:
 
     def _dense_plan(self):
         if self._dense is None:
-            self._dense = DensePlan(start(self._model, self._options(alone=False)))
+            part = partition.Part(
+                tuple(range(len(self._graph.nodes))),
+                tuple(value.name for value in self.inputs),
+                tuple(value.name for value in self.outputs),
+            )
+            session = start(self._model, self._options(alone=False))
+            self._dense = DensePlan(session, part)
         return self._dense
 
 
 class DensePlan:
-    """A model as ONNX Runtime runs it on its own."""
+    """A model as ONNX Runtime runs it on its own.
 
-    def __init__(self, session):
-        self.session = session
-        self._names = [value.name for value in session.get_outputs()]
+    Args:
+      session: ONNX Runtime's.
+      part: all nodes of the graph.
+    """
+
+    shapes, memory = MappingProxyType({}), 0
+
+    def __init__(self, session, part: partition.Part):
+        self.session, self.part, self.steps = session, part, [self]
+        self._placed = {}
+
+    def place(self, inputs: dict[str, np.ndarray]) -> None:
+        """Says which inputs `steps` are run on."""
+        self._placed = inputs
 
     def run(self, inputs, team) -> dict[str, np.ndarray]:
         """As `Plan.run`."""
         outputs = self.session.run(None, inputs)
-        return dict(zip(self._names, outputs, strict=True))
+        return dict(zip(self.part.outputs, outputs, strict=True))
+
+    def run_step(self, team) -> None:
+        """The only step."""
+        self.session.run(None, self._placed)
 
 
 def _crossing(step) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 
 from state_of_sparsity.runtime import layouts
+from state_of_sparsity.runtime.chains import reads_of
 from state_of_sparsity.runtime.partition import Part
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.products import Product
@@ -92,23 +93,21 @@ def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
     return [statistics.median(found[1:]) for found in times]
 
 
-def by_time(found, graph, shapes, types, sessions, team, threads) -> dict[str, int]:
+def by_time(found, shapes, types, sessions, team, threads) -> dict[str, int]:
     """The widths of products that are faster by kernels of ours, by name.
 
     Each is timed alone, once for all that are alike, on numbers of no meaning.
 
     Args:
       found: products.
-      graph, shapes, types, sessions, threads: as `Plan` takes them.
+      shapes, types, sessions, threads: as `Plan` takes them.
       team: `threads.Team`.
     """
     known, choices = {}, {}
     for product in filter(is_candidate, found):
         alike = _signature(product, shapes)
         if alike not in known:
-            known[alike] = _fastest(
-                product, graph, shapes, types, sessions, team, threads
-            )
+            known[alike] = _fastest(product, shapes, types, sessions, team, threads)
         if known[alike]:
             choices[product.name] = known[alike]
     return choices
@@ -129,31 +128,19 @@ def _signature(product: Product, shapes) -> tuple:
     )
 
 
-class _Alone:
-    """A graph of one product only, for a plan of its own."""
-
-    def __init__(self, graph, product: Product):
-        reads = [product.source, *([product.residual] if product.residual else [])]
-        self.inputs = [graph.value(name) for name in dict.fromkeys(reads)]
-        self.outputs = [graph.value(product.target)]
-
-
-def _fastest(product, graph, shapes, types, sessions, team, threads) -> int:
+def _fastest(product, shapes, types, sessions, team, threads) -> int:
     """The fastest width, or 0 if ONNX Runtime is faster."""
     vectors = vectors_of(product, shapes)
     usual = usual_width(product, vectors)
     most = max(width for width in WIDTHS if width <= max(vectors, 1))
     widths = sorted({usual, min(4, most), min(8, most), min(14, most)})
-    alone = _Alone(graph, product)
-    inputs = {
-        info.name: np.ones(shapes[info.name], np.float32) for info in alone.inputs
-    }
+    names = reads_of(product)
+    inputs = {name: np.ones(shapes[name], np.float32) for name in names}
     part = Part(product.nodes, tuple(inputs), (product.target,))
 
     def job(step, widths):
-        plan = Plan(alone, [step], shapes, types, widths, sessions, threads)
-        plan.place(inputs)
-        # Changes of layout are between the steps of the whole graph, or not at all.
+        arguments = (shapes, types, widths, sessions, threads)
+        plan = Plan(inputs, [product.target], [step], *arguments)
         return lambda: plan.run(inputs, team)
 
     jobs = [job(part, {})] + [job(product, {product.name: width}) for width in widths]
