@@ -123,3 +123,37 @@ def mobilenet(sparsity: float, size: int = 224) -> onnx.ModelProto:
     weights = net.random((channels, 1000), channels, sparse=False)
     x = net.add("Gemm", x, weights, net.bias(1000))
     return net.model(["batch", 3, size, size], x, ["batch", 1000])
+
+
+def encoder(sparsity: float, length: int = 64) -> onnx.ModelProto:
+    """The encoder of a base Transformer, of embedded tokens."""
+    size, inner, heads, layers = 512, 2048, 8, 6
+    net = Builder(sparsity)
+    split = net.weight(np.array([0, 0, heads, size // heads]))
+    joined = net.weight(np.array([0, 0, size]))
+    scale = net.weight(np.float32((size // heads) ** -0.5))
+
+    def dense(x, inputs, outputs):
+        x = net.add("MatMul", x, net.random((inputs, outputs), inputs))
+        return net.add("Add", x, net.bias(outputs))
+
+    def normalized(x):
+        ones = net.weight(np.ones(size, np.float32))
+        return net.add("LayerNormalization", x, ones, net.bias(size))
+
+    def split_heads(x, order):
+        return net.add("Transpose", net.add("Reshape", x, split), perm=order)
+
+    x = "x"
+    for _ in range(layers):
+        queries = split_heads(dense(x, size, size), [0, 2, 1, 3])
+        keys = split_heads(dense(x, size, size), [0, 2, 3, 1])
+        values = split_heads(dense(x, size, size), [0, 2, 1, 3])
+        scores = net.add("Mul", net.add("MatMul", queries, keys), scale)
+        mixed = net.add("MatMul", net.add("Softmax", scores, axis=-1), values)
+        mixed = net.add("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = dense(net.add("Reshape", mixed, joined), size, size)
+        x = normalized(net.add("Add", x, mixed))
+        y = net.add("Relu", dense(x, size, inner))
+        x = normalized(net.add("Add", x, dense(y, inner, size)))
+    return net.model(["batch", length, size], x, ["batch", length, size])

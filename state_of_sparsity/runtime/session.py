@@ -16,6 +16,15 @@ from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, st
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
 
+# It has an exception for each of its codes, of no common base of their own.
+_OF_ONNX_RUNTIME = (
+    RuntimeError,
+    *[
+        kind
+        for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ],
+)
 # Plans that are kept, of the shapes that were used last.
 _PLANS = 4
 
@@ -115,17 +124,19 @@ class Session:
         """
         inputs = self._checked(inputs)
         with self._lock:
-            key = tuple(array.shape for array in inputs.values())
-            new = key not in self._plans
-            plan = self._plan(inputs)
             try:
-                return plan.run(inputs, self._team)
-            except Exception:
-                # Shapes within some models depend on more than those of the inputs.
-                if new:
-                    raise
-                del self._plans[key]
                 return self._plan(inputs).run(inputs, self._team)
+            except _OF_ONNX_RUNTIME as error:
+                # Shapes within some models depend on more than those of the inputs.
+                self._plans.pop(_shapes(inputs), None)
+                first = error
+            try:
+                return self._plan(inputs).run(inputs, self._team)
+            except _OF_ONNX_RUNTIME:
+                raise ValueError(
+                    f"ONNX Runtime cannot compute outputs: {' '.join(str(first).split())}"
+                    f" Received: inputs of shapes {_shapes(inputs)}"
+                ) from first
 
     def profile(self, inputs=None) -> profiling.Profile:
         """Times of all products and parts, with densities, kernels and bounds.
@@ -174,7 +185,7 @@ class Session:
 
     def _plan(self, inputs: dict[str, np.ndarray]):
         """The plan for inputs, new or kept."""
-        key = tuple(array.shape for array in inputs.values())
+        key = _shapes(inputs)
         if key in self._plans:
             self._plans.move_to_end(key)
             return self._plans[key]
@@ -193,7 +204,7 @@ class Session:
         found, shapes = self._found(inputs)
         if not self._tune:
             return self._cut(inputs, found, tuning.by_rule(found, shapes), shapes)
-        key = self._notes.key(found, tuple(array.shape for array in inputs.values()))
+        key = self._notes.key(found, _shapes(inputs))
         choices = self._notes.read(key, found)
         if choices is None:
             plan, choices = self._tuned(inputs, found, shapes)
@@ -327,6 +338,10 @@ class DensePlan:
     def run_step(self, team) -> None:
         """The only step."""
         self.session.run(None, self._placed)
+
+
+def _shapes(inputs) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(array) for array in inputs.values())
 
 
 def _crossing(step) -> list[str]:
