@@ -62,8 +62,8 @@ SIZES, PADS, STRIDES, GRID_SIZES, PHASES, PHASE_TABLE = 12, 15, 18, 21, 24, 25
 OPEN, ACTIVE, PROGRAM, WATCHING, STOP = range(0, 80, 16)
 CONTROL_WORDS = 80
 
-# A transposition goes by squares, which stay in the cache.
-_SQUARE = 16
+# A transposition goes by squares.
+_SQUARE = vectors.LANES
 # A few microseconds; then whoever else wants the processor may have it.
 _PATIENCE = 4000
 
@@ -188,7 +188,10 @@ def _grid(words, at, task):
 
 @njit
 def _transpose(source, target, height, width, source_stride, target_stride):
-    """`target[j, i] = source[i, j]`, of `height` times `width` numbers."""
+    """`target[j, i] = source[i, j]`, of `height` times `width` numbers, up to 16."""
+    if height == vectors.LANES and width == vectors.LANES:
+        vectors.transpose_square(source, target, source_stride, target_stride)
+        return
     taken, given = _numbers(source), _numbers(target)
     for i in range(height):
         for j in range(width):

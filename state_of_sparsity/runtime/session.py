@@ -133,9 +133,10 @@ class Session:
             try:
                 return self._plan(inputs).run(inputs, self._team)
             except _OF_ONNX_RUNTIME:
+                reason = " ".join(str(first).split())
                 raise ValueError(
-                    f"ONNX Runtime cannot compute outputs: {' '.join(str(first).split())}"
-                    f" Received: inputs of shapes {_shapes(inputs)}"
+                    f"ONNX Runtime cannot compute outputs: {reason} "
+                    f"Received: inputs of shapes {_shapes(inputs)}"
                 ) from first
 
     def profile(self, inputs=None) -> profiling.Profile:

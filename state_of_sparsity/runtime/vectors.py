@@ -189,6 +189,51 @@ def row(
 
 
 @intrinsic
+def transpose_square(typingctx, source, target, source_stride, target_stride):
+    """`target[j, i] = source[i, j]` of 16 times 16 numbers, in registers.
+
+    All are int64: addresses, and numbers between rows.
+    """
+    signature = types.void(*[types.int64] * 4)
+
+    def generate(context, builder, signature, arguments):
+        source, target, source_stride, target_stride = arguments
+        source, target = _pointer(builder, source), _pointer(builder, target)
+        rows = []
+        for number in range(LANES):
+            place = builder.mul(source_stride, _WORD(number))
+            rows.append(builder.load(_vector_at(builder, source, place), align=4))
+        distance = LANES // 2
+        while distance:
+            rows = _swapped(builder, rows, distance)
+            distance //= 2
+        for number, row in enumerate(rows):
+            place = builder.mul(target_stride, _WORD(number))
+            builder.store(row, _vector_at(builder, target, place), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _swapped(builder, rows, distance: int) -> list:
+    """Rows whose bit of `distance` has changed places with that of the lane."""
+    swapped = list(rows)
+    kind = ir.VectorType(_INT32, LANES)
+    for first in range(LANES):
+        second = first + distance
+        if first & distance:
+            continue
+        # Lanes of the second vector are counted on from those of the first.
+        here = [j if not j & distance else j - distance + LANES for j in range(LANES)]
+        there = [j + distance if not j & distance else j + LANES for j in range(LANES)]
+        for place, lanes in ((first, here), (second, there)):
+            swapped[place] = builder.shuffle_vector(
+                rows[first], rows[second], ir.Constant(kind, lanes)
+            )
+    return swapped
+
+
+@intrinsic
 def numbers_at(typingctx, address):
     """A pointer to float32 numbers at an address."""
     result = types.CPointer(types.float32)

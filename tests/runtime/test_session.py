@@ -315,7 +315,7 @@ def test_inputs_that_do_not_fit_each_other_are_named():
     session = load(model, threads=1, tune=False)
     with pytest.raises(ValueError, match=r"cannot compute.*\(\(3, 4\), \(2, 4\)\)"):
         session.run([networks.numbers(3, 4), networks.numbers(2, 4)])
-    with pytest.raises(TypeError, match="'x'.*float32"):
+    with pytest.raises(TypeError, match=r"'x'.*float32"):
         session.run(["text", "text"])
 
 
