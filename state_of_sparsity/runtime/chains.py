@@ -97,13 +97,13 @@ class ChainBuilder:
       needed: names of values that are needed as plain tensors when the chain ends.
       plain: function of a name that gives the buffer of the plain tensor.
       outside: buffers whose memory changes from call to call, and ends where they do.
-      widths: by the name of a product, how many vectors its tiles have at most.
+      tilings: `layouts.Tiling` by the name of a product.
       threads: that share in it.
     """
 
-    def __init__(self, products, shapes, needed, plain, outside, widths, threads):
+    def __init__(self, products, shapes, needed, plain, outside, tilings, threads):
         self._needed, self._plain, self._outside = needed, plain, outside
-        self._widths, self._threads = widths, threads
+        self._tilings, self._threads = tilings, threads
         self._parts = parts_of(products, shapes)
         self._shapes = dict(shapes)
         if self._parts > 1:
@@ -191,7 +191,7 @@ class ChainBuilder:
             form,
             target_form,
             grid,
-            self._widths[product.name],
+            self._tilings[product.name],
             self._threads,
         )
         self._add(product.name, operation, product)

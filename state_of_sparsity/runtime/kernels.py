@@ -31,7 +31,9 @@ PRODUCT, GRID, PACK, UNPACK = range(4)
 # Of products: addresses, but rows, the chunk of rows that is a task, numbers between
 # rows, and the places in the program of the tables of tiles (pairs of the first vector
 # and how many), of row starts, and of outputs (0 where all lanes are), as
-# `vectors.row` takes it.
+# `vectors.row` takes it. Where channels are taken block by block, so that those of one
+# stay in the first cache, starts are those of all rows for each block, and there is
+# memory for the sums of rows.
 (
     X,
     Y,
@@ -47,7 +49,10 @@ PRODUCT, GRID, PACK, UNPACK = range(4)
     TILES,
     STARTS,
     PLACES,
-) = range(4, 18)
+    BLOCKS,
+    SUMS,
+    SUMS_STRIDE,
+) = range(4, 21)
 
 # Of all others: addresses, numbers between channels, and images, of the plain side, and
 # between channels of the packed one, then sizes.
@@ -94,24 +99,34 @@ def _product(words, at, task, program):
     residual = words[at + RESIDUAL]
     bias = vectors.numbers_at(words[at + BIAS])
     limits = vectors.numbers_at(words[at + LIMITS])
-    for row in range(part * chunk, min(rows, (part + 1) * chunk)):
-        start, stop = words[starts + row], words[starts + row + 1]
-        plus = 0
-        if residual:
-            plus = residual + 4 * (row * words[at + RESIDUAL_STRIDE] + y_at)
-        vectors.row(
-            width,
-            x,
-            words[at + OFFSETS] + 4 * start,
-            words[at + VALUES] + 4 * start,
-            stop - start,
-            y + 4 * row * words[at + Y_STRIDE],
-            plus,
-            bias[row],
-            limits[0],
-            limits[1],
-            stay,
-        )
+    blocks = words[at + BLOCKS]
+    for block in range(blocks):
+        for row in range(part * chunk, min(rows, (part + 1) * chunk)):
+            start = words[starts + block * rows + row]
+            stop = words[starts + block * rows + row + 1]
+            plus, before, after = 0, 0, 0
+            sums = words[at + SUMS] + 4 * (row * words[at + SUMS_STRIDE] + first)
+            if block:
+                before = sums
+            if block < blocks - 1:
+                after = sums
+            if residual:
+                plus = residual + 4 * (row * words[at + RESIDUAL_STRIDE] + y_at)
+            vectors.row(
+                width,
+                x,
+                words[at + OFFSETS] + 4 * start,
+                words[at + VALUES] + 4 * start,
+                stop - start,
+                before,
+                after,
+                y + 4 * row * words[at + Y_STRIDE],
+                plus,
+                stay,
+                bias[row],
+                limits[0],
+                limits[1],
+            )
 
 
 @njit

@@ -157,15 +157,30 @@ def output_places(grid: Grid) -> np.ndarray:
     return np.stack([bits, np.cumsum(counts) - counts], axis=1).astype(np.int64)
 
 
+class Tiling(NamedTuple):
+    """How the kernel goes through a product.
+
+    Args:
+      width: vectors of positions that a tile has at most, of `vectors.WIDTHS`.
+      blocks: of channels, one after the other.
+    """
+
+    width: int
+    blocks: int = 1
+
+
 class Rows(NamedTuple):
-    """The non-zero weights, row by row, and where what they multiply begins."""
+    """The non-zero weights, row by row, and where what they multiply begins.
+
+    With several blocks of channels, all rows for each of them.
+    """
 
     starts: np.ndarray
     offsets: np.ndarray
     values: np.ndarray
 
 
-def rows_of(product: Product, taps, phases: int, stride: int) -> Rows:
+def rows_of(product: Product, taps, phases: int, stride: int, blocks: int) -> Rows:
     """Non-zeros of a product.
 
     Args:
@@ -173,6 +188,7 @@ def rows_of(product: Product, taps, phases: int, stride: int) -> Rows:
       taps: phase and shift for each place of the kernel.
       phases: how many there are for each channel.
       stride: numbers between phases, and between channels of one phase.
+      blocks: of channels of a group.
 
     Raises:
       ValueError: if an offset has no place in 32 bits.
@@ -181,8 +197,13 @@ def rows_of(product: Product, taps, phases: int, stride: int) -> Rows:
     weights = product.weights.reshape(groups, rows, channels, -1)
     group, row, channel, tap = np.nonzero(weights)
     values = weights[group, row, channel, tap].astype(np.float32)
-    starts = np.zeros(product.rows + 1, np.int64)
-    np.cumsum(np.bincount(group * rows + row, minlength=product.rows), out=starts[1:])
+    row = channel * blocks // channels * product.rows + group * rows + row
+    if blocks > 1:
+        order = np.argsort(row, kind="stable")
+        row, group, channel, tap = row[order], group[order], channel[order], tap[order]
+        values = values[order]
+    starts = np.zeros(blocks * product.rows + 1, np.int64)
+    np.cumsum(np.bincount(row, minlength=blocks * product.rows), out=starts[1:])
     shifts = np.array([phase * stride + shift for phase, shift in taps], np.int64)
     offsets = (group * channels + channel) * (phases * stride) + shifts[tap]
     if offsets.size and offsets.max() >= 2**31:

@@ -40,7 +40,7 @@ class Plan:
       steps: as `partition.cut` gives them.
       shapes: by the name of a value, of all that cross from one step to another.
       types: by the name of a value, its NumPy type.
-      widths: by the name of a product, how many vectors its tiles have at most.
+      tilings: `layouts.Tiling` by the name of a product.
       sessions: function of a part that gives ONNX Runtime's session.
       threads: that share in programs.
 
@@ -51,7 +51,7 @@ class Plan:
     """
 
     def __init__(
-        self, inputs, outputs, steps, shapes, types, widths, sessions, threads
+        self, inputs, outputs, steps, shapes, types, tilings, sessions, threads
     ):
         self.shapes, self._types = shapes, types
         self._outputs, self._buffers = list(outputs), {}
@@ -64,7 +64,7 @@ class Plan:
             if ours:
                 later = needed | _read_after(steps, group[-1])
                 arguments = (shapes, later, self._plain, self._outside)
-                builder = ChainBuilder(group, *arguments, widths, threads)
+                builder = ChainBuilder(group, *arguments, tilings, threads)
                 self.steps.append(builder.chain)
             else:
                 self.steps += [self._onnx_step(p, sessions(p)) for p in group]

@@ -61,7 +61,9 @@ class Operation:
         """The tiles of a product, for people."""
         tiles = self.words[kernels.TILES]
         most = tiles[:, 1].max(initial=0)
-        return f"{len(tiles)} tiles of {vectors.LANES * most} positions"
+        blocks = self.words[kernels.BLOCKS]
+        text = f"{len(tiles)} tiles of {vectors.LANES * most} positions"
+        return text if blocks == 1 else f"{text}, {blocks} blocks of channels"
 
 
 class Program:
@@ -162,7 +164,7 @@ def multiply(
     source_form: Form,
     target_form: Form,
     grid: Grid | None,
-    width: int,
+    tiling: layouts.Tiling,
     threads: int,
 ) -> Operation:
     """The operation of a product.
@@ -174,18 +176,20 @@ def multiply(
       residual: what is added, packed as the target is, or None.
       source_form, target_form: of the input and the output.
       grid: of the input, or None where it is packed.
-      width: vectors that a tile has at most, of `vectors.WIDTHS`.
+      tiling: how to go through it.
       threads: that share in it.
     """
     if grid is None:
         positions = source_form.images * source_form.positions
-        rows = layouts.rows_of(product, [(0, 0)], 1, source_form.stride)
+        rows = layouts.rows_of(product, [(0, 0)], 1, source_form.stride, tiling.blocks)
         places = 0
     else:
         positions = grid.positions
-        rows = layouts.rows_of(product, grid.taps, len(grid.phases), grid.stride)
+        rows = layouts.rows_of(
+            product, grid.taps, len(grid.phases), grid.stride, tiling.blocks
+        )
         places = layouts.output_places(grid)
-    tiles = layouts.tiles_of(positions, width)
+    tiles = layouts.tiles_of(positions, tiling.width)
     parts = 1 if threads == 1 else -(-_TASKS * threads // max(1, len(tiles)))
     chunk = -(-product.rows // parts)
     bias = np.ascontiguousarray(product.bias, np.float32)
@@ -207,9 +211,17 @@ def multiply(
         kernels.TILES: tiles,
         kernels.STARTS: rows.starts,
         kernels.PLACES: places,
+        kernels.BLOCKS: tiling.blocks,
     }
+    written = [target]
+    if tiling.blocks > 1:
+        # Outputs that are not all of the positions have other places than sums.
+        stride = target_form.stride if grid is None else layouts.stride_of(positions)
+        sums = target if grid is None else Buffer(product.rows * stride)
+        words |= {kernels.SUMS: sums, kernels.SUMS_STRIDE: stride}
+        written.append(sums)
     read = [source, residual] if residual else [source]
-    return Operation(words, read, [target], [rows.offsets, rows.values, bias, limits])
+    return Operation(words, read, written, [rows.offsets, rows.values, bias, limits])
 
 
 def give_memory(operations: list[Operation], outside: set[Buffer]) -> int:

@@ -256,9 +256,7 @@ class Session:
             self.threads,
         )
         whole = {
-            p.name: tuning.usual_width(p, tuning.vectors_of(p, shapes))
-            for p in found
-            if tuning.is_candidate(p)
+            p.name: tuning.usual(p, shapes) for p in found if tuning.is_candidate(p)
         }
         tried = [({}, self._dense_plan())]
         for choices in (single, {**whole, **single}):
@@ -269,10 +267,10 @@ class Session:
         choices, plan = tried[times.index(min(times))]
         return plan, choices
 
-    def _cut(self, inputs, found, widths, shapes):
-        """A plan in which the products that have a width are ours."""
+    def _cut(self, inputs, found, tilings, shapes):
+        """A plan in which the products that have a tiling are ours."""
         graph = self._graph
-        ours = [product for product in found if product.name in widths]
+        ours = [product for product in found if product.name in tilings]
         steps = partition.cut(graph, ours)
         crossing = {n for step in steps for n in _crossing(step)}
         if not ours or not all(graph.is_tensor(name) for name in crossing):
@@ -280,7 +278,7 @@ class Session:
         missing = [name for name in crossing if name not in shapes]
         shapes = {**shapes, **self._observed(inputs, missing)}
         types = _types(graph)
-        arguments = (shapes, types, widths, self._part_session, self.threads)
+        arguments = (shapes, types, tilings, self._part_session, self.threads)
         outputs = [info.name for info in graph.outputs]
         return Plan(inputs, outputs, steps, *arguments)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import os
 import pathlib
 import platform
@@ -17,6 +16,7 @@ import onnxruntime
 
 from state_of_sparsity.runtime import layouts
 from state_of_sparsity.runtime.chains import reads_of
+from state_of_sparsity.runtime.layouts import Tiling
 from state_of_sparsity.runtime.partition import Part
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.products import Product
@@ -32,6 +32,8 @@ MOST_DENSE = 0.5
 _RULE_DENSITY = 0.25
 # Kernels of a channel or a few need no dense product either.
 _FEW_CHANNELS = 4
+# Non-zeros of a row in a block of channels that make up for going on with its sums.
+_LEAST_OF_A_ROW = 6
 # Numbers of a tile that stay in the first cache while rows run over it.
 _CACHED = 8192
 # Timing ends after so many rounds, or seconds.
@@ -54,17 +56,37 @@ def vectors_of(product: Product, shapes) -> int:
     return max(1, -(-positions // LANES))
 
 
-def usual_width(product: Product, vectors: int) -> int:
-    """A width whose tile of the input stays in the cache, as far as it can."""
-    fitting = _CACHED // (LANES * product.channels)
-    wide = max(4, min(8, fitting))
-    count = -(-vectors // wide)
-    even = -(-vectors // count)
-    return max(width for width in WIDTHS if width <= even)
+def usual(product: Product, shapes) -> Tiling:
+    """A tiling whose tiles of the input stay in the first cache, as far as it pays."""
+    vectors = vectors_of(product, shapes)
+    wide = max(4, min(8, _CACHED // (LANES * product.channels)))
+    even = -(-vectors // -(-vectors // wide))
+    width = max(width for width in WIDTHS if width <= even)
+    return Tiling(width, _blocks(product, width))
 
 
-def by_rule(found: list[Product], shapes) -> dict[str, int]:
-    """The widths of products that are ours, by name, from densities and shapes alone.
+def _blocks(product: Product, width: int) -> int:
+    """Blocks of channels that stay in the first cache with a tile so wide."""
+    if len(product.weights) > 1:
+        return 1
+    needed = -(-product.channels * width * LANES // _CACHED)
+    of_a_row = np.count_nonzero(product.weights) // product.rows
+    return max(1, min(needed, of_a_row // _LEAST_OF_A_ROW))
+
+
+def _candidates(product: Product, shapes) -> list[Tiling]:
+    """Tilings that are worth a try."""
+    vectors = vectors_of(product, shapes)
+    widths = [min(vectors, width) for width in (4, 8, 14)]
+    widths = [max(w for w in WIDTHS if w <= width) for width in widths]
+    tried = [usual(product, shapes)]
+    tried += [Tiling(width) for width in widths]
+    tried += [Tiling(width, _blocks(product, width)) for width in widths]
+    return sorted(set(tried))
+
+
+def by_rule(found: list[Product], shapes) -> dict[str, Tiling]:
+    """The tilings of products that are ours, by name, from densities and shapes alone.
 
     Products of few channels, such as depthwise ones, are ours if what they read or what
     reads them is.
@@ -76,7 +98,7 @@ def by_rule(found: list[Product], shapes) -> dict[str, int]:
         beside = product.source in targets or product.target in sources
         if beside and is_candidate(product) and product not in sparse:
             sparse.append(product)
-    return {p.name: usual_width(p, vectors_of(p, shapes)) for p in sparse}
+    return {p.name: usual(p, shapes) for p in sparse}
 
 
 def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
@@ -93,8 +115,8 @@ def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
     return [statistics.median(found[1:]) for found in times]
 
 
-def by_time(found, shapes, types, sessions, team, threads) -> dict[str, int]:
-    """The widths of products that are faster by kernels of ours, by name.
+def by_time(found, shapes, types, sessions, team, threads) -> dict[str, Tiling]:
+    """The tilings of products that are faster by kernels of ours, by name.
 
     Each is timed alone, once for all that are alike, on numbers of no meaning.
 
@@ -128,25 +150,22 @@ def _signature(product: Product, shapes) -> tuple:
     )
 
 
-def _fastest(product, shapes, types, sessions, team, threads) -> int:
-    """The fastest width, or 0 if ONNX Runtime is faster."""
-    vectors = vectors_of(product, shapes)
-    usual = usual_width(product, vectors)
-    most = max(width for width in WIDTHS if width <= max(vectors, 1))
-    widths = sorted({usual, min(4, most), min(8, most), min(14, most)})
+def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
+    """The fastest tiling, or None if ONNX Runtime is faster."""
     names = reads_of(product)
     inputs = {name: np.ones(shapes[name], np.float32) for name in names}
     part = Part(product.nodes, tuple(inputs), (product.target,))
+    tried = _candidates(product, shapes)
 
-    def job(step, widths):
-        arguments = (shapes, types, widths, sessions, threads)
+    def job(step, tilings):
+        arguments = (shapes, types, tilings, sessions, threads)
         plan = Plan(inputs, [product.target], [step], *arguments)
         return lambda: plan.run(inputs, team)
 
-    jobs = [job(part, {})] + [job(product, {product.name: width}) for width in widths]
+    jobs = [job(part, {})] + [job(product, {product.name: t}) for t in tried]
     dense, *ours = seconds(jobs)
     best = min(ours)
-    return widths[ours.index(best)] if best < dense else 0
+    return tried[ours.index(best)] if best < dense else None
 
 
 class Notes:
@@ -176,15 +195,17 @@ class Notes:
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def read(self, key: str, found: list[Product]) -> dict[str, int] | None:
-        """Widths by the name of a product, or None if there are none for the key."""
-        names = {product.name for product in found}
-        choices = self._all().get(key)
-        if not isinstance(choices, dict) or not set(choices) <= names:
+    def read(self, key: str, found: list[Product]) -> dict[str, Tiling] | None:
+        """Tilings by the name of a product, or None if there are none for the key."""
+        kept = self._all().get(key)
+        names = {product.name for product in found if is_candidate(product)}
+        if not isinstance(kept, dict) or not set(kept) <= names:
             return None
-        return choices if set(choices.values()) <= set(WIDTHS) else None
+        if not all(_is_tiling(tiling) for tiling in kept.values()):
+            return None
+        return {name: Tiling(*tiling) for name, tiling in kept.items()}
 
-    def write(self, key: str, choices: dict[str, int]) -> None:
+    def write(self, key: str, choices: dict[str, Tiling]) -> None:
         """Adds decisions; with a message if that cannot be."""
         if self._path is None:
             return
@@ -210,9 +231,6 @@ class Notes:
         return plans if isinstance(plans, dict) else {}
 
 
-def bytes_of(product: Product, shapes) -> int:
-    """What a product has to read and write at least: non-zeros, input and output."""
-    count = np.count_nonzero(product.weights)
-    tensors = [product.source, product.target]
-    tensors += [product.residual] if product.residual else []
-    return 8 * count + 4 * sum(math.prod(shapes[name]) for name in tensors)
+def _is_tiling(value) -> bool:
+    whole = isinstance(value, list) and all(type(number) is int for number in value)
+    return whole and len(value) == 2 and value[0] in WIDTHS and 1 <= value[1] <= 2**16

@@ -53,8 +53,31 @@ def _limited(builder, vector, low, high):
     return builder.select(above, high, vector)
 
 
-def _sums(builder, width, x, offsets, values, count, bias):
-    """`bias + sum_i values[i] * x[offsets[i] + k]`, for all `k < 16 * width`.
+def _begun(builder, width, before, bias) -> list:
+    """Vectors that sums begin with: those at an address, or if it is 0, the bias."""
+    entry = builder.block
+    known = builder.append_basic_block("known")
+    ready = builder.append_basic_block("ready")
+    builder.cbranch(builder.icmp_signed("!=", before, _WORD(0)), known, ready)
+
+    builder.position_at_end(known)
+    place = _pointer(builder, before)
+    loaded = [
+        builder.load(_vector_at(builder, place, _WORD(LANES * number)), align=4)
+        for number in range(width)
+    ]
+    builder.branch(ready)
+
+    builder.position_at_end(ready)
+    begun = [builder.phi(_VECTOR) for _ in range(width)]
+    for vector, part in zip(begun, loaded, strict=True):
+        vector.add_incoming(bias, entry)
+        vector.add_incoming(part, known)
+    return begun
+
+
+def _sums(builder, begun, x, offsets, values, count):
+    """`begun[k] + sum_i values[i] * x[offsets[i] + k]`, for all `k` of the vectors.
 
     The sums stay in registers through the whole loop.
     """
@@ -69,13 +92,13 @@ def _sums(builder, width, x, offsets, values, count, bias):
     builder.position_at_end(loop)
     index = builder.phi(_WORD)
     index.add_incoming(_WORD(0), entry)
-    sums = [builder.phi(_VECTOR) for _ in range(width)]
+    sums = [builder.phi(_VECTOR) for _ in begun]
     offset = builder.sext(builder.load(builder.gep(offsets, [index])), _WORD)
     value = _everywhere(builder, builder.load(builder.gep(values, [index])))
     row = builder.gep(x, [offset])
     added = []
     for number, total in enumerate(sums):
-        total.add_incoming(bias, entry)
+        total.add_incoming(begun[number], entry)
         place = _vector_at(builder, row, _WORD(LANES * number))
         part = builder.load(place, align=4)
         added.append(builder.call(multiply_add, [value, part, total]))
@@ -86,9 +109,9 @@ def _sums(builder, width, x, offsets, values, count, bias):
 
     builder.position_at_end(done)
     totals = []
-    for total in added:
+    for first, total in zip(begun, added, strict=True):
         totals.append(builder.phi(_VECTOR))
-        totals[-1].add_incoming(bias, entry)
+        totals[-1].add_incoming(first, entry)
         totals[-1].add_incoming(total, loop)
     return totals
 
@@ -148,23 +171,48 @@ def _store_some(builder, totals, y, residual, low, high, places):
             store(None)
 
 
+def _finish(builder, totals, y, residual, low, high, places):
+    """Stores what a row has come to, see `row`."""
+    everything = builder.icmp_signed("==", places, _WORD(0))
+    with builder.if_else(everything) as (whole, some):
+        with whole:
+            _store(builder, totals, y, residual, low, high)
+        with some:
+            _store_some(builder, totals, y, residual, low, high, places)
+
+
 @intrinsic
 def row(
-    typingctx, width, x, offsets, values, count, y, residual, bias, low, high, places
+    typingctx,
+    width,
+    x,
+    offsets,
+    values,
+    count,
+    before,
+    after,
+    y,
+    residual,
+    places,
+    bias,
+    low,
+    high,
 ):
-    """Computes `16 * width` positions of one row of a product.
+    """Computes `16 * width` positions of one row of a product, or goes on with them.
 
     All but bias and limits are int64, most of them addresses; no other width than those
     of `WIDTHS` computes anything.
 
     Args:
+      before: address of the sums so far, or 0 where they begin with the bias.
+      after: address for the sums if there is more to come, or 0 if this is all.
       places: address as of `_store_some`, or 0 where all lanes are outputs.
     """
-    words, numbers = (types.int64,), (types.float32,)
-    signature = types.void(*words * 7, *numbers * 3, *words)
+    signature = types.void(*[types.int64] * 10, *[types.float32] * 3)
 
     def generate(context, builder, signature, arguments):
-        width, x, offsets, values, count, y, residual, *numbers, places = arguments
+        width, x, offsets, values, count, before, after, y, *others = arguments
+        residual, places, *numbers = others
         bias, low, high = (_everywhere(builder, number) for number in numbers)
         x, values, y = (_pointer(builder, address) for address in (x, values, y))
         offsets = _pointer(builder, offsets, _INT32)
@@ -174,13 +222,18 @@ def row(
             block = builder.append_basic_block(f"width{known}")
             choice.add_case(_WORD(known), block)
             builder.position_at_end(block)
-            totals = _sums(builder, known, x, offsets, values, count, bias)
-            everything = builder.icmp_signed("==", places, _WORD(0))
-            with builder.if_else(everything) as (whole, some):
-                with whole:
-                    _store(builder, totals, y, residual, low, high)
-                with some:
-                    _store_some(builder, totals, y, residual, low, high, places)
+            begun = _begun(builder, known, before, bias)
+            totals = _sums(builder, begun, x, offsets, values, count)
+            last = builder.icmp_signed("==", after, _WORD(0))
+            with builder.if_else(last) as (done, going_on):
+                with done:
+                    _finish(builder, totals, y, residual, low, high, places)
+                with going_on:
+                    place = _pointer(builder, after)
+                    for number, total in enumerate(totals):
+                        index = _WORD(LANES * number)
+                        there = _vector_at(builder, place, index)
+                        builder.store(total, there, align=4)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

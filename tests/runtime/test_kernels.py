@@ -13,13 +13,13 @@ def _all_products_are_ours(monkeypatch):
     ours(monkeypatch, 4)
 
 
-def ours(monkeypatch, width: int) -> None:
+def ours(monkeypatch, width: int, blocks: int = 1) -> None:
     """All products are computed by tiles of at most so many vectors."""
 
-    def widths(found, shapes):
-        return {product.name: width for product in found}
+    def tilings(found, shapes):
+        return {product.name: layouts.Tiling(width, blocks) for product in found}
 
-    monkeypatch.setattr(tuning, "by_rule", widths)
+    monkeypatch.setattr(tuning, "by_rule", tilings)
 
 
 def check(model, inputs, expected, sparse: int = 1, threads: int = 1) -> None:
@@ -130,9 +130,10 @@ def test_a_product_is_right_for_any_density_and_number_of_positions(density, pos
     check(model, {"x": x}, expected)
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
 @pytest.mark.parametrize("width", vectors.WIDTHS)
-def test_every_width_of_tiles_gives_the_same(width, monkeypatch):
-    ours(monkeypatch, width)
+def test_every_tiling_gives_the_same(width, blocks, monkeypatch):
+    ours(monkeypatch, width, blocks)
     x, weights = (
         networks.numbers(2, 5, 31, 9),
         networks.numbers(3, 5, 3, 3, density=0.3),
@@ -156,6 +157,13 @@ def matrices(node, weights, x_shape, x, expected, **inputs):
     shape = ["a", *x_shape[1:]]
     model = networks.model(node, weights, {"x": shape}, {"y": None})
     check(model, {"x": x}, expected, **inputs)
+
+
+def test_blocks_of_channels_add_up(monkeypatch):
+    ours(monkeypatch, 4, blocks=4)
+    test_a_convolution_is_that_of_float64("of groups", 3)
+    test_a_convolution_is_that_of_float64("pointwise", 1)
+    test_sums_and_limits_are_part_of_the_product()
 
 
 def test_a_matrix_product_from_the_right_is_that_of_float64():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from state_of_sparsity.runtime import load, partition, products, tuning
+from state_of_sparsity.runtime import layouts, load, partition, products, tuning
 from state_of_sparsity.runtime.graph import Graph
 from tests.runtime import networks
 
@@ -130,7 +130,9 @@ def test_a_cut_graph_computes_what_the_whole_one_does(model, monkeypatch):
     dense = load(model, threads=1, tune=False).run(x)["y"]
     monkeypatch.setattr(tuning, "MOST_DENSE", 1.0)
     monkeypatch.setattr(
-        tuning, "by_rule", lambda found, shapes: {p.name: 4 for p in found}
+        tuning,
+        "by_rule",
+        lambda found, shapes: {p.name: layouts.Tiling(4) for p in found},
     )
     np.testing.assert_allclose(
         load(model, threads=1, tune=False).run(x)["y"], dense, rtol=1e-5, atol=1e-5
