@@ -33,9 +33,11 @@ _RULE_DENSITY = 0.25
 # Kernels of a channel or a few need no dense product either.
 _FEW_CHANNELS = 4
 # Non-zeros of a row in a block of channels that make up for going on with its sums.
-_LEAST_OF_A_ROW = 6
+_LEAST_OF_A_ROW = 8
 # Numbers of a tile that stay in the first cache while rows run over it.
 _CACHED = 8192
+# Widths that timing tries, of which none is the best on all machines.
+_WIDTHS = (4, 8, max(WIDTHS))
 # Timing ends after so many rounds, or seconds.
 _ROUNDS, _SECONDS = 7, 0.1
 
@@ -57,32 +59,21 @@ def vectors_of(product: Product, shapes) -> int:
 
 
 def usual(product: Product, shapes) -> Tiling:
-    """A tiling whose tiles of the input stay in the first cache, as far as it pays."""
+    """Wide tiles, and blocks of channels that stay in the first cache with them."""
+    return _tilings(product, shapes, max(WIDTHS))[-1]
+
+
+def _tilings(product: Product, shapes, most: int) -> list[Tiling]:
+    """With tiles up to a width: all channels at once, and by blocks in the cache."""
     vectors = vectors_of(product, shapes)
-    wide = max(4, min(8, _CACHED // (LANES * product.channels)))
-    even = -(-vectors // -(-vectors // wide))
+    even = -(-vectors // -(-vectors // most))
     width = max(width for width in WIDTHS if width <= even)
-    return Tiling(width, _blocks(product, width))
-
-
-def _blocks(product: Product, width: int) -> int:
-    """Blocks of channels that stay in the first cache with a tile so wide."""
-    if len(product.weights) > 1:
-        return 1
-    needed = -(-product.channels * width * LANES // _CACHED)
-    of_a_row = np.count_nonzero(product.weights) // product.rows
-    return max(1, min(needed, of_a_row // _LEAST_OF_A_ROW))
-
-
-def _candidates(product: Product, shapes) -> list[Tiling]:
-    """Tilings that are worth a try."""
-    vectors = vectors_of(product, shapes)
-    widths = [min(vectors, width) for width in (4, 8, 14)]
-    widths = [max(w for w in WIDTHS if w <= width) for width in widths]
-    tried = [usual(product, shapes)]
-    tried += [Tiling(width) for width in widths]
-    tried += [Tiling(width, _blocks(product, width)) for width in widths]
-    return sorted(set(tried))
+    blocks = 1
+    if len(product.weights) == 1:
+        needed = -(-product.channels * width * LANES // _CACHED)
+        of_a_row = np.count_nonzero(product.weights) // max(1, product.rows)
+        blocks = max(1, min(needed, int(of_a_row) // _LEAST_OF_A_ROW))
+    return [Tiling(width), Tiling(width, blocks)]
 
 
 def by_rule(found: list[Product], shapes) -> dict[str, Tiling]:
@@ -155,7 +146,7 @@ def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
     names = reads_of(product)
     inputs = {name: np.ones(shapes[name], np.float32) for name in names}
     part = Part(product.nodes, tuple(inputs), (product.target,))
-    tried = _candidates(product, shapes)
+    tried = sorted({t for most in _WIDTHS for t in _tilings(product, shapes, most)})
 
     def job(step, tilings):
         arguments = (shapes, types, tilings, sessions, threads)
