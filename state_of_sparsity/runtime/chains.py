@@ -170,8 +170,10 @@ class ChainBuilder:
 
     def _multiply(self, product: Product) -> None:
         source_shape = self._shapes[product.source]
-        form = layouts.form_of(source_shape, product.axis)
-        target_form = layouts.form_of(self._shapes[product.target], product.axis)
+        form = layouts.form_of(source_shape, product.axis, product.channels)
+        target_form = layouts.form_of(
+            self._shapes[product.target], product.axis, product.rows
+        )
         grid = None
         if product.kind == "Conv":
             grid = layouts.grid_of(product, source_shape)

@@ -153,6 +153,10 @@ def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
     path = pathlib.Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
+    if _is_sparse_file(path):
+        from state_of_sparsity.runtime import files
+
+        return files.read(path)
     try:
         model = onnx.load(path)
     except Exception as error:
@@ -162,6 +166,14 @@ def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
     if not model.graph.node and not model.graph.output:
         raise ValueError(f"The file is not an ONNX model. Received: {str(path)!r}")
     return model
+
+
+def _is_sparse_file(path: pathlib.Path) -> bool:
+    """Whether a file is a safetensors container, as those of `files.py` are."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    # The length of a header, below 4 GB, and a header.
+    return begin[4:] == b"\0\0\0\0{"
 
 
 def start(model: onnx.ModelProto, options=None) -> onnxruntime.InferenceSession:

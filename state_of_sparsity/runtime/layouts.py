@@ -30,10 +30,13 @@ class Form(NamedTuple):
         return stride_of(self.images * self.positions)
 
 
-def form_of(shape: tuple[int, ...], axis: str) -> Form:
-    """The form of a tensor that has its channels on an axis, see `products.py`."""
+def form_of(shape: tuple[int, ...], axis: str, channels: int) -> Form:
+    """The form of a tensor that has its channels on an axis, see `products.py`.
+
+    On the last ones, it may be several that are as many channels together.
+    """
     if axis == LAST:
-        return Form(shape[-1], 1, math.prod(shape[:-1]), 1, 0, shape[-1])
+        return Form(channels, 1, math.prod(shape) // channels, 1, 0, channels)
     at = 1 if axis == SECOND else len(shape) - 2
     images, positions = math.prod(shape[:at]), math.prod(shape[at + 1 :])
     return Form(shape[at], images, positions, positions, shape[at] * positions, 1)

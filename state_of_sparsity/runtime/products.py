@@ -78,7 +78,7 @@ def sources(graph: Graph) -> list[str]:
     """
     names = {}
     for node in graph.nodes:
-        if node.op_type in ("Conv", "Gemm", "MatMul"):
+        if node.op_type in _READERS:
             names.update(dict.fromkeys([*node.input, *node.output]))
         elif node.op_type == "Add":
             names.update(dict.fromkeys(node.input))
@@ -210,7 +210,42 @@ def _matmul(graph, number, node, shapes) -> Product | None:
     return None
 
 
-_READERS = {"Conv": _convolution, "Gemm": _gemm, "MatMul": _matmul}
+def _einsum(graph, number, node, shapes) -> Product | None:
+    """`...k, ko -> ...o`, where k and o are any number of axes."""
+    if len(node.input) != 2 or node.input[1] not in graph.weights:
+        return None
+    equation = _attributes(node)["equation"].decode().replace(" ", "")
+    source, _, rest = equation.partition(",")
+    factor, _, result = rest.partition("->")
+    summed = "".join(letter for letter in factor if letter not in result)
+    kept = factor[len(summed) :]
+    positions = source[: len(source) - len(summed)]
+    is_product = (
+        equation.replace(",", "").replace("->", "").isalpha()
+        and len(set(source)) == len(source)
+        and len(set(factor)) == len(factor)
+        and summed
+        and kept
+        and positions
+        and source == positions + summed
+        and factor == summed + kept
+        and result == positions + kept
+    )
+    if not is_product:
+        return None
+    weights = graph.weights[node.input[1]]
+    rows = math.prod(weights.shape[len(summed) :])
+    weights = weights.reshape(-1, rows).T
+    zeros = np.zeros(rows, np.float32)
+    return _matrix(graph, number, node, LAST, node.input[0], weights, zeros)
+
+
+_READERS = {
+    "Conv": _convolution,
+    "Einsum": _einsum,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
 
 
 def _with_followers(graph, product, shapes, outputs, taken) -> Product:
@@ -230,30 +265,65 @@ def _with_followers(graph, product, shapes, outputs, taken) -> Product:
     return product
 
 
+def _is_linear(product) -> bool:
+    """Whether nothing limits the product yet."""
+    return product.low == -math.inf and product.high == math.inf
+
+
+def _other(product, node) -> str:
+    return node.input[0] if node.input[1] == product.target else node.input[1]
+
+
 def _add(graph, product, node, shapes) -> dict | None:
-    if product.low != -math.inf or product.high != math.inf:
+    if not _is_linear(product):
         return None
-    other = node.input[0] if node.input[1] == product.target else node.input[1]
-    shape = shapes[product.name]
+    other, shape = _other(product, node), shapes[product.name]
     if other in graph.weights:
-        bias = _as_bias(graph.weights[other], product, len(shape))
+        bias = _of_rows(graph.weights[other], product, shape)
         return None if bias is None else {"bias": product.bias + bias}
-    # A value that is computed later than the product may not be added by it: where it
-    # stands in the order of the graph is where the last of its nodes stood.
+    # The product waits for it, wherever that is in the order of the graph.
     if product.residual is None and shapes[other] == shape:
         return {"residual": other}
     return None
 
 
-def _as_bias(constant: np.ndarray, product: Product, rank: int) -> np.ndarray | None:
-    """What a constant adds to each row, or None if it differs between positions."""
-    if constant.ndim > rank:
+def _subtract(graph, product, node, shapes) -> dict | None:
+    if node.input[0] != product.target or not _is_linear(product):
         return None
-    shape = (1,) * (rank - constant.ndim) + constant.shape
-    axis = {SECOND: 1, LAST: rank - 1, BEFORE_LAST: rank - 2}[product.axis]
-    if any(size != 1 for i, size in enumerate(shape) if i != axis):
+    constant = graph.weights.get(node.input[1])
+    if constant is None:
         return None
-    return np.broadcast_to(constant.reshape(-1), (product.rows,)).astype(np.float32)
+    bias = _of_rows(constant, product, shapes[product.name])
+    return None if bias is None else {"bias": product.bias - bias}
+
+
+def _scale(graph, product, node, shapes) -> dict | None:
+    """Normalization that nobody has folded into the weights."""
+    constant = graph.weights.get(_other(product, node))
+    if constant is None or not _is_linear(product) or product.residual:
+        return None
+    scales = _of_rows(constant, product, shapes[product.name])
+    if scales is None or not np.isfinite(scales).all():
+        return None
+    by_row = scales.reshape(*product.weights.shape[:2], 1, *[1 for _ in product.kernel])
+    return {"weights": product.weights * by_row, "bias": product.bias * scales}
+
+
+def _of_rows(constant: np.ndarray, product: Product, shape) -> np.ndarray | None:
+    """A constant as one number for each row, or None if it differs in positions."""
+    rank = len(shape)
+    if constant.ndim > rank or constant.dtype != np.float32:
+        return None
+    first = {SECOND: 1, LAST: rank - 1, BEFORE_LAST: rank - 2}[product.axis]
+    end = first + 1
+    # The rows of an Einsum may be several axes.
+    while product.axis == LAST and math.prod(shape[first:]) < product.rows:
+        first -= 1
+    sizes = (1,) * (rank - constant.ndim) + constant.shape
+    if any(size != 1 for size in (*sizes[:first], *sizes[end:])):
+        return None
+    constant = constant.reshape(sizes[first:end])
+    return np.broadcast_to(constant, shape[first:end]).reshape(-1)
 
 
 def _relu(graph, product, node, shapes) -> dict | None:
@@ -278,4 +348,10 @@ def _clip(graph, product, node, shapes) -> dict | None:
     return {"low": low, "high": high}
 
 
-_FOLLOWERS = {"Add": _add, "Relu": _relu, "Clip": _clip}
+_FOLLOWERS = {
+    "Add": _add,
+    "Clip": _clip,
+    "Mul": _scale,
+    "Relu": _relu,
+    "Sub": _subtract,
+}

@@ -173,7 +173,7 @@ def _bytes(names, shapes) -> int:
 
 def positions_of(product: Product, shapes) -> int:
     """How many positions the output of a product has, of all images."""
-    form = layouts.form_of(shapes[product.target], product.axis)
+    form = layouts.form_of(shapes[product.target], product.axis, product.rows)
     return form.images * form.positions
 
 

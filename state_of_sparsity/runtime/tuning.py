@@ -52,7 +52,7 @@ def is_candidate(product: Product) -> bool:
 def vectors_of(product: Product, shapes) -> int:
     """How many vectors of positions a product has."""
     shape = shapes[product.source]
-    form = layouts.form_of(shape, product.axis)
+    form = layouts.form_of(shape, product.axis, product.channels)
     grid = layouts.grid_of(product, shape) if product.kind == "Conv" else None
     positions = grid.positions if grid else form.images * form.positions
     return max(1, -(-positions // LANES))

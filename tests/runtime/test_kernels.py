@@ -223,6 +223,54 @@ def test_sums_and_limits_are_part_of_the_product():
     assert not [line for line in session.profile(x).lines if "ONNX" in line.kernel]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_normalization_after_a_convolution_is_part_of_the_product(groups):
+    x = networks.numbers(2, 4, 6, 5)
+    weights = networks.numbers(6, 4 // groups, 3, 3, density=0.5)
+    mean, scale, shift = (networks.numbers(1, 6, 1, 1, seed=i) for i in (1, 2, 3))
+    nodes = [
+        ("Conv", ["x", "w"], ["a"], {"pads": [1, 1, 1, 1], "group": groups}),
+        ("Sub", ["a", "m"], ["b"], {}),
+        ("Mul", ["b", "s"], ["c"], {}),
+        ("Add", ["c", "h"], ["d"], {}),
+        ("Relu", ["d"], ["y"], {}),
+    ]
+    given = {"w": weights, "m": mean, "s": scale, "h": shift}
+    model = networks.model(nodes, given, {"x": ["n", 4, 6, 5]}, {"y": ["n", 6, 6, 5]})
+    y = networks.convolution(x, weights, np.zeros(6), *[(1, 1)] * 4, groups)
+    check(model, {"x": x}, np.maximum((y - mean) * scale + shift, 0.0))
+
+
+EINSUMS = {
+    "heads": ("abc,cde->abde", (3, 7, 8), (8, 2, 5)),
+    "joined heads": ("abcd,cde->abe", (3, 7, 2, 5), (2, 5, 8)),
+    "one of each": ("ij,jk->ik", (3, 8), (8, 5)),
+}
+
+
+@pytest.mark.parametrize("case", EINSUMS)
+def test_sums_over_axes_are_those_of_float64(case):
+    equation, shape, weight_shape = EINSUMS[case]
+    x, weights = networks.numbers(*shape), networks.numbers(*weight_shape, density=0.4)
+    expected = np.einsum(equation, x.astype(np.float64), weights.astype(np.float64))
+    axes = weights.ndim - (weights.ndim + x.ndim - expected.ndim) // 2
+    bias = networks.numbers(*weight_shape[-axes:], seed=1)
+    nodes = [
+        ("Einsum", ["x", "w"], ["a"], {"equation": equation}),
+        ("Add", ["a", "b"], ["y"], {}),
+    ]
+    matrices(nodes, {"w": weights, "b": bias}, ["a", *shape[1:]], x, expected + bias)
+
+
+@pytest.mark.parametrize("equation", ["abc,dc->abd", "abc,cd->adb", "abc,bc->ab"])
+def test_other_sums_are_left_to_onnx_runtime(equation):
+    x = networks.numbers(2, 4, 4)
+    weights = networks.numbers(4, 4, density=0.4)
+    nodes = [("Einsum", ["x", "w"], ["y"], {"equation": equation})]
+    model = networks.model(nodes, {"w": weights}, {"x": [2, 4, 4]}, {"y": None})
+    check(model, {"x": x}, np.einsum(equation, x, weights), sparse=0)
+
+
 def test_nan_and_infinity_go_through_where_weights_are_not_zero():
     weights = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)[:, :, None]
     x = np.array([[[np.nan, 1.0], [3.0, np.inf]]], np.float32)
