@@ -63,7 +63,8 @@ POSITIONS, POSITION_STRIDE = 11, 12
 # three words each.
 SIZES, PADS, STRIDES, GRID_SIZES, PHASES, PHASE_TABLE = 12, 15, 18, 21, 24, 25
 
-# Words by which threads meet, see `threads.py`.
+# Words by which threads meet, see `threads.py`: whether there is a program, minus how
+# many helpers are at it, where it is, how many helpers look out, and whether to stop.
 OPEN, ACTIVE, PROGRAM, WATCHING, STOP = range(0, 80, 16)
 CONTROL_WORDS = 80
 
@@ -260,6 +261,18 @@ def _do(words, at, task, program):
 
 
 @njit
+def _wait(address, least):
+    """Waits until a count is at least so high."""
+    waited = 0
+    while vectors.fetch(address) < least:
+        waited += 1
+        if waited > _PATIENCE:
+            _yield()
+        else:
+            vectors.pause()
+
+
+@njit
 def _work(program):
     """Takes tasks until there are none, and waits for those that others have."""
     operations = carray(vectors.words_at(program), (1,))[0]
@@ -274,13 +287,7 @@ def _work(program):
                 break
             _do(words, at, task, program)
             vectors.fetch_add(done, 1)
-        waited = 0
-        while vectors.fetch(done) < tasks:
-            waited += 1
-            if waited > _PATIENCE:
-                _yield()
-            else:
-                vectors.pause()
+        _wait(done, tasks)
 
 
 def _enter(control, program, spins):
@@ -301,7 +308,7 @@ def _enter(control, program, spins):
         present = program
         if not program:
             # The program stays while someone is active who saw it open.
-            vectors.fetch_add(control + 8 * ACTIVE, 1)
+            vectors.fetch_add(control + 8 * ACTIVE, -1)
             if vectors.fetch(control + 8 * OPEN):
                 present = vectors.fetch(control + 8 * PROGRAM)
         if present:
@@ -309,7 +316,7 @@ def _enter(control, program, spins):
             _work(present)
         if program:
             break
-        vectors.fetch_add(control + 8 * ACTIVE, -1)
+        vectors.fetch_add(control + 8 * ACTIVE, 1)
         while waited < spins and not vectors.fetch(control + 8 * OPEN):
             waited += 1
             vectors.pause()
@@ -319,8 +326,8 @@ def _enter(control, program, spins):
         vectors.fetch_add(control + 8 * WATCHING, -1)
     elif control:
         vectors.fetch_add(control + 8 * OPEN, -1)
-        while vectors.fetch(control + 8 * ACTIVE):
-            vectors.pause()
+        # They are counted downwards, so that one way of waiting will do.
+        _wait(control + 8 * ACTIVE, 0)
 
 
 class _Announcer(event.Listener):

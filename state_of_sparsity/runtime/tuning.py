@@ -39,7 +39,7 @@ _CACHED = 8192
 # Widths that timing tries, of which none is the best on all machines.
 _WIDTHS = (4, 8, max(WIDTHS))
 # Timing ends after so many rounds, or seconds.
-_ROUNDS, _SECONDS = 7, 0.1
+_ROUNDS, _SECONDS = 5, 0.02
 
 
 def is_candidate(product: Product) -> bool:
