@@ -141,8 +141,7 @@ def _copy(source, target, count, step):
     """`target[i] = source[step * i]`, both addresses."""
     taken, given = _numbers(source), _numbers(target)
     if step == 1:
-        for i in range(count):
-            given[i] = taken[i]
+        vectors.copy(source, target, count)
     elif step == 2:
         # The compiler knows how to load every second number, if it knows that it is.
         for i in range(count):

@@ -241,6 +241,59 @@ def row(
     return signature, generate
 
 
+def _move(builder, source, target, index, lanes: int) -> None:
+    """`target[index : index + lanes] = source[index : index + lanes]`."""
+    kind = ir.VectorType(_FLOAT, lanes).as_pointer()
+    taken = builder.bitcast(builder.gep(source, [index]), kind)
+    given = builder.bitcast(builder.gep(target, [index]), kind)
+    builder.store(builder.load(taken, align=4), given, align=4)
+
+
+@intrinsic
+def copy(typingctx, source, target, count):
+    """`target[:count] = source[:count]`, where they do not overlap.
+
+    Lines of a few numbers are the rule. Their ends are copied by vectors that overlap
+    rather than one by one.
+    """
+    signature = types.void(*[types.int64] * 3)
+
+    def generate(context, builder, signature, arguments):
+        source, target, count = arguments
+        source, target = _pointer(builder, source), _pointer(builder, target)
+        end = builder.append_basic_block("end")
+        for lanes in (LANES, 8, 4, 2, 1):
+            fits = builder.append_basic_block(f"fits{lanes}")
+            smaller = builder.append_basic_block(f"below{lanes}")
+            enough = builder.icmp_signed(">=", count, _WORD(lanes))
+            builder.cbranch(enough, fits, smaller)
+            builder.position_at_end(fits)
+            last = builder.sub(count, _WORD(lanes))
+            if lanes == LANES:
+                loop = builder.append_basic_block("loop")
+                done = builder.append_basic_block("done")
+                builder.branch(loop)
+                builder.position_at_end(loop)
+                index = builder.phi(_WORD)
+                index.add_incoming(_WORD(0), fits)
+                _move(builder, source, target, index, lanes)
+                following = builder.add(index, _WORD(lanes))
+                index.add_incoming(following, loop)
+                more = builder.icmp_signed("<=", following, last)
+                builder.cbranch(more, loop, done)
+                builder.position_at_end(done)
+            else:
+                _move(builder, source, target, _WORD(0), lanes)
+            _move(builder, source, target, last, lanes)
+            builder.branch(end)
+            builder.position_at_end(smaller)
+        builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @intrinsic
 def transpose_square(typingctx, source, target, source_stride, target_stride):
     """`target[j, i] = source[i, j]` of 16 times 16 numbers, in registers.
