@@ -93,8 +93,7 @@ class Session:
 
     def __init__(self, source, threads: int | None = None, tune: bool = True):
         self.threads = _checked_threads(threads)
-        self._model = load_model(source)
-        self._graph = Graph(self._model)
+        self._graph = Graph(load_model(source))
         self._tune = tune
         path = None if isinstance(source, onnx.ModelProto) else pathlib.Path(source)
         self._notes = tuning.Notes(path, self.threads)
@@ -306,7 +305,7 @@ class Session:
                 tuple(value.name for value in self.inputs),
                 tuple(value.name for value in self.outputs),
             )
-            session = start(self._model, self._options(alone=False))
+            session = start(self._graph.whole(), self._options(alone=False))
             self._dense = DensePlan(session, part)
         return self._dense
 

@@ -1,11 +1,13 @@
 """Sessions compute what ONNX Runtime does, and say what is wrong with what they get."""
 
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from state_of_sparsity.runtime import Session, chains, load, tuning
+from state_of_sparsity.runtime import Session, chains, kernels, load, tuning
 from tests.runtime import networks
 
 
@@ -145,6 +147,20 @@ def test_all_threads_compute_the_same(model):
         np.testing.assert_allclose(session.run(x)["y"], one, rtol=1e-5, atol=1e-6)
 
 
+def test_threads_that_help_end_with_the_session(model):
+    cores = len(os.sched_getaffinity(0))
+    before = threading.active_count()
+    session = load(model, threads=cores, tune=False)
+    session.run(networks.numbers(1, 3, 10, 10))
+    assert threading.active_count() == before + cores - 1
+    del session
+    gc.collect()
+    end = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
 def test_calls_from_several_threads_do_not_mix(model):
     session = load(model, threads=1, tune=False)
     inputs = [networks.numbers(1, 3, 10, 10, seed=seed) for seed in range(4)]
@@ -167,11 +183,16 @@ def test_calls_from_several_threads_do_not_mix(model):
     assert not wrong
 
 
-def test_a_dense_model_is_left_to_onnx_runtime():
+def test_a_dense_model_is_left_to_onnx_runtime(monkeypatch):
+    def compiled():
+        raise AssertionError("compiles for nothing")
+
+    monkeypatch.setattr(kernels, "compiled", compiled)
     model = residual_network(density=1.0)
     session = load(model, threads=1)
     x = networks.numbers(2, 3, 10, 10)
     check(session, model, x)
+    monkeypatch.undo()
     (line,) = session.profile(x).lines
     assert "ONNX Runtime" in line.kernel
 
