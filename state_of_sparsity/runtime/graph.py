@@ -1,0 +1,222 @@
+"""ONNX graphs as ONNX Runtime simplifies them, and what flows in them."""
+
+import math
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, numpy_helper
+
+# Types of tensors of numbers, as ONNX Runtime writes them.
+ELEMENT_TYPES = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(double)": TensorProto.DOUBLE,
+    "tensor(float16)": TensorProto.FLOAT16,
+    "tensor(bool)": TensorProto.BOOL,
+    "tensor(int8)": TensorProto.INT8,
+    "tensor(int16)": TensorProto.INT16,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(uint8)": TensorProto.UINT8,
+    "tensor(uint16)": TensorProto.UINT16,
+    "tensor(uint32)": TensorProto.UINT32,
+    "tensor(uint64)": TensorProto.UINT64,
+}
+_LEVEL = onnxruntime.GraphOptimizationLevel
+# What a protocol buffer holds.
+_MOST_BYTES = 2**31 - 1
+
+
+class Graph:
+    """A simplified graph: constants folded, batch normalization in its convolution.
+
+    Args:
+      model: as `load_model` gives it.
+
+    Attributes:
+      nodes: in topological order.
+      weights: by name, NumPy arrays.
+      inputs, outputs: `onnx.ValueInfoProto`, without the weights.
+      producers: by the name of a value, the number of the node that computes it.
+      users: by the name of a value, the numbers of the nodes that read it, one for each
+        time that they do.
+      types: by the name of a value, its type as ONNX Runtime writes it, such as
+        "tensor(float)".
+
+    Raises:
+      ValueError: for weights that are NaN, or a graph that ONNX Runtime cannot run.
+    """
+
+    def __init__(self, model: onnx.ModelProto):
+        model = _simplified(model)
+        self._model = model
+        graph = model.graph
+        self.nodes = list(graph.node)
+        self.weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+        for name, weight in self.weights.items():
+            _check_numbers(name, weight)
+        self.inputs = [info for info in graph.input if info.name not in self.weights]
+        self.outputs = list(graph.output)
+        self.types = self._types()
+        self.producers, self.users = {}, {}
+        for number, node in enumerate(self.nodes):
+            for name in node.output:
+                self.producers[name] = number
+            for name in reads(node):
+                self.users.setdefault(name, []).append(number)
+
+    def part(self, numbers: list[int], inputs: list[str], outputs: list[str]):
+        """A model of some of the nodes.
+
+        Args:
+          numbers: of the nodes, in ascending order.
+          inputs, outputs: names of the values that go in and come out.
+        """
+        nodes = [self.nodes[number] for number in numbers]
+        needed = {name for node in nodes for name in reads(node)} | set(outputs)
+        initializers = [w for w in self._model.graph.initializer if w.name in needed]
+        graph = onnx.helper.make_graph(
+            nodes,
+            "part",
+            [self.value(name) for name in inputs],
+            [self.value(name) for name in outputs],
+            initializers,
+        )
+        part = onnx.ModelProto()
+        part.CopyFrom(onnx.helper.make_model(graph))
+        part.ir_version = self._model.ir_version
+        del part.opset_import[:]
+        part.opset_import.extend(self._model.opset_import)
+        part.functions.extend(self._model.functions)
+        return part
+
+    def whole(self, extra: list[str] = ()) -> onnx.ModelProto:
+        """The model, with more of its values among the outputs."""
+        if not extra:
+            return self._model
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        model.graph.output.extend(self.value(name) for name in extra)
+        return model
+
+    def is_tensor(self, name: str) -> bool:
+        """Whether a value is a tensor of numbers."""
+        return self.types.get(name) in ELEMENT_TYPES
+
+    def _types(self) -> dict[str, str]:
+        computed = {name for node in self.nodes for name in node.output if name}
+        computed -= {info.name for info in self.outputs}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(computed))
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
+        session = start(model, options)
+        values = [*session.get_inputs(), *session.get_outputs()]
+        return {value.name: value.type for value in values}
+
+    def value(self, name: str) -> onnx.ValueInfoProto:
+        """A value with its type, and no shape: that differs from call to call."""
+        return onnx.helper.make_tensor_value_info(
+            name, ELEMENT_TYPES[self.types[name]], None
+        )
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Names of the values that a node reads, also inside of its branches and loops."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs]:
+            for inner in graph.node:
+                names += reads(inner)
+    return names
+
+
+def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
+    """A model from an ONNX file, checked as far as its structure goes.
+
+    Raises:
+      FileNotFoundError: if there is no file.
+      TypeError: for something that is neither a path nor a model.
+      ValueError: if the file is not an ONNX model.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "A session takes the path of an ONNX file, or an onnx.ModelProto. "
+            f"Received: {type(source).__name__}"
+        )
+    path = pathlib.Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
+    if _is_sparse_file(path):
+        from state_of_sparsity.runtime import files
+
+        return files.read(path)
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise ValueError(
+            f"The file is not a whole ONNX model: {error}. Received: {str(path)!r}"
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise ValueError(f"The file is not an ONNX model. Received: {str(path)!r}")
+    return model
+
+
+def _is_sparse_file(path: pathlib.Path) -> bool:
+    """Whether a file is a safetensors container, as those of `files.py` are."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    # The length of a header, below 4 GB, and a header.
+    return begin[4:] == b"\0\0\0\0{"
+
+
+def start(model: onnx.ModelProto, options=None) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's session of a model.
+
+    Raises:
+      ValueError: if it cannot run the model, with its reason.
+    """
+    options = options or onnxruntime.SessionOptions()
+    # What it warns of is what users did not write: the parts of a graph that was cut.
+    options.log_severity_level = 3
+    try:
+        if model.ByteSize() < _MOST_BYTES:
+            return onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.onnx")
+            onnx.save(model, path, save_as_external_data=True)
+            return onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"ONNX Runtime cannot run the model: {reason}") from error
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "simple.onnx")
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = _LEVEL.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = path
+        entry = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(entry, "weights.bin")
+        start(model, options)
+        return onnx.load(path)
+
+
+def _check_numbers(name: str, weight: np.ndarray) -> None:
+    if weight.dtype.kind == "f" and np.isnan(weight).any():
+        count = math.prod(weight.shape) - np.count_nonzero(weight == weight)
+        raise ValueError(
+            f"Weights have to be numbers. Train the model anew, or without the update "
+            f"that broke it. Received: {count} NaN in {name!r}"
+        )

@@ -1,0 +1,364 @@
+"""A program of products and changes of layout, and how threads share in it.
+
+A program is an array of int64: how many operations, then `FIELDS` words for each, then
+the tables that they refer to by their place in the array. An operation is a number of
+tasks that depend on nothing but earlier operations. Whichever thread comes takes the
+next task: threads that come late, or not at all, cost their share of speed and nothing
+else.
+
+Activations of products are matrices (channels, positions): the positions of all
+images, one after the other, then padding up to a multiple of 16 numbers or more.
+"""
+
+import functools
+import logging
+import os
+
+import numpy as np
+from numba import carray, njit, types
+from numba.core import event
+
+from state_of_sparsity.runtime import vectors
+
+_LOG = logging.getLogger("state_of_sparsity.runtime")
+
+# Words of an operation; names of those that mean the same in all of them.
+FIELDS = 32
+KIND, TASKS, NEXT, DONE = range(4)
+# Kinds.
+PRODUCT, GRID, PACK, UNPACK = range(4)
+
+# Of products: addresses, but rows, the chunk of rows that is a task, numbers between
+# rows, and the places in the program of the tables of tiles (pairs of the first vector
+# and how many), of row starts, and of outputs (0 where all lanes are), as
+# `vectors.row` takes it. Where channels are taken block by block, so that those of one
+# stay in the first cache, starts are those of all rows for each block, and there is
+# memory for the sums of rows.
+(
+    X,
+    Y,
+    RESIDUAL,
+    OFFSETS,
+    VALUES,
+    BIAS,
+    LIMITS,
+    ROWS,
+    CHUNK,
+    Y_STRIDE,
+    RESIDUAL_STRIDE,
+    TILES,
+    STARTS,
+    PLACES,
+    BLOCKS,
+    SUMS,
+    SUMS_STRIDE,
+) = range(4, 21)
+
+# Of all others: addresses, numbers between channels, and images, of the plain side, and
+# between channels of the packed one, then sizes.
+SOURCE, TARGET, CHANNELS, IMAGES, CHANNEL_STRIDE, IMAGE_STRIDE, STRIDE = range(4, 11)
+# How many positions an image has; and of `PACK` and `UNPACK`, between positions.
+POSITIONS, POSITION_STRIDE = 11, 12
+# Of `GRID`, of three dimensions each; and its phases, as a number and the place of
+# three words each.
+SIZES, PADS, STRIDES, GRID_SIZES, PHASES, PHASE_TABLE = 12, 15, 18, 21, 24, 25
+
+# Words by which threads meet, see `threads.py`: whether there is a program, minus how
+# many helpers are at it, where it is, how many helpers look out, and whether to stop.
+OPEN, ACTIVE, PROGRAM, WATCHING, STOP = range(0, 80, 16)
+CONTROL_WORDS = 80
+
+# A transposition goes by squares.
+_SQUARE = vectors.LANES
+# A few microseconds; then whoever else wants the processor may have it.
+_PATIENCE = 4000
+
+
+if hasattr(os, "sched_yield"):
+    _yield = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @njit
+    def _yield():
+        return 0
+
+
+@njit
+def _product(words, at, task, program):
+    chunk, rows = words[at + CHUNK], words[at + ROWS]
+    chunks = (rows + chunk - 1) // chunk
+    tile, part = task // chunks, task % chunks
+    table = words[at + TILES] + 2 * tile
+    first, width = vectors.LANES * words[table], words[table + 1]
+    starts, places = words[at + STARTS], words[at + PLACES]
+    y_at, stay = first, 0
+    if places:
+        y_at = 0
+        stay = program + 8 * (places + 2 * words[table])
+    x = words[at + X] + 4 * first
+    y = words[at + Y] + 4 * y_at
+    residual = words[at + RESIDUAL]
+    bias = vectors.numbers_at(words[at + BIAS])
+    limits = vectors.numbers_at(words[at + LIMITS])
+    blocks = words[at + BLOCKS]
+    for block in range(blocks):
+        for row in range(part * chunk, min(rows, (part + 1) * chunk)):
+            start = words[starts + block * rows + row]
+            stop = words[starts + block * rows + row + 1]
+            plus, before, after = 0, 0, 0
+            sums = words[at + SUMS] + 4 * (row * words[at + SUMS_STRIDE] + first)
+            if block:
+                before = sums
+            if block < blocks - 1:
+                after = sums
+            if residual:
+                plus = residual + 4 * (row * words[at + RESIDUAL_STRIDE] + y_at)
+            vectors.row(
+                width,
+                x,
+                words[at + OFFSETS] + 4 * start,
+                words[at + VALUES] + 4 * start,
+                stop - start,
+                before,
+                after,
+                y + 4 * row * words[at + Y_STRIDE],
+                plus,
+                stay,
+                bias[row],
+                limits[0],
+                limits[1],
+            )
+
+
+@njit
+def _numbers(address):
+    """The numbers at an address, of as many as the program knows them to be."""
+    return carray(vectors.numbers_at(address), (1,))
+
+
+@njit
+def _copy(source, target, count, step):
+    """`target[i] = source[step * i]`, both addresses."""
+    taken, given = _numbers(source), _numbers(target)
+    if step == 1:
+        vectors.copy(source, target, count)
+    elif step == 2:
+        # The compiler knows how to load every second number, if it knows that it is.
+        for i in range(count):
+            given[i] = taken[2 * i]
+    else:
+        for i in range(count):
+            given[i] = taken[step * i]
+
+
+@njit
+def _grid_line(words, at, axis, phase):
+    """Which cells of an axis have a position, and the position of the first of them."""
+    pad, stride = words[at + PADS + axis], words[at + STRIDES + axis]
+    first = max(0, (pad - phase + stride - 1) // stride)
+    last = (words[at + SIZES + axis] - 1 + pad - phase) // stride
+    end = min(words[at + GRID_SIZES + axis], last + 1)
+    return first, end, stride * first + phase - pad
+
+
+@njit
+def _grid_image(words, at, source, target, phases):
+    height, width = words[at + SIZES + 1], words[at + SIZES + 2]
+    long, wide = words[at + GRID_SIZES + 1], words[at + GRID_SIZES + 2]
+    strides = at + STRIDES
+    depths = _grid_line(words, at, 0, words[phases])
+    lines = _grid_line(words, at, 1, words[phases + 1])
+    first, end, x = _grid_line(words, at, 2, words[phases + 2])
+    for d in range(depths[0], depths[1]):
+        z = depths[2] + (d - depths[0]) * words[strides]
+        for h in range(lines[0], lines[1]):
+            y = lines[2] + (h - lines[0]) * words[strides + 1]
+            line = source + 4 * ((z * height + y) * width + x)
+            cell = target + 4 * ((d * long + h) * wide + first)
+            _copy(line, cell, end - first, words[strides + 2])
+
+
+@njit
+def _grid(words, at, task):
+    """One channel with zeros around, by phase of the strides, see `grids.py`."""
+    cells = 1
+    for axis in range(3):
+        cells *= words[at + GRID_SIZES + axis]
+    for number in range(words[at + PHASES]):
+        row = (task * words[at + PHASES] + number) * words[at + STRIDE]
+        target = words[at + TARGET] + 4 * row
+        zeroed = _numbers(target)
+        for i in range(words[at + STRIDE]):
+            zeroed[i] = np.float32(0.0)
+        for image in range(words[at + IMAGES]):
+            place = task * words[at + CHANNEL_STRIDE] + image * words[at + IMAGE_STRIDE]
+            _grid_image(
+                words,
+                at,
+                words[at + SOURCE] + 4 * place,
+                target + 4 * image * cells,
+                words[at + PHASE_TABLE] + 3 * number,
+            )
+
+
+@njit
+def _transpose(source, target, height, width, source_stride, target_stride):
+    """`target[j, i] = source[i, j]`, of `height` times `width` numbers, up to 16."""
+    if height == vectors.LANES and width == vectors.LANES:
+        vectors.transpose_square(source, target, source_stride, target_stride)
+        return
+    taken, given = _numbers(source), _numbers(target)
+    for i in range(height):
+        for j in range(width):
+            given[j * target_stride + i] = taken[i * source_stride + j]
+
+
+@njit
+def _change(words, at, task, pack):
+    """Some channels from plain to packed, or back.
+
+    The plain side has its positions side by side, or its channels.
+    """
+    positions, stride = words[at + POSITIONS], words[at + STRIDE]
+    step = words[at + POSITION_STRIDE]
+    first = task * _SQUARE
+    count = min(_SQUARE, words[at + CHANNELS] - first)
+    plain = words[at + SOURCE] if pack else words[at + TARGET]
+    plain += 4 * first * words[at + CHANNEL_STRIDE]
+    packed = words[at + TARGET] if pack else words[at + SOURCE]
+    packed += 4 * first * stride
+    for _ in range(words[at + IMAGES]):
+        if step == 1:
+            for channel in range(count):
+                outside = plain + 4 * channel * words[at + CHANNEL_STRIDE]
+                inside = packed + 4 * channel * stride
+                if pack:
+                    _copy(outside, inside, positions, 1)
+                else:
+                    _copy(inside, outside, positions, 1)
+        else:
+            for i in range(0, positions, _SQUARE):
+                wide = min(_SQUARE, positions - i)
+                outside, inside = plain + 4 * i * step, packed + 4 * i
+                if pack:
+                    _transpose(outside, inside, wide, count, step, stride)
+                else:
+                    _transpose(inside, outside, count, wide, stride, step)
+        plain += 4 * words[at + IMAGE_STRIDE]
+        packed += 4 * positions
+
+
+@njit
+def _do(words, at, task, program):
+    kind = words[at + KIND]
+    if kind == PRODUCT:
+        _product(words, at, task, program)
+    elif kind == GRID:
+        _grid(words, at, task)
+    else:
+        _change(words, at, task, kind == PACK)
+
+
+@njit
+def _wait(address, least):
+    """Waits until a count is at least so high."""
+    waited = 0
+    while vectors.fetch(address) < least:
+        waited += 1
+        if waited > _PATIENCE:
+            _yield()
+        else:
+            vectors.pause()
+
+
+@njit
+def _work(program):
+    """Takes tasks until there are none, and waits for those that others have."""
+    operations = carray(vectors.words_at(program), (1,))[0]
+    words = carray(vectors.words_at(program), (1 + FIELDS * operations,))
+    for number in range(operations):
+        at = 1 + FIELDS * number
+        tasks = words[at + TASKS]
+        taken, done = program + 8 * (at + NEXT), program + 8 * (at + DONE)
+        while True:
+            task = vectors.fetch_add(taken, 1)
+            if task >= tasks:
+                break
+            _do(words, at, task, program)
+            vectors.fetch_add(done, 1)
+        _wait(done, tasks)
+
+
+def _enter(control, program, spins):
+    """Runs a program, or where there is none (0), helps with those that come."""
+    if program:
+        operations = carray(vectors.words_at(program), (1,))[0]
+        words = carray(vectors.words_at(program), (1 + FIELDS * operations,))
+        for number in range(operations):
+            words[1 + FIELDS * number + NEXT] = 0
+            words[1 + FIELDS * number + DONE] = 0
+        if control:
+            carray(vectors.words_at(control), (CONTROL_WORDS,))[PROGRAM] = program
+            vectors.fetch_add(control + 8 * OPEN, 1)
+    elif control:
+        vectors.fetch_add(control + 8 * WATCHING, 1)
+    waited = 0
+    while True:
+        present = program
+        if not program:
+            # The program stays while someone is active who saw it open.
+            vectors.fetch_add(control + 8 * ACTIVE, -1)
+            if vectors.fetch(control + 8 * OPEN):
+                present = vectors.fetch(control + 8 * PROGRAM)
+        if present:
+            waited = 0
+            _work(present)
+        if program:
+            break
+        vectors.fetch_add(control + 8 * ACTIVE, 1)
+        while waited < spins and not vectors.fetch(control + 8 * OPEN):
+            waited += 1
+            vectors.pause()
+        if waited >= spins or vectors.fetch(control + 8 * STOP):
+            break
+    if not program:
+        vectors.fetch_add(control + 8 * WATCHING, -1)
+    elif control:
+        vectors.fetch_add(control + 8 * OPEN, -1)
+        # They are counted downwards, so that one way of waiting will do.
+        _wait(control + 8 * ACTIVE, 0)
+
+
+class _Announcer(event.Listener):
+    """Says that functions are compiled, when the first one is."""
+
+    def __init__(self):
+        self.said = False
+
+    def on_start(self, event):
+        if not self.said:
+            _LOG.warning(
+                "Compiling the kernels for this machine, which takes some seconds."
+            )
+        self.said = True
+
+    def on_end(self, event):
+        pass
+
+
+@functools.cache
+def compiled():
+    """`enter(control, program, spins)`, compiled or from the cache.
+
+    With the address of a program, it works on it until all of it is done; `control` is
+    the address of the words by which other threads help, or 0. Without (0), it helps
+    with the programs that come, until it looked `spins` times in vain, or `STOP` is not
+    0. It does not hold Python's lock.
+    """
+    signature = types.void(types.int64, types.int64, types.int64)
+    with event.install_listener("numba:compile", _Announcer()):
+        try:
+            return njit(signature, nogil=True, cache=True)(_enter)
+        except (OSError, RuntimeError) as error:
+            _LOG.warning("Compiled kernels are not kept: %s", error)
+            return njit(signature, nogil=True)(_enter)

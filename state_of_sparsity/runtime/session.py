@@ -1,0 +1,436 @@
+"""Sessions: a model, loaded, that computes outputs from inputs."""
+
+import collections
+import os
+import pathlib
+import threading
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from state_of_sparsity.runtime import partition, products, profiling, tuning
+from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
+from state_of_sparsity.runtime.plan import Plan
+from state_of_sparsity.runtime.threads import Team
+
+# It has an exception for each of its codes, of no common base of their own.
+_OF_ONNX_RUNTIME = (
+    RuntimeError,
+    *[
+        kind
+        for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ],
+)
+# Plans that are kept, of the shapes that were used last.
+_PLANS = 4
+
+
+class Value(NamedTuple):
+    """An input or output.
+
+    Args:
+      name: of it.
+      shape: sizes; a name, or None, where any size will do.
+      dtype: NumPy's name of the type.
+    """
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: str
+
+
+def load(
+    path: str | os.PathLike | onnx.ModelProto,
+    threads: int | None = None,
+    tune: bool = True,
+) -> "Session":
+    """A session of a model in a file.
+
+    Args:
+      path: of an ONNX file, or of one that `sos.export` wrote with format="sparse"; or
+        an `onnx.ModelProto`.
+      threads: that compute; None for as many as there are cores for this process.
+      tune: whether to time products, dense and sparse, and to take what is faster, see
+        `Session`.
+
+    Raises:
+      FileNotFoundError: if there is no file.
+      TypeError: for something that is neither a path nor a model.
+      ValueError: for a file that is no model, a model that ONNX Runtime cannot run,
+        weights that are NaN, or a number of threads that is not from 1 to the cores.
+    """
+    return Session(path, threads, tune)
+
+
+class Session:
+    """Runs a model: products with zeros by own kernels, all else by ONNX Runtime.
+
+    Weights that are zero are not multiplied with, so that infinite or NaN activations
+    that meet them leave no trace.
+
+    How a product is computed is decided for each shape of the inputs, when it is first
+    seen: for a fixed shape, or one of which only the batch is open, with a batch of 1
+    when the session is made. Decisions by time are kept in `<file>.tuned.json` beside
+    the model, as far as the folder can be written, for each machine, number of threads
+    and shape.
+
+    Calls from several threads wait for one another.
+
+    Args:
+      source, threads, tune: as of `load`.
+
+    Attributes:
+      inputs, outputs: lists of `Value`.
+      threads: that compute.
+
+    Raises:
+      As `load`.
+    """
+
+    def __init__(self, source, threads: int | None = None, tune: bool = True):
+        self.threads = _checked_threads(threads)
+        self._graph = Graph(load_model(source))
+        self._tune = tune
+        path = None if isinstance(source, onnx.ModelProto) else pathlib.Path(source)
+        self._notes = tuning.Notes(path, self.threads)
+        self._team = Team(self.threads)
+        self._lock = threading.Lock()
+        self._plans = collections.OrderedDict()
+        self._parts = {}
+        self.inputs = [_value(info, self._graph) for info in self._graph.inputs]
+        self.outputs = [_value(info, self._graph) for info in self._graph.outputs]
+        self._dense = None
+        first = _first_inputs(self.inputs)
+        if first is not None:
+            with self._lock:
+                self._plan(first)
+
+    def run(self, inputs) -> dict[str, np.ndarray]:
+        """Outputs by name.
+
+        Args:
+          inputs: a dictionary by name; or a sequence in the order of `inputs`; or, for
+            a model of one input, an array. Arrays have the shapes and types of
+            `inputs`.
+
+        Raises:
+          TypeError: for arrays of other types.
+          ValueError: for names, numbers or shapes that are not the model's.
+        """
+        inputs = self._checked(inputs)
+        with self._lock:
+            try:
+                return self._plan(inputs).run(inputs, self._team)
+            except _OF_ONNX_RUNTIME as error:
+                # Shapes within some models depend on more than those of the inputs.
+                self._plans.pop(_shapes(inputs), None)
+                first = error
+            try:
+                return self._plan(inputs).run(inputs, self._team)
+            except _OF_ONNX_RUNTIME:
+                reason = " ".join(str(first).split())
+                raise ValueError(
+                    f"ONNX Runtime cannot compute outputs: {reason} "
+                    f"Received: inputs of shapes {_shapes(inputs)}"
+                ) from first
+
+    def profile(self, inputs=None) -> profiling.Profile:
+        """Times of all products and parts, with densities, kernels and bounds.
+
+        Args:
+          inputs: as of `run`; None for a batch of 1 of a model that leaves no other
+            size open.
+
+        Raises:
+          As `run`; and ValueError if inputs are needed.
+        """
+        if inputs is None:
+            inputs = _first_inputs(self.inputs)
+            if inputs is None:
+                raise ValueError(
+                    f"The sizes of the inputs are open: pass inputs, of {self.inputs}. "
+                    "Received: None"
+                )
+        inputs = self._checked(inputs)
+        with self._lock:
+            plan = self._plan(inputs)
+            found, shapes = self._found(inputs)
+            shapes |= plan.shapes
+            # The arrays of outputs have to be there as long as the plan writes to them.
+            held = plan.place(inputs)
+            table = profiling.profile(
+                plan, found, shapes, self._graph, self._team, self.threads
+            )
+            del held
+            return table
+
+    def _checked(self, inputs) -> dict[str, np.ndarray]:
+        """Inputs by name, as C-contiguous arrays in the order of the model's."""
+        names = [value.name for value in self.inputs]
+        if not isinstance(inputs, dict):
+            listed = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+            if len(listed) != len(names):
+                raise ValueError(
+                    f"The model takes {len(names)} inputs, {names}. "
+                    f"Received: {len(listed)}"
+                )
+            inputs = dict(zip(names, listed, strict=True))
+        if set(inputs) != set(names):
+            raise ValueError(f"The inputs are {names}. Received: {list(inputs)}")
+        return {value.name: _array(value, inputs[value.name]) for value in self.inputs}
+
+    def _plan(self, inputs: dict[str, np.ndarray]):
+        """The plan for inputs, new or kept."""
+        key = _shapes(inputs)
+        if key in self._plans:
+            self._plans.move_to_end(key)
+            return self._plans[key]
+        plan = self._new_plan(inputs)
+        self._plans[key] = plan
+        while len(self._plans) > _PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _new_plan(self, inputs):
+        computed = all(
+            info.name in self._graph.producers for info in self._graph.outputs
+        )
+        if not computed or not self._worth_it():
+            return self._dense_plan()
+        found, shapes = self._found(inputs)
+        if not self._tune:
+            return self._cut(inputs, found, tuning.by_rule(found, shapes), shapes)
+        key = self._notes.key(found, _shapes(inputs))
+        choices = self._notes.read(key, found)
+        if choices is None:
+            plan, choices = self._tuned(inputs, found, shapes)
+            self._notes.write(key, choices)
+            return plan
+        return self._cut(inputs, found, choices, shapes)
+
+    def _found(self, inputs):
+        """Products of the graph, and the shapes of what they work on."""
+        shapes = {name: array.shape for name, array in inputs.items()}
+        names = [*products.sources(self._graph), *[v.name for v in self.outputs]]
+        shapes |= self._observed(inputs, [n for n in names if n not in shapes])
+        found = products.find(self._graph, shapes)
+        # What follows a product keeps its shape.
+        shapes |= {product.target: shapes[product.name] for product in found}
+        return found, shapes
+
+    def _worth_it(self) -> bool:
+        """Whether any of the weights have zeros that pay."""
+        return any(
+            weight.ndim > 1
+            and weight.dtype == np.float32
+            and np.count_nonzero(weight) <= tuning.MOST_DENSE * weight.size
+            for weight in self._graph.weights.values()
+        )
+
+    def _observed(self, inputs, names) -> dict[str, tuple[int, ...]]:
+        """Shapes of values of the graph, as they come from inputs."""
+        outputs = {info.name for info in self._graph.outputs}
+        extra = [n for n in names if n not in outputs and n not in inputs]
+        wanted = [*extra, *[n for n in names if n in outputs]]
+        if not wanted:
+            return {}
+        options = self._options(alone=False)
+        session = start(self._graph.whole(extra), options)
+        values = session.run(wanted, inputs)
+        return {name: array.shape for name, array in zip(wanted, values, strict=True)}
+
+    def _tuned(self, inputs, found, shapes):
+        """The fastest of what single products say, all of ours, and none."""
+        types = _types(self._graph)
+        single = tuning.by_time(
+            found,
+            shapes,
+            types,
+            lambda part: start(self._proto(part), self._options()),
+            self._team,
+            self.threads,
+        )
+        whole = {
+            p.name: tuning.usual(p, shapes) for p in found if tuning.is_candidate(p)
+        }
+        tried = [({}, self._dense_plan())]
+        for choices in (single, {**whole, **single}):
+            if choices and choices not in [known for known, _ in tried]:
+                tried.append((choices, self._cut(inputs, found, choices, shapes)))
+        jobs = [lambda plan=plan: plan.run(inputs, self._team) for _, plan in tried]
+        times = tuning.seconds(jobs)
+        choices, plan = tried[times.index(min(times))]
+        return plan, choices
+
+    def _cut(self, inputs, found, tilings, shapes):
+        """A plan in which the products that have a tiling are ours."""
+        graph = self._graph
+        ours = [product for product in found if product.name in tilings]
+        steps = partition.cut(graph, ours)
+        crossing = {n for step in steps for n in _crossing(step)}
+        if not ours or not all(graph.is_tensor(name) for name in crossing):
+            return self._dense_plan()
+        missing = [name for name in crossing if name not in shapes]
+        shapes = {**shapes, **self._observed(inputs, missing)}
+        types = _types(graph)
+        arguments = (shapes, types, tilings, self._part_session, self.threads)
+        outputs = [info.name for info in graph.outputs]
+        return Plan(inputs, outputs, steps, *arguments)
+
+    def _proto(self, part: partition.Part) -> onnx.ModelProto:
+        return self._graph.part(part.nodes, part.inputs, part.outputs)
+
+    def _part_session(self, part: partition.Part):
+        if part not in self._parts:
+            self._parts[part] = start(self._proto(part), self._options())
+        return self._parts[part]
+
+    def _options(self, alone: bool = True) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        if not alone:
+            return options
+        # Its threads leave the cores to ours when a part ends.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+    def _dense_plan(self):
+        if self._dense is None:
+            part = partition.Part(
+                tuple(range(len(self._graph.nodes))),
+                tuple(value.name for value in self.inputs),
+                tuple(value.name for value in self.outputs),
+            )
+            session = start(self._graph.whole(), self._options(alone=False))
+            self._dense = DensePlan(session, part)
+        return self._dense
+
+
+class DensePlan:
+    """A model as ONNX Runtime runs it on its own.
+
+    Args:
+      session: ONNX Runtime's.
+      part: all nodes of the graph.
+    """
+
+    shapes, memory = MappingProxyType({}), 0
+
+    def __init__(self, session, part: partition.Part):
+        self.session, self.part, self.steps = session, part, [self]
+        self._placed = {}
+
+    def place(self, inputs: dict[str, np.ndarray]) -> None:
+        """Says which inputs `steps` are run on."""
+        self._placed = inputs
+
+    def run(self, inputs, team) -> dict[str, np.ndarray]:
+        """As `Plan.run`."""
+        outputs = self.session.run(None, inputs)
+        return dict(zip(self.part.outputs, outputs, strict=True))
+
+    def run_step(self, team) -> None:
+        """The only step."""
+        self.session.run(None, self._placed)
+
+
+def _shapes(inputs) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(array) for array in inputs.values())
+
+
+def _crossing(step) -> list[str]:
+    if isinstance(step, products.Product):
+        return [step.target]
+    return [*step.inputs, *step.outputs]
+
+
+def _types(graph: Graph) -> dict[str, np.dtype]:
+    return {
+        name: onnx.helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[kind])
+        for name, kind in graph.types.items()
+        if kind in ELEMENT_TYPES
+    }
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _checked_threads(threads: int | None) -> int:
+    cores = _cores()
+    if threads is None:
+        return cores
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(
+            f"threads has to be a whole number or None. Received: {threads!r}"
+        )
+    if not 1 <= threads <= cores:
+        raise ValueError(
+            f"threads has to be from 1 to the {cores} cores of this process. "
+            f"Received: {threads}"
+        )
+    return threads
+
+
+def _value(info: onnx.ValueInfoProto, graph: Graph) -> Value:
+    kind = graph.types[info.name]
+    if kind not in ELEMENT_TYPES and kind != "tensor(string)":
+        return Value(info.name, (), kind)
+    known = info.type.tensor_type
+    dims = known.shape.dim if known.HasField("shape") else ()
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in dims
+    )
+    if kind == "tensor(string)":
+        return Value(info.name, shape, "object")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[kind])
+    return Value(info.name, shape if known.HasField("shape") else None, dtype.name)
+
+
+def _array(value: Value, given) -> np.ndarray:
+    """An input as an array that the model takes."""
+    if value.dtype.startswith(("seq", "map", "optional")):
+        return given
+    array = np.asarray(given)
+    if value.dtype == "object":
+        return array.astype(object)
+    if array.dtype != value.dtype:
+        raise TypeError(
+            f"The input {value.name!r} has to be of type {value.dtype}. "
+            f"Received: {array.dtype}"
+        )
+    if value.shape is not None and (
+        array.ndim != len(value.shape)
+        or any(
+            isinstance(size, int) and size != given
+            for size, given in zip(value.shape, array.shape, strict=True)
+        )
+    ):
+        raise ValueError(
+            f"The input {value.name!r} has to be of shape {value.shape}. "
+            f"Received: {array.shape}"
+        )
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _first_inputs(values: list[Value]) -> dict[str, np.ndarray] | None:
+    """Zeros of the shapes that are sure to come, or None if any are open.
+
+    Sizes are, but for a batch, the same for all inputs, of one.
+    """
+    found = {}
+    for value in values:
+        if value.shape is None or value.dtype in ("object",) or not value.shape:
+            return None
+        sizes = [1 if not isinstance(s, int) else s for s in value.shape[:1]]
+        if not all(isinstance(size, int) for size in value.shape[1:]):
+            return None
+        found[value.name] = np.zeros((*sizes, *value.shape[1:]), value.dtype)
+    return found or None

@@ -1,0 +1,452 @@
+"""Sessions compute what ONNX Runtime does, and say what is wrong with what they get."""
+
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from state_of_sparsity.runtime import Session, chains, kernels, load, tuning
+from tests.runtime import networks
+
+
+def residual_network(density=0.15, size=10):
+    """A stem, two blocks, one of them strided, and a classifier."""
+
+    def weights(seed, *shape):
+        return networks.numbers(*shape, seed=seed, density=density)
+
+    padded = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        ("Conv", ["x", "w0"], ["a"], padded),
+        ("Relu", ["a"], ["b"], {}),
+        ("MaxPool", ["b"], ["c"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Conv", ["c", "w1", "b1"], ["d"], padded),
+        ("Relu", ["d"], ["e"], {}),
+        ("Conv", ["e", "w2"], ["f"], {}),
+        ("Add", ["f", "c"], ["g"], {}),
+        ("Relu", ["g"], ["h"], {}),
+        ("Conv", ["h", "w3", "b1"], ["i"], {"strides": [2, 2], **padded}),
+        ("Relu", ["i"], ["j"], {}),
+        ("Conv", ["h", "w4"], ["k"], {"strides": [2, 2]}),
+        ("Add", ["j", "k"], ["l"], {}),
+        ("GlobalAveragePool", ["l"], ["m"], {}),
+        ("Flatten", ["m"], ["n"], {}),
+        ("Gemm", ["n", "w5", "b5"], ["y"], {}),
+    ]
+    given = {
+        "w0": networks.numbers(16, 3, 3, 3),
+        "w1": weights(1, 16, 16, 3, 3),
+        "b1": networks.numbers(16, seed=2),
+        "w2": weights(3, 16, 16, 1, 1),
+        "w3": weights(4, 16, 16, 3, 3),
+        "w4": weights(5, 16, 16, 1, 1),
+        "w5": networks.numbers(16, 7),
+        "b5": networks.numbers(7, seed=6),
+    }
+    return networks.model(
+        nodes, given, {"x": ["batch", 3, size, size]}, {"y": ["batch", 7]}
+    )
+
+
+def layer_of_transformer():
+    """A dense layer of a Transformer with its normalization, of any length."""
+    nodes = [
+        ("MatMul", ["x", "w0"], ["a"], {}),
+        ("Add", ["a", "b0"], ["b"], {}),
+        ("Relu", ["b"], ["c"], {}),
+        ("MatMul", ["c", "w1"], ["d"], {}),
+        ("Add", ["d", "b1"], ["e"], {}),
+        ("Add", ["e", "x"], ["f"], {}),
+        ("LayerNormalization", ["f", "s", "b1"], ["y"], {}),
+    ]
+    given = {
+        "w0": networks.numbers(12, 40, density=0.2),
+        "b0": networks.numbers(40, seed=1),
+        "w1": networks.numbers(40, 12, seed=2, density=0.2),
+        "b1": networks.numbers(12, seed=3),
+        "s": networks.numbers(12, seed=4),
+    }
+    shape = ["batch", "length", 12]
+    return networks.model(nodes, given, {"x": shape}, {"y": shape})
+
+
+def expected(model, inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def check(session, model, x):
+    y = session.run(x)["y"]
+    np.testing.assert_allclose(y, expected(model, {"x": x})["y"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def model():
+    return residual_network()
+
+
+@pytest.mark.parametrize("tune", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_residual_network_is_that_of_onnx_runtime(model, batch, tune):
+    session = load(model, threads=1, tune=tune)
+    check(session, model, networks.numbers(batch, 3, 10, 10))
+
+
+def test_shapes_take_turns_and_inputs_are_not_confused(model):
+    session = load(model, threads=1, tune=False)
+    for seed, batch in enumerate([1, 3, 1, 2, 4, 5, 6, 1]):
+        check(session, model, networks.numbers(batch, 3, 10, 10, seed=seed))
+
+
+def test_outputs_stay_when_others_are_computed(model):
+    session = load(model, threads=1, tune=False)
+    x = networks.numbers(1, 3, 10, 10)
+    first = session.run(x)["y"]
+    kept = first.copy()
+    session.run(x + 1.0)
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("batch", [2, 6])
+def test_large_batches_go_in_parts(model, batch, monkeypatch):
+    monkeypatch.setattr(chains, "_CACHED", 16 * 25)
+    session = load(model, threads=1, tune=False)
+    x = networks.numbers(batch, 3, 10, 10)
+    check(session, model, x)
+    lines = session.profile(x).lines
+    assert any(f"batch in {batch}" in line.kernel for line in lines)
+
+
+def test_lengths_of_any_size():
+    model = layer_of_transformer()
+    session = load(model, threads=1, tune=False)
+    for batch, length in [(1, 7), (3, 5), (2, 33)]:
+        x = networks.numbers(batch, length, 12)
+        check(session, model, x)
+        kernels = [line.kernel for line in session.profile(x).lines]
+        assert sum("sparse" in kernel for kernel in kernels) == 2
+
+
+def test_all_threads_compute_the_same(model):
+    cores = len(os.sched_getaffinity(0))
+    x = networks.numbers(4, 3, 10, 10)
+    one = load(model, threads=1, tune=False).run(x)["y"]
+    session = load(model, threads=cores, tune=False)
+    for _ in range(20):
+        np.testing.assert_allclose(session.run(x)["y"], one, rtol=1e-5, atol=1e-6)
+
+
+def test_threads_that_help_end_with_the_session(model):
+    cores = len(os.sched_getaffinity(0))
+    before = threading.active_count()
+    session = load(model, threads=cores, tune=False)
+    session.run(networks.numbers(1, 3, 10, 10))
+    assert threading.active_count() == before + cores - 1
+    del session
+    gc.collect()
+    end = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_calls_from_several_threads_do_not_mix(model):
+    session = load(model, threads=1, tune=False)
+    inputs = [networks.numbers(1, 3, 10, 10, seed=seed) for seed in range(4)]
+    alone = [session.run(x)["y"] for x in inputs]
+    wrong = []
+
+    def call(x, y):
+        for _ in range(20):
+            if not np.array_equal(session.run(x)["y"], y):
+                wrong.append(x)
+
+    callers = [
+        threading.Thread(target=call, args=pair)
+        for pair in zip(inputs, alone, strict=True)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_a_dense_model_is_left_to_onnx_runtime(monkeypatch):
+    def compiled():
+        raise AssertionError("compiles for nothing")
+
+    monkeypatch.setattr(kernels, "compiled", compiled)
+    model = residual_network(density=1.0)
+    session = load(model, threads=1)
+    x = networks.numbers(2, 3, 10, 10)
+    check(session, model, x)
+    monkeypatch.undo()
+    (line,) = session.profile(x).lines
+    assert "ONNX Runtime" in line.kernel
+
+
+def test_inputs_and_outputs_say_what_they_are(model):
+    session = load(model, threads=1, tune=False)
+    assert session.inputs == [("x", ("batch", 3, 10, 10), "float32")]
+    assert session.outputs == [("y", ("batch", 7), "float32")]
+
+
+def test_inputs_come_as_array_sequence_or_dictionary(model):
+    session = load(model, threads=1, tune=False)
+    x = networks.numbers(1, 3, 10, 10)
+    outputs = [session.run(given)["y"] for given in (x, [x], (x,), {"x": x})]
+    # Whatever their order in memory.
+    outputs.append(session.run(np.asfortranarray(x))["y"])
+    for y in outputs[1:]:
+        np.testing.assert_array_equal(y, outputs[0])
+
+
+def test_shapes_that_depend_on_values_are_followed():
+    nodes = [
+        ("MatMul", ["x", "w"], ["a"], {}),
+        ("Relu", ["a"], ["b"], {}),
+        ("NonZero", ["b"], ["y"], {}),
+    ]
+    weights = {"w": networks.numbers(6, 5, density=0.2)}
+    outputs = {"y": (TensorProto.INT64, [2, None]), "b": ["n", 5]}
+    model = networks.model(nodes, weights, {"x": ["n", 6]}, outputs)
+    session = load(model, threads=1, tune=False)
+    for seed in range(4):
+        x = networks.numbers(3, 6, seed=seed)
+        np.testing.assert_array_equal(
+            session.run(x)["y"], np.stack(np.nonzero(session.run(x)["b"]))
+        )
+
+
+def test_other_types_than_floats_cross_from_part_to_part():
+    nodes = [
+        ("Gather", ["table", "x"], ["a"], {}),
+        ("MatMul", ["a", "w"], ["b"], {}),
+        ("Cast", ["x"], ["m"], {"to": TensorProto.BOOL}),
+        ("Unsqueeze", ["m", "last"], ["n"], {}),
+        ("Where", ["n", "b", "zero"], ["c"], {}),
+        ("MatMul", ["c", "w"], ["d"], {}),
+        ("Where", ["n", "d", "zero"], ["y"], {}),
+    ]
+    weights = {
+        "table": networks.numbers(9, 8),
+        "w": networks.numbers(8, 8, density=0.2),
+        "last": np.array([-1]),
+        "zero": np.array(0, np.float32),
+    }
+    inputs = {"x": (TensorProto.INT64, ["batch", "length"])}
+    model = networks.model(nodes, weights, inputs, {"y": ["batch", "length", 8]})
+    session = load(model, threads=1, tune=False)
+    check(session, model, np.array([[3, 0, 8], [0, 1, 2]]))
+
+
+def test_tuned_choices_are_kept_beside_the_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    load(path, threads=1)
+    notes = json.loads((tmp_path / "model.onnx.tuned.json").read_text())
+    assert len(notes["plans"]) == 1
+
+    def timed(*arguments):
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr(tuning, "by_time", timed)
+    check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
+    with pytest.raises(AssertionError, match="timed again"):
+        load(path, threads=1).run(networks.numbers(2, 3, 10, 10))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 1, "plans": 3}', "\0"])
+def test_a_damaged_file_of_choices_is_as_none(model, tmp_path, text):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    (tmp_path / "model.onnx.tuned.json").write_text(text)
+    check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
+
+
+def test_choices_that_cannot_be_kept_do_no_harm(model, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+
+    def full(*arguments, **options):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(tuning.tempfile, "mkstemp", full)
+    with caplog.at_level(logging.INFO, "state_of_sparsity.runtime"):
+        check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
+    assert "Read-only file system" in caplog.text
+
+
+def test_a_profile_prints_all_products_and_parts(model):
+    table = load(model, threads=1, tune=False).profile()
+    text = str(table)
+    assert sum("sparse" in line.kernel for line in table.lines) == 4
+    for line in table.lines:
+        assert line.name in text
+        assert line.milliseconds > 0
+        assert line.bound >= 0
+    first = next(line for line in table.lines if "sparse" in line.kernel)
+    nonzero = np.count_nonzero(networks.numbers(16, 16, 3, 3, seed=1, density=0.15))
+    assert first.density == nonzero / (16 * 16 * 9)
+    assert first.multiply_adds == pytest.approx(nonzero * 25 / 1e6)
+    assert first.megabytes == pytest.approx((8 * nonzero + 4 * 2 * 16 * 25) / 1e6)
+
+
+def broken(name, error, match, inputs):
+    return pytest.param(error, match, inputs, id=name)
+
+
+X = networks.numbers(1, 3, 10, 10)
+BAD_INPUTS = [
+    broken("name", ValueError, r"\['x'\].*'z'", {"z": X}),
+    broken("more", ValueError, "takes 1 inputs.*Received: 2", [X, X]),
+    broken("none", ValueError, "takes 1 inputs.*Received: 0", []),
+    broken("type", TypeError, "'x'.*float32.*float64", X.astype("float64")),
+    broken("rank", ValueError, r"'x'.*Received: \(3, 10, 10\)", X[0]),
+    broken("size", ValueError, r"'x'.*Received: \(1, 3, 9, 10\)", X[:, :, 1:]),
+]
+
+
+@pytest.mark.parametrize(("error", "match", "inputs"), BAD_INPUTS)
+def test_wrong_inputs_are_named(model, error, match, inputs):
+    with pytest.raises(error, match=match):
+        load(model, threads=1, tune=False).run(inputs)
+
+
+def test_inputs_that_do_not_fit_each_other_are_named():
+    nodes = [("MatMul", ["x", "w"], ["a"], {}), ("Add", ["a", "z"], ["y"], {})]
+    model = networks.model(
+        nodes,
+        {"w": networks.numbers(4, 4, density=0.2)},
+        {"x": ["n", 4], "z": ["n", 4]},
+        {"y": ["n", 4]},
+    )
+    session = load(model, threads=1, tune=False)
+    with pytest.raises(ValueError, match=r"cannot compute.*\(\(3, 4\), \(2, 4\)\)"):
+        session.run([networks.numbers(3, 4), networks.numbers(2, 4)])
+    with pytest.raises(TypeError, match=r"'x'.*float32"):
+        session.run(["text", "text"])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_threads_are_from_one_to_the_cores(model, threads):
+    with pytest.raises(ValueError, match=rf"threads has to be from 1.*: {threads}"):
+        load(model, threads=threads)
+
+
+def test_threads_are_a_number(model):
+    with pytest.raises(TypeError, match=r"threads.*'2'"):
+        load(model, threads="2")
+
+
+def test_weights_that_are_nan_are_named(model):
+    weights = networks.numbers(16, 16, 1, 1)
+    weights[3, 4] = np.nan
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "w2"))
+    with pytest.raises(ValueError, match="1 NaN in 'w2'"):
+        load(model)
+
+
+def test_an_operator_that_onnx_runtime_lacks_is_named():
+    model = networks.model([("Nonsense", ["x"], ["y"], {})], {}, {"x": [1]}, {"y": [1]})
+    with pytest.raises(ValueError, match=r"ONNX Runtime cannot run.*Nonsense"):
+        load(model)
+
+
+def test_a_path_without_a_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.onnx"):
+        load(tmp_path / "nothing.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", bytes(range(256))])
+def test_a_file_that_is_no_model_is_named(tmp_path, content):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.onnx"):
+        load(path)
+
+
+def test_something_else_than_a_model_is_refused():
+    with pytest.raises(TypeError, match="Received: int"):
+        Session(3)
+
+
+def test_open_sizes_need_inputs_for_a_profile():
+    with pytest.raises(ValueError, match="pass inputs"):
+        load(layer_of_transformer(), threads=1, tune=False).profile()
+
+
+ALONE = """
+import sys
+from state_of_sparsity import runtime
+runtime.load
+others = [name for name in sys.modules if name.startswith("state_of_sparsity.")]
+others = [n for n in others if not n.startswith("state_of_sparsity.runtime")]
+frameworks = {"tensorflow", "keras", "tf_keras", "torch", "jax"} & set(sys.modules)
+print(others, sorted(frameworks))
+"""
+
+
+@pytest.mark.slow
+def test_the_runtime_imports_no_framework_nor_the_rest_of_the_library():
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] []"
+
+
+COMPILED = """
+import logging, sys
+logging.basicConfig()
+from state_of_sparsity.runtime import kernels
+kernels.compiled()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_load_says_that_it_compiles_and_the_second_is_silent(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", COMPILED],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        ).stderr
+        for _ in range(2)
+    ]
+    assert said[0].count("Compiling the kernels") == 1
+    assert said[1] == ""
+
+
+UNCACHED = """
+import logging, sys
+logging.basicConfig()
+from numba.core import caching
+caching.CompileResultCacheImpl._locator_classes = []
+from state_of_sparsity.runtime import kernels
+assert kernels.compiled()
+"""
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_done_without():
+    done = subprocess.run(
+        [sys.executable, "-c", UNCACHED], capture_output=True, text=True, check=True
+    )
+    assert "Compiled kernels are not kept" in done.stderr
