@@ -19,11 +19,20 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
 
 flags.DEFINE_string("model", "runs/transformer", "A folder of train_transformer.")
 flags.DEFINE_string("input", "-", "A UTF-8 file of a sentence per line; - for stdin.")
 flags.DEFINE_string("output", "-", "The file to write; - for standard output.")
 flags.DEFINE_integer("batch_size", 32, "Lines to translate at a time.", lower_bound=1)
+
+flags.DEFINE_enum(
+    "engine",
+    "tensorflow",
+    ["tensorflow", "sparse"],
+    "What computes; sparse: state_of_sparsity.runtime, which skips zeros.",
+)
+flags.DEFINE_integer("threads", None, "Of --engine=sparse; by default all cores.")
 
 
 def main():
@@ -32,7 +41,7 @@ def main():
     if not lines:
         print("translate: the input holds no lines.", file=sys.stderr)
     task, model = runs.load_model(run, folder)
-    translator = task.translator(sos.strip(model))
+    translator = task.translator(_with_engine(sos.strip(model)))
     _warn_of_long_lines(translator, lines)
     _warn_of_unknown_characters(translator.vocabulary.characters, lines)
     size = flags.FLAGS.batch_size
@@ -46,6 +55,16 @@ def main():
             # A translation is one line, whatever the model makes up.
             write(b"".join(re.sub(rb"[\r\n]", b" ", text) + b"\n" for text in texts))
             bar.update(len(batch))
+
+
+def _with_engine(model):
+    """The model as `--engine` computes it."""
+    if flags.FLAGS.engine == "tensorflow":
+        return model
+    try:
+        return SparseTransformer(model, flags.FLAGS.threads)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UsageError(f"--engine=sparse: {error}") from error
 
 
 def _read(path):

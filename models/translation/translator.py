@@ -7,6 +7,7 @@ from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.engines.tf_keras.saved_model import write_saved_model
 from state_of_sparsity.exporting import check_free
 from state_of_sparsity.models.translation.decoding import beam_search
+from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
 from state_of_sparsity.models.translation.special_ids import END_ID, PADDING_ID
 from state_of_sparsity.models.translation.transformer import Transformer
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ class Translator:
     """Translates batches of strings with a deployed Transformer.
 
     Args:
-      model: a stripped `Transformer`.
+      model: a stripped `Transformer`, or a `SparseTransformer`, which is not exported.
       vocabulary: of the model.
       max_length: most tokens of a sentence, with its end. The rest of a longer
         sentence is left out.
@@ -35,7 +36,7 @@ class Translator:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Transformer | SparseTransformer,
         vocabulary: Vocabulary,
         max_length: int,
         beams: int = 4,
@@ -52,9 +53,10 @@ class Translator:
         self.max_length = max_length
         self.extra_length = extra_length
         self._search = {"beams": beams, "alpha": alpha}
-        self.translate = tf.function(
-            self._translate, [tf.TensorSpec([None], tf.string, "sentences")]
-        )
+        self.translate = self._translate
+        if not isinstance(model, SparseTransformer):
+            sentences = tf.TensorSpec([None], tf.string, "sentences")
+            self.translate = tf.function(self._translate, [sentences])
 
     def _translate(self, strings):
         """The translations of strings (batch,); of a blank one, an empty string."""

@@ -209,6 +209,29 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_
     ]
 
 
+def test_the_sparse_engine_translates_as_tensorflow_does(folder, command, tmp_path):
+    source = tmp_path / "english.txt"
+    source.write_text(LINES, encoding="utf-8")
+    written = []
+    for engine in (["--engine=tensorflow"], ["--engine=sparse", "--threads=1"]):
+        target = tmp_path / f"{len(written)}.txt"
+        files = (f"--model={folder}", f"--input={source}", f"--output={target}")
+        outcome = command("translate", *files, *engine)
+        assert outcome.code == 0, outcome
+        written.append(target.read_bytes())
+    assert written[0] == written[1]
+
+
+def test_threads_that_the_machine_does_not_have_are_one_message(
+    folder, refused, tmp_path
+):
+    (tmp_path / "english.txt").write_text("one", encoding="utf-8")
+    flags = (f"--model={folder}", f"--input={tmp_path / 'english.txt'}")
+    message = refused("translate", *flags, "--engine=sparse", "--threads=1000")
+    assert "--engine=sparse: " in message
+    assert "1000" in message
+
+
 def test_what_was_translated_before_an_interruption_is_kept(
     folder, command, tmp_path, monkeypatch
 ):

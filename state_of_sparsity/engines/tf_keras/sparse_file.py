@@ -49,22 +49,35 @@ def write_sparse(
 
 
 def _to_onnx(model):
+    serve = tf.function(lambda inputs: model(inputs, training=False))
+    return to_onnx(serve, [served_signature(model)], model.name)
+
+
+def to_onnx(serve, signature: list, name: str):
+    """A function of tensors as an `onnx.ModelProto`.
+
+    Args:
+      serve: a `tf.function`.
+      signature: specifications of its arguments.
+      name: of the model, for messages.
+
+    Raises:
+      RuntimeError: if tf2onnx cannot express it.
+    """
     import onnx
     import tf2onnx
 
     onnx_erfc.register()
-    signature = served_signature(model)
-    serve = tf.function(lambda inputs: model(inputs, training=False))
     try:
         converted, _ = tf2onnx.convert.from_function(
-            serve, input_signature=[signature], opset=_OPSET
+            serve, input_signature=signature, opset=_OPSET
         )
         # tf2onnx only logs the operations that it leaves as TensorFlow's.
         onnx.checker.check_model(converted)
     except Exception as error:
         raise RuntimeError(
-            f"tf2onnx cannot write model {model.name!r} as sparse. Recurrent layers "
-            "may need `unroll=True`; or export it as tf_saved_model. Received: "
+            f"tf2onnx cannot write model {name!r} as sparse. Recurrent layers may need "
+            "`unroll=True`; or export it as tf_saved_model. Received: "
             f"{textwrap.shorten(str(error), 400)}"
         ) from error
     return converted
