@@ -3,12 +3,14 @@
 The pieces of Python of a page run in order, in one process, in an empty folder. A page
 says in a comment at its top with which Keras:
 
-    <!-- flavour: keras -->        Keras 3, on the backend of KERAS_BACKEND, or on JAX
+    <!-- flavour: keras -->        Keras 3
     <!-- flavour: tf_keras -->
 
 and a comment in front of a piece says if it is for some of the backends only:
 
     <!-- backends: tensorflow, torch -->
+
+A page runs on so many backends that each piece runs on one.
 """
 
 import dataclasses
@@ -37,6 +39,18 @@ _CLAIMS = {
     "README.md": """
 found = {layer.name: layer.sparsity for layer in sos.sparsity_report(stripped).layers}
 assert found == {"hidden/kernel": 0.9, "logits/kernel": 0.5}, found
+""",
+    "runtime.md": """
+import threading, urllib.request
+
+if "server" in globals():
+    threading.Thread(target=server.handle_request).start()
+    body = io.BytesIO()
+    np.save(body, x)
+    url = f"http://localhost:{server.server_port}"
+    with urllib.request.urlopen(url, body.getvalue(), timeout=60) as answer:
+        served = np.load(io.BytesIO(answer.read()))
+    np.testing.assert_array_equal(served, outputs)
 """,
 }
 
@@ -79,10 +93,15 @@ def with_python(page):
     return any(piece.language == "python" for piece in pieces(page))
 
 
-def backend_of(page):
+def backends_of(page):
+    """Backends that each piece of a page is for one of; JAX where any will do."""
     if flavour(page) == "tf_keras":
-        return "tensorflow"
-    return os.environ.get("KERAS_BACKEND", "jax")
+        return ["tensorflow"]
+    chosen = []
+    for piece in pieces(page):
+        if piece.backends and not set(chosen) & set(piece.backends):
+            chosen.append(piece.backends[0])
+    return chosen or ["jax"]
 
 
 def script(page, backend):
@@ -98,11 +117,13 @@ def script(page, backend):
 # Importing a Keras backend alone takes seconds.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if with_python(page)], ids=lambda page: page.name
+    ("page", "backend"),
+    [(page, name) for page in PAGES if with_python(page) for name in backends_of(page)],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_python_of_the_page_runs(page, tmp_path):
+def test_python_of_the_page_runs(page, backend, tmp_path):
     assert flavour(page), f"{page.name} does not say with which Keras its code runs"
-    backend = backend_of(page)
+    pytest.importorskip(backend)
     file = tmp_path / "snippets.py"
     file.write_text(script(page, backend), encoding="utf-8")
     environment = os.environ | {
