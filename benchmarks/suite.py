@@ -63,6 +63,15 @@ SUITE = (
             "l0_regularization",
         )
     ),
+    *(
+        Entry(
+            f"inference: {network}",
+            "inference",
+            (f"--networks={network}", "--dense=onnxruntime", "--dense=openvino"),
+        )
+        for network in ("resnet50", "mobilenet", "encoder")
+    ),
+    Entry("sizes of files", "file_sizes"),
     Entry("greedy decoding", "decoding"),
     Entry("JPEG pipeline", "image_pipeline", ("--sizes=500x375",)),
     *(

@@ -4,6 +4,9 @@ The encoder and a step of the decoder are computed by `state_of_sparsity.runtime
 search around them, and the strings, are those of every other Transformer.
 """
 
+import pathlib
+import tempfile
+
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.engines.tf_keras.sparse_file import check_packages, to_onnx
 from state_of_sparsity.models.translation.transformer import Encoded, Transformer
@@ -17,13 +20,19 @@ class SparseTransformer:
     Args:
       model: a stripped `Transformer`.
       threads: that compute; None for as many as there are cores.
+      values: as of `sos.export` with format="sparse", which rounds weights.
+
+    Attributes:
+      file_size: bytes of the files of both, as `sos.export` would write them.
 
     Raises:
       ImportError: if a package is missing, naming it.
       RuntimeError: if the model cannot be expressed in ONNX.
     """
 
-    def __init__(self, model: Transformer, threads: int | None = None):
+    def __init__(
+        self, model: Transformer, threads: int | None = None, values: str = "float32"
+    ):
         check_packages()
         # Which needs packages that those who train do without.
         from state_of_sparsity.runtime.session import load
@@ -43,13 +52,14 @@ class SparseTransformer:
 
         flat = [*tf.nest.flatten(self._encoded), *tf.nest.flatten(self._cache)]
         steps = [spec["ids"], spec["step"], *flat]
-        self._encoder, self._decoder = (
-            load(to_onnx(tf.function(call), signature, model.name), threads)
-            for call, signature in (
-                (encode, [spec["source"]]),
-                (decode_step, steps),
-            )
-        )
+        functions = ((encode, [spec["source"]]), (decode_step, steps))
+        models = [
+            to_onnx(tf.function(call), signature, model.name)
+            for call, signature in functions
+        ]
+        stored = [_stored(proto, values) for proto in models]
+        self.file_size = sum(size for _, size in stored)
+        self._encoder, self._decoder = (load(proto, threads) for proto, _ in stored)
 
     def encode(self, source):
         """As `Transformer.encode`."""
@@ -68,6 +78,16 @@ class SparseTransformer:
             tf.nest.pack_sequence_as(self._encoded, flat[:count]),
             tf.nest.pack_sequence_as(self._cache, flat[count:]),
         )
+
+
+def _stored(proto, values):
+    """A model as a file gives it back, and the bytes of the file."""
+    from state_of_sparsity.runtime import files
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.sparse")
+        files.write(proto, path, values, signed_zeros=False)
+        return files.read(path), path.stat().st_size
 
 
 def _specs_of(model):
