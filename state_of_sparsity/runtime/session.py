@@ -1,17 +1,17 @@
 """Sessions: a model, loaded, that computes outputs from inputs."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import threading
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from state_of_sparsity.runtime import partition, products, profiling, tuning
+from state_of_sparsity.runtime import partition, products, profiling, tuning, values
 from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
@@ -27,20 +27,6 @@ _OF_ONNX_RUNTIME = (
 )
 # Plans that are kept, of the shapes that were used last.
 _PLANS = 4
-
-
-class Value(NamedTuple):
-    """An input or output.
-
-    Args:
-      name: of it.
-      shape: sizes; a name, or None, where any size will do.
-      dtype: NumPy's name of the type.
-    """
-
-    name: str
-    shape: tuple[int | str | None, ...]
-    dtype: str
 
 
 def load(
@@ -84,7 +70,7 @@ class Session:
       source, threads, tune: as of `load`.
 
     Attributes:
-      inputs, outputs: lists of `Value`.
+      inputs, outputs: lists of `values.Value`: names, shapes, types.
       threads: that compute.
 
     Raises:
@@ -101,12 +87,13 @@ class Session:
         self._lock = threading.Lock()
         self._plans = collections.OrderedDict()
         self._parts = {}
-        self.inputs = [_value(info, self._graph) for info in self._graph.inputs]
-        self.outputs = [_value(info, self._graph) for info in self._graph.outputs]
+        self.inputs = values.of_graph(self._graph.inputs, self._graph.types)
+        self.outputs = values.of_graph(self._graph.outputs, self._graph.types)
         self._dense = None
-        first = _first_inputs(self.inputs)
+        first = values.first_inputs(self.inputs)
         if first is not None:
-            with self._lock:
+            # A first size that may not be 1 will show with inputs of the user's.
+            with self._lock, contextlib.suppress(*_OF_ONNX_RUNTIME):
                 self._plan(first)
 
     def run(self, inputs) -> dict[str, np.ndarray]:
@@ -121,7 +108,7 @@ class Session:
           TypeError: for arrays of other types.
           ValueError: for names, numbers or shapes that are not the model's.
         """
-        inputs = self._checked(inputs)
+        inputs = values.checked(self.inputs, inputs)
         with self._lock:
             try:
                 return self._plan(inputs).run(inputs, self._team)
@@ -149,13 +136,13 @@ class Session:
           As `run`; and ValueError if inputs are needed.
         """
         if inputs is None:
-            inputs = _first_inputs(self.inputs)
+            inputs = values.first_inputs(self.inputs)
             if inputs is None:
                 raise ValueError(
                     f"The sizes of the inputs are open: pass inputs, of {self.inputs}. "
                     "Received: None"
                 )
-        inputs = self._checked(inputs)
+        inputs = values.checked(self.inputs, inputs)
         with self._lock:
             plan = self._plan(inputs)
             found, shapes = self._found(inputs)
@@ -167,21 +154,6 @@ class Session:
             )
             del held
             return table
-
-    def _checked(self, inputs) -> dict[str, np.ndarray]:
-        """Inputs by name, as C-contiguous arrays in the order of the model's."""
-        names = [value.name for value in self.inputs]
-        if not isinstance(inputs, dict):
-            listed = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            if len(listed) != len(names):
-                raise ValueError(
-                    f"The model takes {len(names)} inputs, {names}. "
-                    f"Received: {len(listed)}"
-                )
-            inputs = dict(zip(names, listed, strict=True))
-        if set(inputs) != set(names):
-            raise ValueError(f"The inputs are {names}. Received: {list(inputs)}")
-        return {value.name: _array(value, inputs[value.name]) for value in self.inputs}
 
     def _plan(self, inputs: dict[str, np.ndarray]):
         """The plan for inputs, new or kept."""
@@ -240,8 +212,8 @@ class Session:
             return {}
         options = self._options(alone=False)
         session = start(self._graph.whole(extra), options)
-        values = session.run(wanted, inputs)
-        return {name: array.shape for name, array in zip(wanted, values, strict=True)}
+        arrays = session.run(wanted, inputs)
+        return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
     def _tuned(self, inputs, found, shapes):
         """The fastest of what single products say, all of ours, and none."""
@@ -376,61 +348,3 @@ def _checked_threads(threads: int | None) -> int:
             f"Received: {threads}"
         )
     return threads
-
-
-def _value(info: onnx.ValueInfoProto, graph: Graph) -> Value:
-    kind = graph.types[info.name]
-    if kind not in ELEMENT_TYPES and kind != "tensor(string)":
-        return Value(info.name, (), kind)
-    known = info.type.tensor_type
-    dims = known.shape.dim if known.HasField("shape") else ()
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in dims
-    )
-    if kind == "tensor(string)":
-        return Value(info.name, shape, "object")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[kind])
-    return Value(info.name, shape if known.HasField("shape") else None, dtype.name)
-
-
-def _array(value: Value, given) -> np.ndarray:
-    """An input as an array that the model takes."""
-    if value.dtype.startswith(("seq", "map", "optional")):
-        return given
-    array = np.asarray(given)
-    if value.dtype == "object":
-        return array.astype(object)
-    if array.dtype != value.dtype:
-        raise TypeError(
-            f"The input {value.name!r} has to be of type {value.dtype}. "
-            f"Received: {array.dtype}"
-        )
-    if value.shape is not None and (
-        array.ndim != len(value.shape)
-        or any(
-            isinstance(size, int) and size != given
-            for size, given in zip(value.shape, array.shape, strict=True)
-        )
-    ):
-        raise ValueError(
-            f"The input {value.name!r} has to be of shape {value.shape}. "
-            f"Received: {array.shape}"
-        )
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _first_inputs(values: list[Value]) -> dict[str, np.ndarray] | None:
-    """Zeros of the shapes that are sure to come, or None if any are open.
-
-    Sizes are, but for a batch, the same for all inputs, of one.
-    """
-    found = {}
-    for value in values:
-        if value.shape is None or value.dtype in ("object",) or not value.shape:
-            return None
-        sizes = [1 if not isinstance(s, int) else s for s in value.shape[:1]]
-        if not all(isinstance(size, int) for size in value.shape[1:]):
-            return None
-        found[value.name] = np.zeros((*sizes, *value.shape[1:]), value.dtype)
-    return found or None
