@@ -27,6 +27,8 @@ _OF_ONNX_RUNTIME = (
 )
 # Plans that are kept, of the shapes that were used last.
 _PLANS = 4
+# Below both, a part of ONNX Runtime's is small: a tenth of a millisecond or two.
+_SMALL_BYTES, _SMALL_WORK = 2**22, 5_000_000
 
 
 def load(
@@ -210,7 +212,7 @@ class Session:
         wanted = [*extra, *[n for n in names if n in outputs]]
         if not wanted:
             return {}
-        options = self._options(alone=False)
+        options = self._options(self.threads)
         session = start(self._graph.whole(extra), options)
         arrays = session.run(wanted, inputs)
         return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
@@ -222,7 +224,7 @@ class Session:
             found,
             shapes,
             types,
-            lambda part: start(self._proto(part), self._options()),
+            lambda part: self._start(part, self.threads),
             self._team,
             self.threads,
         )
@@ -249,25 +251,35 @@ class Session:
         missing = [name for name in crossing if name not in shapes]
         shapes = {**shapes, **self._observed(inputs, missing)}
         types = _types(graph)
-        arguments = (shapes, types, tilings, self._part_session, self.threads)
+
+        def session(part):
+            return self._part_session(part, self._threads_of(part, found, shapes))
+
+        arguments = (shapes, types, tilings, session, self.threads)
         outputs = [info.name for info in graph.outputs]
         return Plan(inputs, outputs, steps, *arguments)
 
-    def _proto(self, part: partition.Part) -> onnx.ModelProto:
-        return self._graph.part(part.nodes, part.inputs, part.outputs)
+    def _threads_of(self, part: partition.Part, found, shapes) -> int:
+        """One for parts so small that waiting for others would take as long."""
+        size, work = profiling.work_of(part, found, shapes, self._graph)
+        small = size < _SMALL_BYTES and work < _SMALL_WORK
+        return 1 if small else self.threads
 
-    def _part_session(self, part: partition.Part):
-        if part not in self._parts:
-            self._parts[part] = start(self._proto(part), self._options())
-        return self._parts[part]
+    def _part_session(self, part: partition.Part, threads: int):
+        key = part, threads
+        if key not in self._parts:
+            self._parts[key] = self._start(part, threads)
+        return self._parts[key]
 
-    def _options(self, alone: bool = True) -> onnxruntime.SessionOptions:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        if not alone:
-            return options
+    def _start(self, part: partition.Part, threads: int):
+        options = self._options(threads)
         # Its threads leave the cores to ours when a part ends.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        return start(self._graph.part(part.nodes, part.inputs, part.outputs), options)
+
+    def _options(self, threads: int) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         return options
 
     def _dense_plan(self):
@@ -277,7 +289,7 @@ class Session:
                 tuple(value.name for value in self.inputs),
                 tuple(value.name for value in self.outputs),
             )
-            session = start(self._graph.whole(), self._options(alone=False))
+            session = start(self._graph.whole(), self._options(self.threads))
             self._dense = DensePlan(session, part)
         return self._dense
 
