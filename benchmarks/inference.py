@@ -1,6 +1,7 @@
-"""Speed of sparse networks in the engine, and of the same ones in ONNX Runtime.
+"""Speed of sparse networks in the engine, and of the same ones in dense ones.
 
-python benchmarks/inference.py --networks=resnet50 --batches=1,8 --threads=1,2
+python benchmarks/inference.py --networks=resnet50 --batches=1,8 --threads=1,2 \\
+    --dense=onnxruntime --dense=openvino
 
 Weights are random, and zeros where they fall; stem and classifier are dense. What takes
 turns in one process shares whatever else the machine does.
@@ -33,9 +34,41 @@ _SPARSITIES = flags.DEFINE_list(
 )
 _BATCHES = flags.DEFINE_list("batches", ["1", "8"], "Sizes of the batch.")
 _THREADS = flags.DEFINE_list("threads", ["1", "2"], "How many compute.")
+_ENGINES = flags.DEFINE_multi_enum(
+    "dense", ["onnxruntime"], ["onnxruntime", "openvino"], "Which dense engines."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each has a turn.")
 _CALLS = flags.DEFINE_integer("calls", 3, "How often each runs in a turn.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Whether to print profiles.")
+
+
+def onnxruntime_of(path: str, shape, threads: int):
+    """A function of an input that runs a file in ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # No thread of one engine may keep a core in the turn of another.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options)
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def openvino_of(path: str, shape, threads: int):
+    """A function of an input that runs a file in OpenVINO, in float32."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(shape))
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    return lambda x: next(iter(request.infer([x]).values()))
+
+
+DENSE = {"onnxruntime": onnxruntime_of, "openvino": openvino_of}
 
 
 def measure(name: str, sparsity: float, batch: int, threads: int):
@@ -48,26 +81,20 @@ def measure(name: str, sparsity: float, batch: int, threads: int):
       threads: that compute.
     """
     build, shape = NETWORKS[name]
-    x = np.random.default_rng(1).standard_normal((batch, *shape)).astype(np.float32)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Ours and theirs do not run at the same time: no thread of one may keep a core
-    # that the other one's turn needs.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    shape = (batch, *shape)
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     case = f"{name} {sparsity:g} batch {batch} threads {threads}"
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         onnx.save(build(sparsity), path)
-        dense = onnxruntime.InferenceSession(path, options)
+        dense = {e: DENSE[e](path, shape, threads) for e in _ENGINES.value}
         begin = time.perf_counter()
         sparse = load(path, threads=threads)
         loading = time.perf_counter() - begin
         (ours,) = sparse.run(x).values()
-        (theirs,) = dense.run(None, {"x": x})
-        jobs = {
-            f"{case} onnxruntime": lambda: dense.run(None, {"x": x}),
-            f"{case} engine": lambda: sparse.run(x),
-        }
+        theirs = next(iter(dense.values()))(x)
+        jobs = {f"{case} {e}": lambda run=run: run(x) for e, run in dense.items()}
+        jobs[f"{case} engine"] = lambda: sparse.run(x)
         times = turns.take_turns(jobs, _ROUNDS.value, _CALLS.value)
         if _PROFILE.value:
             print(sparse.profile(x))

@@ -11,8 +11,11 @@ images, one after the other, then padding up to a multiple of 16 numbers or more
 """
 
 import functools
+import hashlib
 import logging
 import os
+import pathlib
+import sys
 
 import numpy as np
 from numba import carray, njit, types
@@ -248,7 +251,12 @@ def _change(words, at, task, pack):
         packed += 4 * positions
 
 
-@njit
+# Each function that calls another is compiled with all of it anew: those that are
+# called once are part of who calls them.
+_once = njit(inline="always")
+
+
+@_once
 def _do(words, at, task, program):
     kind = words[at + KIND]
     if kind == PRODUCT:
@@ -271,7 +279,7 @@ def _wait(address, least):
             vectors.pause()
 
 
-@njit
+@_once
 def _work(program):
     """Takes tasks until there are none, and waits for those that others have."""
     operations = carray(vectors.words_at(program), (1,))[0]
@@ -289,6 +297,7 @@ def _work(program):
         _wait(done, tasks)
 
 
+@_once
 def _enter(control, program, spins):
     """Runs a program, or where there is none (0), helps with those that come."""
     if program:
@@ -346,6 +355,27 @@ class _Announcer(event.Listener):
         pass
 
 
+def _from(sources: int):
+    """`_enter`, as a function of what it is compiled from.
+
+    Numba would take from its cache what was compiled before `vectors.py` changed.
+    """
+
+    def enter(control, program, spins):
+        if sources:
+            _enter(control, program, spins)
+
+    return enter
+
+
+def _sources() -> int:
+    files = (
+        pathlib.Path(module.__file__) for module in (vectors, sys.modules[__name__])
+    )
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
+    return 1 + int.from_bytes(digest[:4], "little")
+
+
 @functools.cache
 def compiled():
     """`enter(control, program, spins)`, compiled or from the cache.
@@ -358,7 +388,7 @@ def compiled():
     signature = types.void(types.int64, types.int64, types.int64)
     with event.install_listener("numba:compile", _Announcer()):
         try:
-            return njit(signature, nogil=True, cache=True)(_enter)
+            return njit(signature, nogil=True, cache=True)(_from(_sources()))
         except (OSError, RuntimeError) as error:
             _LOG.warning("Compiled kernels are not kept: %s", error)
-            return njit(signature, nogil=True)(_enter)
+            return njit(signature, nogil=True)(_from(_sources()))

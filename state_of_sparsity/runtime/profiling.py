@@ -150,13 +150,8 @@ def _facts(chain: Chain, operation, name: str, product: Product | None, shapes):
 
 
 def _facts_of_part(part, found, shapes, graph):
-    inside = [p for p in found if p.nodes[0] in part.nodes]
-    weights = {
-        n for i in part.nodes for n in graph.nodes[i].input if n in graph.weights
-    }
-    size = sum(graph.weights[name].nbytes for name in weights)
-    size += _bytes([*part.inputs, *part.outputs], shapes)
-    work = sum(p.weights.size * positions_of(p, shapes) for p in inside)
+    inside = _products_of(part, found)
+    size, work = work_of(part, found, shapes, graph)
     operators = [graph.nodes[number].op_type for number in part.nodes]
     listed = ", ".join(dict.fromkeys(operators[:4]))
     kernel = f"ONNX Runtime, {len(operators)} nodes: {listed}"
@@ -165,6 +160,28 @@ def _facts_of_part(part, found, shapes, graph):
         weight = sum(p.weights.size for p in inside)
         density = sum(np.count_nonzero(p.weights) for p in inside) / weight
     return part.outputs[0], kernel, density, size, work
+
+
+def _products_of(part, found) -> list[Product]:
+    return [product for product in found if product.nodes[0] in part.nodes]
+
+
+def work_of(part, found, shapes, graph) -> tuple[int, int]:
+    """Bytes that a part of ONNX Runtime's has to move, and multiply-adds of products.
+
+    Args:
+      part: the nodes.
+      found: all products of the graph.
+      shapes: by the name of a value.
+      graph: the graph.
+    """
+    weights = {
+        n for i in part.nodes for n in graph.nodes[i].input if n in graph.weights
+    }
+    size = sum(graph.weights[name].nbytes for name in weights)
+    size += _bytes([*part.inputs, *part.outputs], shapes)
+    inside = _products_of(part, found)
+    return size, sum(p.weights.size * positions_of(p, shapes) for p in inside)
 
 
 def _bytes(names, shapes) -> int:

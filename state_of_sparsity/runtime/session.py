@@ -1,17 +1,17 @@
 """Sessions: a model, loaded, that computes outputs from inputs."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import threading
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from state_of_sparsity.runtime import partition, products, profiling, tuning
+from state_of_sparsity.runtime import partition, products, profiling, tuning, values
 from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
@@ -27,20 +27,8 @@ _OF_ONNX_RUNTIME = (
 )
 # Plans that are kept, of the shapes that were used last.
 _PLANS = 4
-
-
-class Value(NamedTuple):
-    """An input or output.
-
-    Args:
-      name: of it.
-      shape: sizes; a name, or None, where any size will do.
-      dtype: NumPy's name of the type.
-    """
-
-    name: str
-    shape: tuple[int | str | None, ...]
-    dtype: str
+# Below both, a part of ONNX Runtime's is small: a tenth of a millisecond or two.
+_SMALL_BYTES, _SMALL_WORK = 2**22, 5_000_000
 
 
 def load(
@@ -84,7 +72,7 @@ class Session:
       source, threads, tune: as of `load`.
 
     Attributes:
-      inputs, outputs: lists of `Value`.
+      inputs, outputs: lists of `values.Value`: names, shapes, types.
       threads: that compute.
 
     Raises:
@@ -101,12 +89,13 @@ class Session:
         self._lock = threading.Lock()
         self._plans = collections.OrderedDict()
         self._parts = {}
-        self.inputs = [_value(info, self._graph) for info in self._graph.inputs]
-        self.outputs = [_value(info, self._graph) for info in self._graph.outputs]
+        self.inputs = values.of_graph(self._graph.inputs, self._graph.types)
+        self.outputs = values.of_graph(self._graph.outputs, self._graph.types)
         self._dense = None
-        first = _first_inputs(self.inputs)
+        first = values.first_inputs(self.inputs)
         if first is not None:
-            with self._lock:
+            # A first size that may not be 1 will show with inputs of the user's.
+            with self._lock, contextlib.suppress(*_OF_ONNX_RUNTIME):
                 self._plan(first)
 
     def run(self, inputs) -> dict[str, np.ndarray]:
@@ -121,7 +110,7 @@ class Session:
           TypeError: for arrays of other types.
           ValueError: for names, numbers or shapes that are not the model's.
         """
-        inputs = self._checked(inputs)
+        inputs = values.checked(self.inputs, inputs)
         with self._lock:
             try:
                 return self._plan(inputs).run(inputs, self._team)
@@ -149,13 +138,13 @@ class Session:
           As `run`; and ValueError if inputs are needed.
         """
         if inputs is None:
-            inputs = _first_inputs(self.inputs)
+            inputs = values.first_inputs(self.inputs)
             if inputs is None:
                 raise ValueError(
                     f"The sizes of the inputs are open: pass inputs, of {self.inputs}. "
                     "Received: None"
                 )
-        inputs = self._checked(inputs)
+        inputs = values.checked(self.inputs, inputs)
         with self._lock:
             plan = self._plan(inputs)
             found, shapes = self._found(inputs)
@@ -167,21 +156,6 @@ class Session:
             )
             del held
             return table
-
-    def _checked(self, inputs) -> dict[str, np.ndarray]:
-        """Inputs by name, as C-contiguous arrays in the order of the model's."""
-        names = [value.name for value in self.inputs]
-        if not isinstance(inputs, dict):
-            listed = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            if len(listed) != len(names):
-                raise ValueError(
-                    f"The model takes {len(names)} inputs, {names}. "
-                    f"Received: {len(listed)}"
-                )
-            inputs = dict(zip(names, listed, strict=True))
-        if set(inputs) != set(names):
-            raise ValueError(f"The inputs are {names}. Received: {list(inputs)}")
-        return {value.name: _array(value, inputs[value.name]) for value in self.inputs}
 
     def _plan(self, inputs: dict[str, np.ndarray]):
         """The plan for inputs, new or kept."""
@@ -238,10 +212,10 @@ class Session:
         wanted = [*extra, *[n for n in names if n in outputs]]
         if not wanted:
             return {}
-        options = self._options(alone=False)
+        options = self._options(self.threads)
         session = start(self._graph.whole(extra), options)
-        values = session.run(wanted, inputs)
-        return {name: array.shape for name, array in zip(wanted, values, strict=True)}
+        arrays = session.run(wanted, inputs)
+        return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
     def _tuned(self, inputs, found, shapes):
         """The fastest of what single products say, all of ours, and none."""
@@ -250,7 +224,7 @@ class Session:
             found,
             shapes,
             types,
-            lambda part: start(self._proto(part), self._options()),
+            lambda part: self._start(part, self.threads),
             self._team,
             self.threads,
         )
@@ -277,25 +251,35 @@ class Session:
         missing = [name for name in crossing if name not in shapes]
         shapes = {**shapes, **self._observed(inputs, missing)}
         types = _types(graph)
-        arguments = (shapes, types, tilings, self._part_session, self.threads)
+
+        def session(part):
+            return self._part_session(part, self._threads_of(part, found, shapes))
+
+        arguments = (shapes, types, tilings, session, self.threads)
         outputs = [info.name for info in graph.outputs]
         return Plan(inputs, outputs, steps, *arguments)
 
-    def _proto(self, part: partition.Part) -> onnx.ModelProto:
-        return self._graph.part(part.nodes, part.inputs, part.outputs)
+    def _threads_of(self, part: partition.Part, found, shapes) -> int:
+        """One for parts so small that waiting for others would take as long."""
+        size, work = profiling.work_of(part, found, shapes, self._graph)
+        small = size < _SMALL_BYTES and work < _SMALL_WORK
+        return 1 if small else self.threads
 
-    def _part_session(self, part: partition.Part):
-        if part not in self._parts:
-            self._parts[part] = start(self._proto(part), self._options())
-        return self._parts[part]
+    def _part_session(self, part: partition.Part, threads: int):
+        key = part, threads
+        if key not in self._parts:
+            self._parts[key] = self._start(part, threads)
+        return self._parts[key]
 
-    def _options(self, alone: bool = True) -> onnxruntime.SessionOptions:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        if not alone:
-            return options
+    def _start(self, part: partition.Part, threads: int):
+        options = self._options(threads)
         # Its threads leave the cores to ours when a part ends.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        return start(self._graph.part(part.nodes, part.inputs, part.outputs), options)
+
+    def _options(self, threads: int) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         return options
 
     def _dense_plan(self):
@@ -305,7 +289,7 @@ class Session:
                 tuple(value.name for value in self.inputs),
                 tuple(value.name for value in self.outputs),
             )
-            session = start(self._graph.whole(), self._options(alone=False))
+            session = start(self._graph.whole(), self._options(self.threads))
             self._dense = DensePlan(session, part)
         return self._dense
 
@@ -376,61 +360,3 @@ def _checked_threads(threads: int | None) -> int:
             f"Received: {threads}"
         )
     return threads
-
-
-def _value(info: onnx.ValueInfoProto, graph: Graph) -> Value:
-    kind = graph.types[info.name]
-    if kind not in ELEMENT_TYPES and kind != "tensor(string)":
-        return Value(info.name, (), kind)
-    known = info.type.tensor_type
-    dims = known.shape.dim if known.HasField("shape") else ()
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in dims
-    )
-    if kind == "tensor(string)":
-        return Value(info.name, shape, "object")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[kind])
-    return Value(info.name, shape if known.HasField("shape") else None, dtype.name)
-
-
-def _array(value: Value, given) -> np.ndarray:
-    """An input as an array that the model takes."""
-    if value.dtype.startswith(("seq", "map", "optional")):
-        return given
-    array = np.asarray(given)
-    if value.dtype == "object":
-        return array.astype(object)
-    if array.dtype != value.dtype:
-        raise TypeError(
-            f"The input {value.name!r} has to be of type {value.dtype}. "
-            f"Received: {array.dtype}"
-        )
-    if value.shape is not None and (
-        array.ndim != len(value.shape)
-        or any(
-            isinstance(size, int) and size != given
-            for size, given in zip(value.shape, array.shape, strict=True)
-        )
-    ):
-        raise ValueError(
-            f"The input {value.name!r} has to be of shape {value.shape}. "
-            f"Received: {array.shape}"
-        )
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _first_inputs(values: list[Value]) -> dict[str, np.ndarray] | None:
-    """Zeros of the shapes that are sure to come, or None if any are open.
-
-    Sizes are, but for a batch, the same for all inputs, of one.
-    """
-    found = {}
-    for value in values:
-        if value.shape is None or value.dtype in ("object",) or not value.shape:
-            return None
-        sizes = [1 if not isinstance(s, int) else s for s in value.shape[:1]]
-        if not all(isinstance(size, int) for size in value.shape[1:]):
-            return None
-        found[value.name] = np.zeros((*sizes, *value.shape[1:]), value.dtype)
-    return found or None

@@ -230,6 +230,24 @@ def test_shapes_that_depend_on_values_are_followed():
         )
 
 
+def test_strings_go_through_onnx_runtime():
+    nodes = [("Identity", ["x"], ["y"], {})]
+    shape = (TensorProto.STRING, ["n"])
+    model = networks.model(nodes, {}, {"x": shape}, {"y": shape})
+    y = load(model, threads=1).run(np.array(["a", "bc"]))["y"]
+    assert list(y) == ["a", "bc"]
+
+
+def test_a_first_size_that_may_not_be_one_waits_for_inputs():
+    nodes = [
+        ("Reshape", ["x", "shape"], ["a"], {}),
+        ("MatMul", ["a", "w"], ["y"], {}),
+    ]
+    weights = {"shape": np.array([-1, 6]), "w": networks.numbers(6, 4, density=0.2)}
+    model = networks.model(nodes, weights, {"x": ["n", 4]}, {"y": ["m", 4]})
+    check(load(model, threads=1, tune=False), model, networks.numbers(3, 4))
+
+
 def test_other_types_than_floats_cross_from_part_to_part():
     nodes = [
         ("Gather", ["table", "x"], ["a"], {}),
