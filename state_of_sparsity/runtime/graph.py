@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
 
+from state_of_sparsity.runtime import files
+
 # Types of tensors of numbers, as ONNX Runtime writes them.
 ELEMENT_TYPES = {
     "tensor(float)": TensorProto.FLOAT,
@@ -153,9 +155,7 @@ def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
     path = pathlib.Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {str(path)!r}.")
-    if _is_sparse_file(path):
-        from state_of_sparsity.runtime import files
-
+    if files.is_sparse_file(path):
         return files.read(path)
     try:
         model = onnx.load(path)
@@ -166,14 +166,6 @@ def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
     if not model.graph.node and not model.graph.output:
         raise ValueError(f"The file is not an ONNX model. Received: {str(path)!r}")
     return model
-
-
-def _is_sparse_file(path: pathlib.Path) -> bool:
-    """Whether a file is a safetensors container, as those of `files.py` are."""
-    with open(path, "rb") as file:
-        begin = file.read(9)
-    # The length of a header, below 4 GB, and a header.
-    return begin[4:] == b"\0\0\0\0{"
 
 
 def start(model: onnx.ModelProto, options=None) -> onnxruntime.InferenceSession:

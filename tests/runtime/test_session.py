@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from state_of_sparsity.runtime import Session, chains, kernels, load, tuning
+from state_of_sparsity.runtime import (
+    RuntimeFileError,
+    Session,
+    chains,
+    kernels,
+    load,
+    tuning,
+    write,
+)
 from tests.runtime import networks
 
 
@@ -468,3 +477,21 @@ def test_a_cache_that_cannot_be_written_is_done_without():
         [sys.executable, "-c", UNCACHED], capture_output=True, text=True, check=True
     )
     assert "Compiled kernels are not kept" in done.stderr
+
+
+def test_a_sparse_file_computes_what_its_model_does(tmp_path):
+    model = residual_network()
+    path = tmp_path / "model.sparse"
+    write(model, path)
+    x = networks.numbers(3, 3, 10, 10, seed=9)
+    expected = load(model, threads=1, tune=False).run(x)["y"]
+    found = load(path, threads=1, tune=False).run(x)["y"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_damaged_sparse_file_is_named(tmp_path):
+    path = tmp_path / "model.sparse"
+    write(residual_network(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RuntimeFileError, match=re.escape(str(path))):
+        load(path, threads=1)
