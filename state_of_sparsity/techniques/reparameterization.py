@@ -8,9 +8,9 @@ import abc
 import dataclasses
 from typing import Self
 
-import keras
 from keras import ops
 
+from state_of_sparsity.fusion import weighted
 from state_of_sparsity.ramps import check_ramp, ramp
 from state_of_sparsity.techniques.base import Technique
 
@@ -59,14 +59,7 @@ class ReparameterizationTechnique(Technique):
         """
         if self.penalty_weight == 0.0:
             return ops.zeros_like(weight)
-
-        def computed():
-            return weight * ops.cast(self.penalty(theta, extra), weight.dtype)
-
-        if keras.backend.backend() == "torch":
-            # To decide, it would wait for the device.
-            return computed()
-        return ops.cond(weight > 0.0, computed, lambda: ops.zeros_like(weight))
+        return weighted(self.penalty, weight, theta, extra)
 
     def with_sparsity(self, sparsity: float) -> Self:
         raise ValueError(
