@@ -231,14 +231,14 @@ class Session:
         whole = {
             p.name: tuning.usual(p, shapes) for p in found if tuning.is_candidate(p)
         }
-        tried = [({}, self._dense_plan())]
+        tried = [({}, self._whole_plan(leaves_cores=True))]
         for choices in (single, {**whole, **single}):
             if choices and choices not in [known for known, _ in tried]:
                 tried.append((choices, self._cut(inputs, found, choices, shapes)))
         jobs = [lambda plan=plan: plan.run(inputs, self._team) for _, plan in tried]
         times = tuning.seconds(jobs)
         choices, plan = tried[times.index(min(times))]
-        return plan, choices
+        return (plan if choices else self._dense_plan()), choices
 
     def _cut(self, inputs, found, tilings, shapes):
         """A plan in which the products that have a tiling are ours."""
@@ -272,26 +272,30 @@ class Session:
         return self._parts[key]
 
     def _start(self, part: partition.Part, threads: int):
-        options = self._options(threads)
-        # Its threads leave the cores to ours when a part ends.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = self._options(threads, leaves_cores=True)
         return start(self._graph.part(part.nodes, part.inputs, part.outputs), options)
 
-    def _options(self, threads: int) -> onnxruntime.SessionOptions:
+    def _options(self, threads, leaves_cores=False) -> onnxruntime.SessionOptions:
+        """Of ONNX Runtime, whose threads may leave the cores to ours between runs."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        if leaves_cores:
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
     def _dense_plan(self):
         if self._dense is None:
-            part = partition.Part(
-                tuple(range(len(self._graph.nodes))),
-                tuple(value.name for value in self.inputs),
-                tuple(value.name for value in self.outputs),
-            )
-            session = start(self._graph.whole(), self._options(self.threads))
-            self._dense = DensePlan(session, part)
+            self._dense = self._whole_plan()
         return self._dense
+
+    def _whole_plan(self, leaves_cores=False):
+        part = partition.Part(
+            tuple(range(len(self._graph.nodes))),
+            tuple(value.name for value in self.inputs),
+            tuple(value.name for value in self.outputs),
+        )
+        options = self._options(self.threads, leaves_cores)
+        return DensePlan(start(self._graph.whole(), options), part)
 
 
 class DensePlan:
