@@ -65,11 +65,20 @@ SUITE = (
     ),
     *(
         Entry(
-            f"inference: {network}",
+            f"inference: {network}, threads: {threads}",
             "inference",
-            (f"--networks={network}", "--dense=onnxruntime", "--dense=openvino"),
+            (
+                f"--networks={network}",
+                f"--threads={threads}",
+                *(f"--dense={engine}" for engine in engines),
+            ),
         )
-        for network in ("resnet50", "mobilenet", "encoder")
+        for threads in (1, 2)
+        for network, engines in {
+            "resnet50": ("onnxruntime", "openvino", "tensorflow", "litert"),
+            "mobilenet": ("onnxruntime", "openvino", "tensorflow", "litert"),
+            "encoder": ("onnxruntime", "openvino"),
+        }.items()
     ),
     Entry("sizes of files", "file_sizes"),
     Entry("greedy decoding", "decoding"),
