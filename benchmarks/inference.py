@@ -182,7 +182,9 @@ def plot(found: list[figures.Figure], path: str) -> None:
     for (panel, engine), points in lines.items():
         axis = axes[panels.index(panel)]
         axis.plot(*zip(*sorted(points.items()), strict=True), "o-", label=engine)
-        axis.set(title=panel, xlabel="sparsity, %", ylabel="ms", ylim=(0, None))
+        axis.set(title=panel, xlabel="sparsity, %", ylabel="ms")
+    for axis in axes:
+        axis.set_ylim(bottom=0)
     axes[0].legend()
     drawing.savefig(path)
 
