@@ -19,7 +19,7 @@ from tests.tf_keras import applications
 CHOSEN = os.environ.get("SOS_ARCHITECTURES", "")
 # Depthwise kernels, squeeze and excitation, and TensorFlow's functions as layers;
 # layers of Keras's own that are not public; separable convolutions.
-DEFAULT = ("MobileNetV3Small", "ConvNeXtTiny", "Xception")
+DEFAULT = ("MobileNetV3Small", "Xception")
 NAMES = {
     "": DEFAULT,
     "families": applications.REPRESENTATIVES,
