@@ -96,7 +96,8 @@ def weighted(function: Callable, weight, *tensors):
 
         return tf.cond(weight > 0.0, lambda: computed(*values), nothing), gradient
 
-    return decided(*tensors)
+    # Of variables, it would want to know.
+    return decided(*map(tf.convert_to_tensor, tensors))
 
 
 def _is_worth_it(tensors):
@@ -133,7 +134,8 @@ def _compiled(function, static, drawn, has_onto, count):
         if drawn is not None:
             rows, columns = map(tf.range, tf.unstack(tf.shape(tensors[0])))
             places = rows[:, tf.newaxis] * tf.size(columns) + columns
-            numbers = [_DRAWN[drawn](places, *map(numerics.mixed, keys))]
+            size = tf.size(tensors[0])
+            numbers = [_DRAWN[drawn](places, size, *map(numerics.mixed, keys))]
         return function(*tensors, *numbers, *static)
 
     def divided(arguments):

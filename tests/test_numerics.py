@@ -28,15 +28,15 @@ def test_uniform_numbers_are_the_hashes_in_0_to_1():
 
 def test_normal_numbers_are_pairs_of_uniform_ones_after_box_and_muller():
     drawn = ops.convert_to_numpy(numerics.random_normal((COUNT,), *keys()))
-    first, second = fractions().reshape(-1, 2).T
+    first, second = fractions().reshape(2, -1)
     # As it is rounded to float32, which is coarse next to 1.
     first = np.float64(np.float32(first / 2 + 0.5))
     radius = np.sqrt(-2 * np.log(first))
     pairs = radius * np.cos(np.pi * second), radius * np.sin(np.pi * second)
-    np.testing.assert_allclose(drawn, np.stack(pairs, -1).ravel(), rtol=0, atol=4e-6)
+    np.testing.assert_allclose(drawn, np.concatenate(pairs), rtol=0, atol=4e-6)
 
 
-def test_the_last_of_an_odd_number_is_there_as_well():
+def test_an_odd_number_of_them_lacks_the_last_of_one_more():
     odd = ops.convert_to_numpy(numerics.random_normal((3, 5), *keys()))
     even = ops.convert_to_numpy(numerics.random_normal((16,), *keys()))
     np.testing.assert_allclose(odd.ravel(), even[:15], rtol=1e-6)
@@ -48,7 +48,7 @@ def test_normal_numbers_have_the_moments_of_a_normal_distribution():
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         error = np.sqrt(variance / COUNT)
         assert abs(np.mean(drawn**power) - moment) < 6 * error, power
-    # Neighbours, of which two come of one pair, have nothing in common.
+    # Neighbours, and the two of a pair, have nothing in common.
     for distance in (1, 2, 3, COUNT // 2):
         products = drawn[distance:] * drawn[:-distance]
         assert abs(np.mean(products)) < 6 / np.sqrt(len(products))
