@@ -28,12 +28,13 @@ def is_half(tensor) -> bool:
     return keras.backend.standardize_dtype(tensor.dtype) in _HALVES
 
 
-def random_fractions(shape, first, second):
-    """Independent uniform numbers in (-1, 1), the same on every backend and device.
+def random_uniform(shape, first, second):
+    """Independent numbers that are uniform in [0, 1], the same on every backend.
 
-    Multiples of 2**-24, hashes of the place in the tensor and of two keys. This, and
-    not the generators of the backends: it is a few fused operations, where XLA on a
-    CPU takes ten times as long for those of JAX and TensorFlow.
+    Odd multiples of 2**-25 as float32 rounds them: hashes of the place in the tensor
+    and of two keys. This, and not the generators of the backends: it is a few fused
+    operations, where XLA on a CPU takes ten times as long for those of JAX and
+    TensorFlow.
 
     Args:
       shape: of the result; tensors for what is not known in advance.
@@ -41,19 +42,14 @@ def random_fractions(shape, first, second):
       second: int32 key. Other keys give other, independent numbers.
 
     Returns:
-      A float32 tensor, symmetric around 0, without its ends.
+      A float32 tensor.
     """
-    return ops.reshape(_fractions_at(_places(shape), first, second), shape)
-
-
-def random_uniform(shape, first, second):
-    """Independent numbers that are uniform in [0, 1], as `random_fractions`."""
     size = _size(shape)
     return ops.reshape(uniform_at(_places(shape), size, first, second), shape)
 
 
 def random_normal(shape, first, second):
-    """Independent standard normal numbers, as `random_fractions`."""
+    """Independent standard normal numbers; the arguments of `random_uniform`."""
     size = _size(shape)
     return ops.reshape(normal_at(_places(shape), size, first, second), shape)
 
@@ -90,6 +86,7 @@ def _places(shape):
 
 
 def _fractions_at(places, first, second):
+    """Numbers in (-1, 1), symmetric around 0, without its ends."""
     # Two rounds: the streams of one round alone would be shuffles of each other.
     bits = mixed(mixed(ops.bitwise_xor(places, first)) + second)
     upper = ops.cast(ops.right_shift(bits, 8), "float32")

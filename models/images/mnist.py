@@ -5,7 +5,7 @@ import tensorflow as tf
 from state_of_sparsity.models.images.dataset import ImageDataset, endless_batches
 from state_of_sparsity.models.training.gaps import readable
 from state_of_sparsity.models.training.prepared import prepared_builder
-from state_of_sparsity.models.training.records import Records
+from state_of_sparsity.models.training.records import DamagedDataError, Records
 
 # Of the training images, the last ones are for choosing hyperparameters.
 VALIDATION_SHARE = 1 / 12
@@ -53,6 +53,11 @@ class MNIST(ImageDataset):
         # Read at once, 50 MB: where a damaged record is an error, `repeat` and `batch`
         # would ask what fails for the next one, without end and without a word.
         parts = list(self._batches("train", READ_AT_A_TIME))
+        if not parts:
+            raise DamagedDataError(
+                f"All {self.training_examples} training examples of {self.name} are "
+                "damaged. Prepare the dataset again."
+            )
         whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *parts)
         # Where some are damaged, the first ones come twice, so that all epochs have the
         # same length.

@@ -20,20 +20,21 @@ class SparseTransformer:
     Args:
       model: a stripped `Transformer`.
       threads: that compute; None for as many as there are cores.
-      values: as of `sos.export` with format="sparse", which rounds weights.
+      values: as of `sos.export` with format="sparse", to round weights as files do.
 
     Attributes:
-      file_size: bytes of the files of both, as `sos.export` would write them.
+      file_size: with `values`, bytes of the files of both sessions; otherwise 0.
 
     Raises:
       ImportError: if a package is missing, naming it.
       RuntimeError: if the model cannot be expressed in ONNX.
+      ValueError: for other values, or threads that the machine does not have.
     """
 
     def __init__(
-        self, model: Transformer, threads: int | None = None, values: str = "float32"
+        self, model: Transformer, threads: int | None = None, values: str | None = None
     ):
-        check_packages()
+        check_packages("numba", "onnxruntime")
         # Which needs packages that those who train do without.
         from state_of_sparsity.runtime.session import load
 
@@ -57,9 +58,11 @@ class SparseTransformer:
             to_onnx(tf.function(call), signature, model.name)
             for call, signature in functions
         ]
-        stored = [_stored(proto, values) for proto in models]
-        self.file_size = sum(size for _, size in stored)
-        self._encoder, self._decoder = (load(proto, threads) for proto, _ in stored)
+        self.file_size = 0
+        if values is not None:
+            models, sizes = zip(*(_stored(m, values) for m in models), strict=True)
+            self.file_size = sum(sizes)
+        self._encoder, self._decoder = (load(model, threads) for model in models)
 
     def encode(self, source):
         """As `Transformer.encode`."""

@@ -15,13 +15,16 @@ _PACKAGES = ("onnx", "tf2onnx", "safetensors", "zstandard")
 _OPSET = 15
 
 
-def check_packages() -> None:
-    """Raises ImportError if a package that the format needs is missing, naming it."""
-    missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
+def check_packages(*more: str) -> None:
+    """Raises ImportError if a package that the format needs is missing, naming it.
+
+    Args:
+      more: packages that are needed as well.
+    """
+    needed = (*_PACKAGES, *more)
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
-        raise ImportError(
-            f"To write sparse files, run `pip install {' '.join(missing)}`."
-        )
+        raise ImportError(f"For sparse files, run `pip install {' '.join(missing)}`.")
 
 
 def write_sparse(

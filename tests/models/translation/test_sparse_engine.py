@@ -57,3 +57,13 @@ def test_searches_find_the_same_tokens(dense, sparse, source, search):
     found = search(sparse, source, 12)
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+
+
+def test_weights_are_rounded_as_files_round_them(dense, sparse, source):
+    rounded = SparseTransformer(dense, threads=1, values="float16")
+    assert sparse.file_size == 0 < rounded.file_size
+    pairs = zip(sparse.encode(source)[0], rounded.encode(source)[0], strict=True)
+    for exact, other in pairs:
+        for one, two in zip(exact, other, strict=True):
+            difference = np.abs(one - two).max() / np.abs(one).max()
+            assert 0 < difference < 1e-2
