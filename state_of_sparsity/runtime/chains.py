@@ -21,6 +21,7 @@ class Chain:
       names: of what each of them does, for people, and its product or None.
       repeats: how many parts the batch has.
       moves: buffers that have the whole batch, and how many bytes of it a part has.
+      threads: that share in it.
       program: once the buffers have memory.
     """
 
@@ -28,12 +29,13 @@ class Chain:
     names: list[tuple[str, Product | None]]
     repeats: int
     moves: dict[Buffer, int]
+    threads: int
     program: Program | None = None
     _places: dict[Buffer, int] = dataclasses.field(default_factory=dict)
 
     def prepare(self) -> None:
         """Writes the program, once the buffers have memory."""
-        self.program = Program(self.operations)
+        self.program = Program(self.operations, self.threads)
         self._places = {b: b.address for b in self.moves if b.memory is not None}
 
     def place(self, buffer: Buffer, address: int) -> None:
@@ -52,7 +54,7 @@ class Chain:
 
     def run_each(self, team) -> list[float]:
         """As `run_step`, and returns the seconds of each operation."""
-        alone = [Program([operation]) for operation in self.operations]
+        alone = [Program([operation], self.threads) for operation in self.operations]
         for buffer, address in self._places.items():
             for single in alone:
                 single.place(buffer, address)
@@ -111,7 +113,7 @@ class ChainBuilder:
                 batch, *rest = shapes[name]
                 self._shapes[name] = (batch // self._parts, *rest)
         self._computed, self._packed, self._grids = {}, {}, {}
-        self._chain = Chain([], [], self._parts, {})
+        self._chain = Chain([], [], self._parts, {}, threads)
         for product in products:
             self._multiply(product)
 

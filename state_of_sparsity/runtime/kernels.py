@@ -1,10 +1,12 @@
 """A program of products and changes of layout, and how threads share in it.
 
-A program is an array of int64: how many operations, then `FIELDS` words for each, then
-the tables that they refer to by their place in the array. An operation is a number of
-tasks that depend on nothing but earlier operations. Whichever thread comes takes the
-next task: threads that come late, or not at all, cost their share of speed and nothing
-else.
+A program is an array of int64: how many operations, for how many threads, where their
+counts are, then `FIELDS` words for each operation, then the tables that they refer to
+by their place in the array. An operation is a number of tasks that depend on nothing
+but earlier operations. Each thread has a share of them, the same part of the positions
+in one product as in the next, so that it finds what it reads in its own cache; then it
+takes what others have left. Threads that come late, or not at all, cost their share of
+speed and nothing else.
 
 Activations of products are matrices (channels, positions): the positions of all
 images, one after the other, then padding up to a multiple of 16 numbers or more.
@@ -25,9 +27,12 @@ from state_of_sparsity.runtime import vectors
 
 _LOG = logging.getLogger("state_of_sparsity.runtime")
 
+# Words of a program.
+OPERATIONS, MEMBERS, COUNTS = range(3)
+HEADER = 3
 # Words of an operation; names of those that mean the same in all of them.
 FIELDS = 32
-KIND, TASKS, NEXT, DONE = range(4)
+KIND, TASKS = range(2)
 # Kinds.
 PRODUCT, GRID, PACK, UNPACK = range(4)
 
@@ -183,7 +188,7 @@ def _grid_image(words, at, source, target, phases):
 
 @njit
 def _grid(words, at, task):
-    """One channel with zeros around, by phase of the strides, see `grids.py`."""
+    """One channel with zeros around, by phase of the strides, see `layouts.Grid`."""
     cells = 1
     for axis in range(3):
         cells *= words[at + GRID_SIZES + axis]
@@ -280,32 +285,44 @@ def _wait(address, least):
 
 
 @_once
-def _work(program):
-    """Takes tasks until there are none, and waits for those that others have."""
-    operations = carray(vectors.words_at(program), (1,))[0]
-    words = carray(vectors.words_at(program), (1 + FIELDS * operations,))
+def _work(program, member):
+    """Does tasks until there are none, and waits for those that others do.
+
+    A member begins with its own share, and goes on with those of the others.
+    """
+    header = carray(vectors.words_at(program), (HEADER,))
+    operations, members = header[OPERATIONS], header[MEMBERS]
+    words = carray(vectors.words_at(program), (HEADER + FIELDS * operations,))
+    all_done = header[COUNTS]
     for number in range(operations):
-        at = 1 + FIELDS * number
-        tasks = words[at + TASKS]
-        taken, done = program + 8 * (at + NEXT), program + 8 * (at + DONE)
-        while True:
-            task = vectors.fetch_add(taken, 1)
-            if task >= tasks:
-                break
-            _do(words, at, task, program)
-            vectors.fetch_add(done, 1)
+        at = HEADER + FIELDS * number
+        tasks, finished = words[at + TASKS], 0
+        for step in range(members):
+            owner = (member + step) % members
+            first = owner * tasks // members
+            count = (owner + 1) * tasks // members - first
+            taken = all_done + 8 * ((1 + owner) * operations + number)
+            while vectors.fetch(taken) < count:
+                task = vectors.fetch_add(taken, 1)
+                if task >= count:
+                    break
+                _do(words, at, first + task, program)
+                finished += 1
+        done = all_done + 8 * number
+        if finished:
+            vectors.fetch_add(done, finished)
         _wait(done, tasks)
 
 
 @_once
-def _enter(control, program, spins):
+def _enter(control, program, member, spins):
     """Runs a program, or where there is none (0), helps with those that come."""
     if program:
-        operations = carray(vectors.words_at(program), (1,))[0]
-        words = carray(vectors.words_at(program), (1 + FIELDS * operations,))
-        for number in range(operations):
-            words[1 + FIELDS * number + NEXT] = 0
-            words[1 + FIELDS * number + DONE] = 0
+        header = carray(vectors.words_at(program), (HEADER,))
+        size = header[OPERATIONS] * (1 + header[MEMBERS])
+        counts = carray(vectors.words_at(header[COUNTS]), (size,))
+        for number in range(size):
+            counts[number] = 0
         if control:
             carray(vectors.words_at(control), (CONTROL_WORDS,))[PROGRAM] = program
             vectors.fetch_add(control + 8 * OPEN, 1)
@@ -321,7 +338,7 @@ def _enter(control, program, spins):
                 present = vectors.fetch(control + 8 * PROGRAM)
         if present:
             waited = 0
-            _work(present)
+            _work(present, member)
         if program:
             break
         vectors.fetch_add(control + 8 * ACTIVE, 1)
@@ -361,9 +378,9 @@ def _from(sources: int):
     Numba would take from its cache what was compiled before `vectors.py` changed.
     """
 
-    def enter(control, program, spins):
+    def enter(control, program, member, spins):
         if sources:
-            _enter(control, program, spins)
+            _enter(control, program, member, spins)
 
     return enter
 
@@ -378,14 +395,15 @@ def _sources() -> int:
 
 @functools.cache
 def compiled():
-    """`enter(control, program, spins)`, compiled or from the cache.
+    """`enter(control, program, member, spins)`, compiled or from the cache.
 
     With the address of a program, it works on it until all of it is done; `control` is
     the address of the words by which other threads help, or 0. Without (0), it helps
     with the programs that come, until it looked `spins` times in vain, or `STOP` is not
-    0. It does not hold Python's lock.
+    0. `member` is the number of the thread, 0 of the one that brings programs. It does
+    not hold Python's lock.
     """
-    signature = types.void(types.int64, types.int64, types.int64)
+    signature = types.void(*[types.int64] * 4)
     with event.install_listener("numba:compile", _Announcer()):
         try:
             return njit(signature, nogil=True, cache=True)(_from(_sources()))

@@ -202,7 +202,7 @@ def _bandwidth(size: int, team) -> float:
     source, target = (Buffer(program.packed_size(form)) for _ in range(2))
     source.memory = program.aligned(source.size)
     target.memory = program.aligned(target.size)
-    copy = Program([program.change(source, target, form, True)])
+    copy = Program([program.change(source, target, form, True)], team.threads)
     best = min(_seconds(lambda: team.run(copy.address)) for _ in range(5))
     return 8 * channels * positions / best / 1e9
 

@@ -71,12 +71,15 @@ class Program:
 
     Args:
       operations: whose buffers have memory, but those that `address` is called for.
+      threads: that share in it.
     """
 
-    def __init__(self, operations: list[Operation]):
-        self._keep = [operation.keep for operation in operations]
+    def __init__(self, operations: list[Operation], threads: int):
+        # A row of those that are done, and one for each thread of those it has begun.
+        counts = np.zeros((1 + threads, len(operations)), np.int64)
+        self._keep = [counts, *[operation.keep for operation in operations]]
         rows = np.zeros((len(operations), kernels.FIELDS), np.int64)
-        tables, place = [], 1 + rows.size
+        tables, place = [], kernels.HEADER + rows.size
         self._late = {}
         for number, operation in enumerate(operations):
             for field, word in operation.words.items():
@@ -84,12 +87,15 @@ class Program:
                     tables.append(np.asarray(word, np.int64).reshape(-1))
                     word, place = place, place + tables[-1].size
                 elif isinstance(word, Buffer):
-                    at = 1 + number * kernels.FIELDS + field
+                    at = kernels.HEADER + number * kernels.FIELDS + field
                     self._late.setdefault(word, []).append(at)
                     word = word.address if word.memory is not None else 0
                 rows[number, field] = word
-        self.words = np.concatenate([[len(operations)], rows.reshape(-1), *tables])
-        self.words = self.words.astype(np.int64)
+        header = np.zeros(kernels.HEADER, np.int64)
+        header[kernels.OPERATIONS] = len(operations)
+        header[kernels.MEMBERS] = threads
+        header[kernels.COUNTS] = counts.ctypes.data
+        self.words = np.concatenate([header, rows.reshape(-1), *tables])
 
     @property
     def address(self) -> int:

@@ -20,6 +20,7 @@ class Team:
     """
 
     def __init__(self, threads: int):
+        self.threads = threads
         self._enter = None
         self._control = np.zeros(kernels.CONTROL_WORDS, np.int64)
         self._address = self._control.ctypes.data if threads > 1 else 0
@@ -33,22 +34,22 @@ class Team:
         asleep = self._helpers - self._control[kernels.WATCHING]
         if asleep > 0:
             self._wake.release(int(asleep))
-        self._enter(self._address, address, 0)
+        self._enter(self._address, address, 0, 0)
 
     def _start(self) -> None:
         self._enter = kernels.compiled()
-        for _ in range(self._helpers):
-            arguments = (self._enter, self._control, self._wake)
+        for member in range(1, 1 + self._helpers):
+            arguments = (self._enter, self._control, self._wake, member)
             threading.Thread(target=_help, args=arguments, daemon=True).start()
         weakref.finalize(self, _stop, self._control, self._wake, self._helpers)
 
 
-def _help(enter, control, wake) -> None:
+def _help(enter, control, wake, member) -> None:
     while True:
         wake.acquire()
         if control[kernels.STOP]:
             return
-        enter(control.ctypes.data, 0, _LOOKS)
+        enter(control.ctypes.data, 0, member, _LOOKS)
 
 
 def _stop(control, wake, helpers) -> None:
