@@ -7,6 +7,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import state_of_sparsity as sos
+from state_of_sparsity.engines import litert_files
 from state_of_sparsity.engines.tf_keras import litert
 from state_of_sparsity.engines.tf_keras.backend import keras
 
@@ -189,7 +190,7 @@ def test_int8_weights_are_a_quarter_as_large_with_all_zeros(tmp_path):
 
 
 def test_a_file_that_the_runtime_refuses_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(litert, "_runs", lambda contents: False)
+    monkeypatch.setattr(litert_files, "_runs", lambda contents: False)
     sos.export(built(perceptron()), tmp_path / "model.tflite", format="litert")
     assert not encoded_tensors(tmp_path / "model.tflite")
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import keras
 
 from state_of_sparsity import atomic
-from state_of_sparsity.engines import onnx_erfc
+from state_of_sparsity.engines import litert_files, onnx_erfc
 from state_of_sparsity.engines.keras3 import torch_export
 
 
@@ -83,7 +83,8 @@ def write(
 ) -> None:
     """Writes a model for inference, complete or not at all.
 
-    Weights are written as they are, zeros included. OpenVINO's are in a second file,
+    Weights are written as they are, zeros included; LiteRT's as sparse tensors where
+    the file is smaller for it. OpenVINO's are in a second file,
     `.bin` beside the `.xml`; such further files, or those of an ONNX model above 2 GB,
     are in place before the one at `path`.
 
@@ -113,8 +114,10 @@ def write(
     with atomic.replacing(path) as written:
         if format == "sparse":
             _write_sparse(model, written, inputs, values or "float32")
+        elif format == "litert":
+            _write_litert(model, written, inputs, quantize)
         else:
-            _export_or_tell(model, str(written), format, inputs, quantize)
+            _export_or_tell(model, str(written), format, inputs)
 
 
 def _write_sparse(model, path, inputs, values):
@@ -125,13 +128,25 @@ def _write_sparse(model, path, inputs, values):
     # Elsewhere: all that is beside the path is kept.
     with tempfile.TemporaryDirectory() as folder:
         dense = os.path.join(folder, "model.onnx")
-        _export_or_tell(model, dense, "onnx", inputs, None)
+        _export_or_tell(model, dense, "onnx", inputs)
         files.write(onnx.load(dense), path, values, signed_zeros=False)
 
 
-def _export_or_tell(model, path, format, inputs, quantize):
+def _write_litert(model, path, inputs, quantize):
+    def convert(optimizations):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "model.tflite")
+            _export_or_tell(
+                model, str(file), "litert", inputs, optimizations=optimizations
+            )
+            return file.read_bytes()
+
+    path.write_bytes(litert_files.smallest(convert, quantize))
+
+
+def _export_or_tell(model, path, format, inputs, **options):
     try:
-        _export(model, path, format, inputs, quantize)
+        _export(model, path, format, inputs, options)
     except OSError:
         raise
     except Exception as error:
@@ -170,11 +185,11 @@ def _spec(shape, dtype: str, name: str | None = None) -> keras.InputSpec:
 
 
 def _export(
-    model: keras.Model, path: str, format: str, signature: list, quantize: str | None
+    model: keras.Model, path: str, format: str, signature: list, options: dict
 ) -> None:
     """Writes a format's files into the folder of `path`."""
     backend = keras.backend.backend()
-    options = {"format": format, "verbose": False, "input_signature": signature}
+    options |= {"format": format, "verbose": False, "input_signature": signature}
     if format == "tf_saved_model" and backend == "jax":
         # Inference needs no gradients, and those of some models cannot be traced.
         options["jax2tf_kwargs"] = {"with_gradient": False}
@@ -185,8 +200,6 @@ def _export(
 
         # Keras also allows operations that no runtime on the package index has.
         options["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-        if quantize == "int8":
-            options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     elif format == "torch":
         options["dynamic_shapes"] = torch_export.dynamic_shapes(signature)
     if format == "onnx" and backend == "torch":

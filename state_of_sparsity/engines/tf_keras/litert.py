@@ -1,12 +1,13 @@
-"""Plain models as LiteRT files, with sparse tensors where those are smaller."""
+"""Plain models as LiteRT files."""
 
+import functools
 import os
 import pathlib
 import tempfile
 import textwrap
-import warnings
 
 from state_of_sparsity.atomic import replacing
+from state_of_sparsity.engines.litert_files import smallest
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.engines.tf_keras.saved_model import write_served
 
@@ -18,9 +19,7 @@ def write_litert(
 ) -> None:
     """Writes the inference of a plain model for LiteRT, complete or not at all.
 
-    LiteRT can encode a tensor by the places of what is not zero, which is smaller from
-    some sparsity on, and larger below. So both files are made, and the smaller one is
-    kept.
+    Tensors are sparse ones where the file is smaller for it.
 
     Args:
       model: a built plain model of one argument.
@@ -39,7 +38,7 @@ def write_litert(
     with tempfile.TemporaryDirectory() as folder:
         write_served(model, folder)
         try:
-            contents = _converted(folder, quantize)
+            contents = smallest(functools.partial(_convert, folder), quantize)
         except Exception as error:
             message = textwrap.shorten(str(error), 400)
             raise RuntimeError(
@@ -49,28 +48,6 @@ def write_litert(
             ) from error
     with replacing(path) as new:
         new.write_bytes(contents)
-
-
-def _converted(folder, quantize):
-    if quantize == "int8":
-        # The runtime refuses operations on tensors that are quantized and sparse.
-        return _convert(folder, [tf.lite.Optimize.DEFAULT])
-    dense = _convert(folder, [])
-    encoded = _convert(folder, [tf.lite.Optimize.EXPERIMENTAL_SPARSITY])
-    return encoded if len(encoded) < len(dense) and _runs(encoded) else dense
-
-
-def _runs(contents):
-    """Whether the runtime takes a file: it may lack an operation on sparse tensors."""
-    with warnings.catch_warnings():
-        # TensorFlow's copy of the runtime tells of the package that it is in, too.
-        warnings.simplefilter("ignore")
-        interpreter = tf.lite.Interpreter(model_content=contents)
-    try:
-        interpreter.allocate_tensors()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _convert(folder, options):
