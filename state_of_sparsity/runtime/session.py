@@ -218,7 +218,7 @@ class Session:
         return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
     def _tuned(self, inputs, found, shapes):
-        """The fastest of what single products say, all of ours in two ways, and none."""
+        """The fastest of: what single products say, all of ours in two ways, none."""
         types = _types(self._graph)
         single = tuning.by_time(
             found,

@@ -1,8 +1,8 @@
 """Files of every format that the backend can write, in the runtimes they are for."""
 
 import contextlib
-import os
 import importlib.util
+import os
 
 import keras
 import numpy as np
