@@ -1,10 +1,11 @@
-"""Products that follow one another, as operations on packed activations."""
+"""Products that follow one another, on packed activations; and lookups."""
 
 import dataclasses
 import math
 import time
 
 from state_of_sparsity.runtime import layouts, program
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.products import SECOND, Product
 from state_of_sparsity.runtime.program import Buffer, Operation, Program
 
@@ -18,7 +19,7 @@ class Chain:
 
     Args:
       operations: in their order.
-      names: of what each of them does, for people, and its product or None.
+      names: of what each of them does, for people, and its product or lookup, or None.
       repeats: how many parts the batch has.
       moves: buffers that have the whole batch, and how many bytes of it a part has.
       threads: that share in it.
@@ -26,7 +27,7 @@ class Chain:
     """
 
     operations: list[Operation]
-    names: list[tuple[str, Product | None]]
+    names: list[tuple[str, Product | Lookup | None]]
     repeats: int
     moves: dict[Buffer, int]
     threads: int
@@ -71,6 +72,43 @@ class Chain:
     def _move(self, moved: Program, part: int) -> None:
         for buffer, size in self.moves.items():
             moved.place(buffer, self._places[buffer] + part * size)
+
+
+class LookupChain(Chain):
+    """Lookups side by side.
+
+    Args:
+      lookups: that do not read one another's outputs.
+      shapes: by the name of a value.
+      plain: function of a name that gives the buffer of the plain tensor.
+      threads: that share in it.
+    """
+
+    def __init__(self, lookups: list[Lookup], shapes, plain, threads: int):
+        names = [(lookup.name, lookup) for lookup in lookups]
+        super().__init__([], names, 1, {}, threads)
+        self._faults = []
+        for lookup in lookups:
+            count = math.prod(shapes[lookup.source])
+            buffers = plain(lookup.source), plain(lookup.target)
+            operation, fault = program.look_up(lookup, count, *buffers, threads)
+            self.operations.append(operation)
+            self._faults.append(fault)
+
+    def run_step(self, team) -> None:
+        """As of any chain.
+
+        Raises:
+          ValueError: for an id of no row.
+        """
+        super().run_step(team)
+        for (_, lookup), fault in zip(self.names, self._faults, strict=True):
+            if fault[0]:
+                fault[0], rows = 0, len(lookup.weights)
+                raise ValueError(
+                    f"Ids in {lookup.source!r} have to be from {-rows} to {rows - 1}, "
+                    f"for a table of {rows} rows. Received: {fault[1]}"
+                )
 
 
 def parts_of(products: list[Product], shapes) -> int:
@@ -218,9 +256,4 @@ class ChainBuilder:
 
 def _names(products) -> set[str]:
     """Names of all values that products read and compute."""
-    return {name for p in products for name in (*reads_of(p), p.target)}
-
-
-def reads_of(product: Product) -> list[str]:
-    """Names of the values that a product reads."""
-    return [product.source, *([product.residual] if product.residual else [])]
+    return {name for p in products for name in (*p.reads, p.target)}

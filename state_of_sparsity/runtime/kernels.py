@@ -1,4 +1,4 @@
-"""A program of products and changes of layout, and how threads share in it.
+"""A program of products, changes of layout and lookups, and how threads share in it.
 
 A program is an array of int64: how many operations, for how many threads, where their
 counts are, then `FIELDS` words for each operation, then the tables that they refer to
@@ -34,7 +34,7 @@ HEADER = 3
 FIELDS = 32
 KIND, TASKS = range(2)
 # Kinds.
-PRODUCT, GRID, PACK, UNPACK = range(4)
+PRODUCT, GRID, PACK, UNPACK, LOOKUP = range(5)
 
 # Of products: addresses, but rows, the chunk of rows that is a task, numbers between
 # rows, and the places in the program of the tables of tiles (pairs of the first vector
@@ -61,6 +61,23 @@ PRODUCT, GRID, PACK, UNPACK = range(4)
     SUMS,
     SUMS_STRIDE,
 ) = range(4, 21)
+
+# Of lookups: addresses, then rows and columns of the table, how many ids there are, of
+# how many bytes each, and how many of them are a task. At `FAULT` are two words: 1 once
+# an id was of no row, and that id.
+(
+    IDS,
+    FOUND,
+    ROW_STARTS,
+    COLUMNS,
+    NUMBERS,
+    FAULT,
+    HEIGHT,
+    WIDTH,
+    COUNT,
+    ID_BYTES,
+    SHARE,
+) = range(4, 15)
 
 # Of all others: addresses, numbers between channels, and images, of the plain side, and
 # between channels of the packed one, then sizes.
@@ -256,6 +273,33 @@ def _change(words, at, task, pack):
         packed += 4 * positions
 
 
+@njit
+def _lookup(words, at, task):
+    """Rows of a table for some ids: zeros, and then what is not zero."""
+    height, width = words[at + HEIGHT], words[at + WIDTH]
+    starts = vectors.words_at(words[at + ROW_STARTS])
+    columns = vectors.integers_at(words[at + COLUMNS])
+    values = vectors.numbers_at(words[at + NUMBERS])
+    first = task * words[at + SHARE]
+    for place in range(first, min(words[at + COUNT], first + words[at + SHARE])):
+        if words[at + ID_BYTES] == 8:
+            row = vectors.words_at(words[at + IDS])[place]
+        else:
+            row = np.int64(vectors.integers_at(words[at + IDS])[place])
+        found = vectors.numbers_at(words[at + FOUND] + 4 * place * width)
+        for column in range(width):
+            found[column] = np.float32(0.0)
+        if row < -height or row >= height:
+            # Of several, any one will do.
+            fault = vectors.words_at(words[at + FAULT])
+            fault[0], fault[1] = 1, row
+            continue
+        if row < 0:
+            row += height
+        for index in range(starts[row], starts[row + 1]):
+            found[columns[index]] = values[index]
+
+
 # Each function that calls another is compiled with all of it anew: those that are
 # called once are part of who calls them.
 _once = njit(inline="always")
@@ -268,6 +312,8 @@ def _do(words, at, task, program):
         _product(words, at, task, program)
     elif kind == GRID:
         _grid(words, at, task)
+    elif kind == LOOKUP:
+        _lookup(words, at, task)
     else:
         _change(words, at, task, kind == PACK)
 

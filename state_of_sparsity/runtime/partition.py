@@ -1,9 +1,10 @@
-"""A graph cut into products of ours and parts for ONNX Runtime, in turns."""
+"""A graph cut into what is ours and parts for ONNX Runtime, in turns."""
 
 import dataclasses
 import heapq
 
 from state_of_sparsity.runtime.graph import Graph, reads
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.products import Product
 
 
@@ -21,40 +22,44 @@ class Part:
     outputs: tuple[str, ...]
 
 
-def cut(graph: Graph, products: list[Product]) -> list[Part | Product]:
+def cut(graph: Graph, found: list[Product | Lookup]) -> list[Part | Product | Lookup]:
     """Cuts a graph such that as few parts as possible follow one another.
 
-    A stage is all that can be computed from earlier stages, by products alone or by
-    ONNX Runtime alone, and these two take turns.
+    A stage is all that can be computed from earlier stages, by kernels of ours alone or
+    by ONNX Runtime alone, and these two take turns.
 
     Args:
       graph: the graph.
-      products: those of ours; none has a node of another.
+      found: products and lookups of ours; none has a node of another.
 
     Returns:
-      Parts and products in an order in which each reads what is computed before it.
+      Parts, products and lookups in an order in which each reads what is computed
+      before it; of a stage, lookups come first.
     """
-    owners = {number: product for product in products for number in product.nodes}
+    owners = {number: unit for unit in found for number in unit.nodes}
     units = [owners.get(number, number) for number in range(len(graph.nodes))]
     stages, order = _stages(graph, units)
     steps = []
     for stage in sorted(set(stages.values())):
         here = [unit for unit in order if stages[unit] == stage]
         if stage % 2:
-            steps += here
+            # Products that follow one another stay together: no lookup reads theirs.
+            steps += sorted(here, key=lambda unit: isinstance(unit, Product))
         else:
             steps.append(_part(graph, sorted(here)))
     return steps
 
 
 def _read(graph: Graph, unit) -> list[str]:
-    if isinstance(unit, Product):
-        return [unit.source, *([unit.residual] if unit.residual else [])]
-    return reads(graph.nodes[unit])
+    return unit.reads if _is_ours(unit) else reads(graph.nodes[unit])
+
+
+def _is_ours(unit) -> bool:
+    return isinstance(unit, Product | Lookup)
 
 
 def _stages(graph: Graph, units: list) -> tuple[dict, list]:
-    """Stages of units, odd for products, and an order of the units that works."""
+    """Stages of units, odd for ours, and an order of the units that works."""
     first = {}
     for number, unit in enumerate(units):
         first.setdefault(unit, number)
@@ -74,7 +79,7 @@ def _stages(graph: Graph, units: list) -> tuple[dict, list]:
     while ready:
         unit = units[heapq.heappop(ready)]
         stage = max((stages[other] for other in needs[unit]), default=0)
-        stages[unit] = stage + (stage % 2 != isinstance(unit, Product))
+        stages[unit] = stage + (stage % 2 != _is_ours(unit))
         order.append(unit)
         for user in users[unit]:
             waiting[user] -= 1

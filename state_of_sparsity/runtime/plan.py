@@ -7,8 +7,10 @@ import math
 import numpy as np
 
 from state_of_sparsity.runtime import program
-from state_of_sparsity.runtime.chains import Chain, ChainBuilder, reads_of
+from state_of_sparsity.runtime.chains import Chain, ChainBuilder, LookupChain
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.partition import Part
+from state_of_sparsity.runtime.products import Product
 from state_of_sparsity.runtime.program import Buffer, Operation
 
 
@@ -59,9 +61,11 @@ class Plan:
         self._outside = {self._plain(name) for name in (*inputs, *outputs)}
         self.steps = []
         needed = set(outputs)
-        for ours, group in itertools.groupby(steps, lambda s: not isinstance(s, Part)):
+        for kind, group in itertools.groupby(steps, type):
             group = list(group)
-            if ours:
+            if kind is Lookup:
+                self.steps.append(LookupChain(group, shapes, self._plain, threads))
+            elif kind is Product:
                 later = needed | _read_after(steps, group[-1])
                 arguments = (shapes, later, self._plain, self._outside)
                 builder = ChainBuilder(group, *arguments, tilings, threads)
@@ -158,5 +162,5 @@ def _read_after(steps: list, step) -> set[str]:
     """Names of the values that the steps after one read."""
     read = set()
     for later in steps[steps.index(step) + 1 :]:
-        read.update(later.inputs if isinstance(later, Part) else reads_of(later))
+        read.update(later.inputs if isinstance(later, Part) else later.reads)
     return read

@@ -54,6 +54,11 @@ class Product:
     pads_after: tuple[int, ...] = ()
 
     @property
+    def reads(self) -> list[str]:
+        """Names of the values that it reads."""
+        return [self.source, *([self.residual] if self.residual else [])]
+
+    @property
     def rows(self) -> int:
         return self.weights.shape[0] * self.weights.shape[1]
 

@@ -11,8 +11,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from state_of_sparsity.runtime import layouts, program
-from state_of_sparsity.runtime.chains import Chain, reads_of
+from state_of_sparsity.runtime.chains import Chain
 from state_of_sparsity.runtime.graph import start
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.products import Product
 from state_of_sparsity.runtime.program import Buffer, Program
 
@@ -24,14 +25,15 @@ _LEAST_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One product, change of layout, or part of ONNX Runtime's.
+    """One product, lookup, change of layout, or part of ONNX Runtime's.
 
     Args:
       name: of what it computes.
       kernel: what computes it.
       milliseconds: median.
-      density: of a product, the part of the weights that is not zero.
-      megabytes: that it has to read and write at least, weights among them.
+      density: of a product or table, the part of the weights that is not zero.
+      megabytes: that it has to read and write at least, weights among them; of a table,
+        of as many rows as there are ids, of the usual number of non-zeros.
       multiply_adds: in millions; of ONNX Runtime's parts, those of the products.
       bound: milliseconds that megabytes or multiply-adds take at least, whichever is
         longer.
@@ -103,10 +105,10 @@ def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
     lines, times = [], iter(times)
     for step in plan.steps:
         if isinstance(step, Chain):
-            for operation, (name, product) in zip(
+            for operation, (name, unit) in zip(
                 step.operations, step.names, strict=True
             ):
-                facts = _facts(step, operation, name, product, shapes)
+                facts = _facts(step, operation, name, unit, shapes)
                 lines.append(_line(facts, next(times), speeds))
         else:
             facts = _facts_of_part(step.part, found, shapes, graph)
@@ -136,12 +138,27 @@ def _line(facts, milliseconds: float, speeds) -> Line:
     )
 
 
-def _facts(chain: Chain, operation, name: str, product: Product | None, shapes):
-    if product is None:
+def _facts(chain: Chain, operation, name: str, unit, shapes):
+    if isinstance(unit, Lookup):
+        return _facts_of_lookup(unit, shapes)
+    if unit is None:
         moved = sum(buffer.size for buffer in (*operation.reads, *operation.writes))
         return name, "layout", None, 4 * moved * chain.repeats, 0
+    return _facts_of_product(chain, operation, unit, shapes)
+
+
+def _facts_of_lookup(lookup: Lookup, shapes):
+    ids, rows = math.prod(shapes[lookup.source]), len(lookup.weights)
+    of_a_row = lookup.nonzeros / rows
+    size = 8 * of_a_row * min(ids, rows) + lookup.id_bytes * ids
+    size += _bytes([lookup.target], shapes)
+    kernel = f"sparse, {ids} rows of {of_a_row:.0f} non-zeros"
+    return lookup.name, kernel, lookup.density, size, 0
+
+
+def _facts_of_product(chain: Chain, operation, product: Product, shapes):
     count = np.count_nonzero(product.weights)
-    size = 8 * count + _bytes([*reads_of(product), product.target], shapes)
+    size = 8 * count + _bytes([*product.reads, product.target], shapes)
     kernel = f"sparse, {operation.describe()}"
     if chain.repeats > 1:
         kernel += f", batch in {chain.repeats}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from state_of_sparsity.runtime import kernels, layouts, vectors
 from state_of_sparsity.runtime.layouts import Form, Grid
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.products import Product
 
 # What tiles read beyond the last position that means something.
@@ -15,6 +16,8 @@ _LINE = 64
 _TASKS = 8
 # Channels that are one task of a change of layout.
 _CHANNELS = 16
+# Ids that are one task of a lookup, at least.
+_IDS = 16
 
 
 def aligned(size: int) -> np.ndarray:
@@ -228,6 +231,41 @@ def multiply(
         written.append(sums)
     read = [source, residual] if residual else [source]
     return Operation(words, read, written, [rows.offsets, rows.values, bias, limits])
+
+
+def look_up(
+    lookup: Lookup, count: int, source: Buffer, target: Buffer, threads: int
+) -> tuple[Operation, np.ndarray]:
+    """The operation of a lookup, and where it says what is wrong with ids.
+
+    Args:
+      lookup: what to compute.
+      count: how many ids there are.
+      source, target: the ids and their rows, plain.
+      threads: that share in it.
+
+    Returns:
+      The operation, and int64 of shape (2,): 1 once an id was of no row, and that id.
+    """
+    table, fault = lookup.table, np.zeros(2, np.int64)
+    height, width = lookup.weights.shape
+    share = max(_IDS, -(-count // (_TASKS * threads)))
+    words = {
+        kernels.KIND: kernels.LOOKUP,
+        kernels.TASKS: -(-count // share),
+        kernels.IDS: source,
+        kernels.FOUND: target,
+        kernels.ROW_STARTS: table.starts.ctypes.data,
+        kernels.COLUMNS: table.columns.ctypes.data,
+        kernels.NUMBERS: table.values.ctypes.data,
+        kernels.FAULT: fault.ctypes.data,
+        kernels.HEIGHT: height,
+        kernels.WIDTH: width,
+        kernels.COUNT: count,
+        kernels.ID_BYTES: lookup.id_bytes,
+        kernels.SHARE: share,
+    }
+    return Operation(words, [source], [target], [*table, fault]), fault
 
 
 def give_memory(operations: list[Operation], outside: set[Buffer]) -> int:

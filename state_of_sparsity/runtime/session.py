@@ -11,7 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from state_of_sparsity.runtime import partition, products, profiling, tuning, values
+from state_of_sparsity.runtime import (
+    lookups,
+    partition,
+    products,
+    profiling,
+    tuning,
+    values,
+)
 from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
@@ -55,7 +62,7 @@ def load(
 
 
 class Session:
-    """Runs a model: products with zeros by own kernels, all else by ONNX Runtime.
+    """Runs a model: what has zeros by own kernels, all else by ONNX Runtime.
 
     Weights that are zero are not multiplied with, so that infinite or NaN activations
     that meet them leave no trace.
@@ -89,6 +96,9 @@ class Session:
         self._lock = threading.Lock()
         self._plans = collections.OrderedDict()
         self._parts = {}
+        self._lookups = [
+            lookup for lookup in lookups.find(self._graph) if tuning.is_worth_it(lookup)
+        ]
         self.inputs = values.of_graph(self._graph.inputs, self._graph.types)
         self.outputs = values.of_graph(self._graph.outputs, self._graph.types)
         self._dense = None
@@ -108,7 +118,8 @@ class Session:
 
         Raises:
           TypeError: for arrays of other types.
-          ValueError: for names, numbers or shapes that are not the model's.
+          ValueError: for names, numbers or shapes that are not the model's, or ids that
+            have no row in a table.
         """
         inputs = values.checked(self.inputs, inputs)
         with self._lock:
@@ -121,11 +132,7 @@ class Session:
             try:
                 return self._plan(inputs).run(inputs, self._team)
             except _OF_ONNX_RUNTIME:
-                reason = " ".join(str(first).split())
-                raise ValueError(
-                    f"ONNX Runtime cannot compute outputs: {reason} "
-                    f"Received: inputs of shapes {_shapes(inputs)}"
-                ) from first
+                raise _refused(first, inputs) from first
 
     def profile(self, inputs=None) -> profiling.Profile:
         """Times of all products and parts, with densities, kernels and bounds.
@@ -146,16 +153,22 @@ class Session:
                 )
         inputs = values.checked(self.inputs, inputs)
         with self._lock:
-            plan = self._plan(inputs)
-            found, shapes = self._found(inputs)
-            shapes |= plan.shapes
-            # The arrays of outputs have to be there as long as the plan writes to them.
-            held = plan.place(inputs)
-            table = profiling.profile(
-                plan, found, shapes, self._graph, self._team, self.threads
-            )
-            del held
-            return table
+            try:
+                return self._profile(inputs)
+            except _OF_ONNX_RUNTIME as error:
+                raise _refused(error, inputs) from error
+
+    def _profile(self, inputs: dict[str, np.ndarray]) -> profiling.Profile:
+        plan = self._plan(inputs)
+        found, shapes = self._found(inputs)
+        shapes |= plan.shapes
+        # The arrays of outputs have to be there as long as the plan writes to them.
+        held = plan.place(inputs)
+        table = profiling.profile(
+            plan, found, shapes, self._graph, self._team, self.threads
+        )
+        del held
+        return table
 
     def _plan(self, inputs: dict[str, np.ndarray]):
         """The plan for inputs, new or kept."""
@@ -177,9 +190,11 @@ class Session:
             return self._dense_plan()
         found, shapes = self._found(inputs)
         if not self._tune:
-            return self._cut(inputs, found, tuning.by_rule(found, shapes), shapes)
-        key = self._notes.key(found, _shapes(inputs))
-        choices = self._notes.read(key, found)
+            choices = tuning.by_rule(found, shapes)
+            choices |= tuning.lookups_by_rule(self._lookups)
+            return self._cut(inputs, found, choices, shapes)
+        key = self._notes.key([*found, *self._lookups], _shapes(inputs))
+        choices = self._notes.read(key, found, self._lookups)
         if choices is None:
             plan, choices = self._tuned(inputs, found, shapes)
             self._notes.write(key, choices)
@@ -190,7 +205,9 @@ class Session:
         """Products of the graph, and the shapes of what they work on."""
         shapes = {name: array.shape for name, array in inputs.items()}
         names = [*products.sources(self._graph), *[v.name for v in self.outputs]]
-        shapes |= self._observed(inputs, [n for n in names if n not in shapes])
+        names += [name for each in self._lookups for name in (each.source, each.target)]
+        missing = [name for name in dict.fromkeys(names) if name not in shapes]
+        shapes |= self._observed(inputs, missing)
         found = products.find(self._graph, shapes)
         # What follows a product keeps its shape.
         shapes |= {product.target: shapes[product.name] for product in found}
@@ -218,19 +235,22 @@ class Session:
         return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
     def _tuned(self, inputs, found, shapes):
-        """The fastest of: what single products say, all of ours in two ways, none."""
-        types = _types(self._graph)
-        single = tuning.by_time(
-            found,
+        """The fastest of: what single products say, all of ours in two ways, none.
+
+        Lookups are ours unless that is slower.
+        """
+        arguments = (
             shapes,
-            types,
+            _types(self._graph),
             lambda part: self._start(part, self.threads),
             self._team,
             self.threads,
         )
+        looked_up = tuning.lookups_by_time(self._lookups, *arguments)
+        single = tuning.by_time(found, *arguments) | looked_up
         whole = {
             p.name: tuning.usual(p, shapes) for p in found if tuning.is_candidate(p)
-        }
+        } | looked_up
         tried = [({}, self._whole_plan(leaves_cores=True))]
         # What a product reads is in other caches among others than when it is alone.
         for choices in (single, {**whole, **single}, whole):
@@ -238,13 +258,16 @@ class Session:
                 tried.append((choices, self._cut(inputs, found, choices, shapes)))
         jobs = [lambda plan=plan: plan.run(inputs, self._team) for _, plan in tried]
         times = tuning.seconds(jobs)
+        if looked_up:
+            # The only one that keeps their tables dense.
+            times[0] *= tuning.EQUAL
         choices, plan = tried[times.index(min(times))]
         return (plan if choices else self._dense_plan()), choices
 
-    def _cut(self, inputs, found, tilings, shapes):
-        """A plan in which the products that have a tiling are ours."""
+    def _cut(self, inputs, found, choices, shapes):
+        """A plan in which the products and lookups that are chosen are ours."""
         graph = self._graph
-        ours = [product for product in found if product.name in tilings]
+        ours = [unit for unit in (*found, *self._lookups) if unit.name in choices]
         steps = partition.cut(graph, ours)
         crossing = {n for step in steps for n in _crossing(step)}
         if not ours or not all(graph.is_tensor(name) for name in crossing):
@@ -256,7 +279,7 @@ class Session:
         def session(part):
             return self._part_session(part, self._threads_of(part, found, shapes))
 
-        arguments = (shapes, types, tilings, session, self.threads)
+        arguments = (shapes, types, choices, session, self.threads)
         outputs = [info.name for info in graph.outputs]
         return Plan(inputs, outputs, steps, *arguments)
 
@@ -327,12 +350,21 @@ class DensePlan:
         self.session.run(None, self._placed)
 
 
+def _refused(error: Exception, inputs) -> ValueError:
+    """What ONNX Runtime says of inputs, as an error of ours."""
+    reason = " ".join(str(error).split())
+    return ValueError(
+        f"ONNX Runtime cannot compute outputs: {reason} "
+        f"Received: inputs of shapes {_shapes(inputs)}"
+    )
+
+
 def _shapes(inputs) -> tuple[tuple[int, ...], ...]:
     return tuple(np.shape(array) for array in inputs.values())
 
 
 def _crossing(step) -> list[str]:
-    if isinstance(step, products.Product):
+    if not isinstance(step, partition.Part):
         return [step.target]
     return [*step.inputs, *step.outputs]
 

@@ -1,4 +1,4 @@
-"""Which products to compute by kernels of ours, and how: by time, or by a rule."""
+"""Which products and lookups are by kernels of ours, and how: by time, or by a rule."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime
 
 from state_of_sparsity.runtime import layouts
-from state_of_sparsity.runtime.chains import reads_of
 from state_of_sparsity.runtime.layouts import Tiling
+from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.partition import Part
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.products import Product
@@ -26,7 +26,8 @@ _LOG = logging.getLogger("state_of_sparsity.runtime")
 
 # The version of what is decided here; files of other ones are of no use.
 _VERSION = 1
-# Above this density no measurement has found a kernel of ours faster.
+# Above this density no measurement has found a kernel of ours faster, and a table
+# without its zeros is larger than with them.
 MOST_DENSE = 0.5
 # Up to this density one was faster for all products of ResNet-50 and a Transformer.
 _RULE_DENSITY = 0.25
@@ -38,6 +39,10 @@ _LEAST_OF_A_ROW = 8
 _CACHED = 8192
 # Widths that timing tries, of which none is the best on all machines.
 _WIDTHS = (4, 8, max(WIDTHS))
+# Bytes of a dense table that are worth saving: below, it would stay in a cache.
+_LEAST_TABLE = 2**20
+# Times that differ by less are taken to be equal.
+EQUAL = 1.05
 # Timing ends after so many rounds, or seconds.
 _ROUNDS, _SECONDS = 5, 0.02
 
@@ -47,6 +52,11 @@ def is_candidate(product: Product) -> bool:
     groups, _, channels = product.weights.shape[:3]
     small = groups > 1 and channels <= _FEW_CHANNELS
     return small or product.density <= MOST_DENSE
+
+
+def is_worth_it(lookup: Lookup) -> bool:
+    """Whether a table is so large, and has so many zeros, that they cost memory."""
+    return lookup.weights.nbytes >= _LEAST_TABLE and lookup.density <= MOST_DENSE
 
 
 def vectors_of(product: Product, shapes) -> int:
@@ -92,6 +102,11 @@ def by_rule(found: list[Product], shapes) -> dict[str, Tiling]:
     return {p.name: usual(p, shapes) for p in sparse}
 
 
+def lookups_by_rule(found: list[Lookup]) -> dict[str, None]:
+    """Names of the lookups that are ours, which have no tiling."""
+    return {lookup.name: None for lookup in found if lookup.density <= _RULE_DENSITY}
+
+
 def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
     """Medians of the seconds that jobs take, in turns."""
     times = [[] for _ in jobs]
@@ -126,6 +141,33 @@ def by_time(found, shapes, types, sessions, team, threads) -> dict[str, Tiling]:
     return choices
 
 
+def lookups_by_time(found, shapes, types, sessions, team, threads) -> dict[str, None]:
+    """Names of the lookups that are as fast by a kernel of ours, which have no tiling.
+
+    Args:
+      found: lookups.
+      shapes, types, sessions, team, threads: as of `by_time`.
+    """
+    arguments = (shapes, types, sessions, team, threads)
+    return {lookup.name: None for lookup in found if _is_fast(lookup, *arguments)}
+
+
+def _is_fast(lookup, shapes, types, sessions, team, threads) -> bool:
+    rows, shape = len(lookup.weights), shapes[lookup.source]
+    ids = np.random.default_rng(0).integers(rows, size=shape)
+    inputs = {lookup.source: np.asarray(ids, types[lookup.source])}
+    part = Part(lookup.nodes, tuple(inputs), (lookup.target,))
+
+    def job(step):
+        plan = Plan(
+            inputs, [lookup.target], [step], shapes, types, {}, sessions, threads
+        )
+        return lambda: plan.run(inputs, team)
+
+    dense, ours = seconds([job(part), job(lookup)])
+    return ours <= EQUAL * dense
+
+
 def _signature(product: Product, shapes) -> tuple:
     return (
         product.kind,
@@ -143,7 +185,7 @@ def _signature(product: Product, shapes) -> tuple:
 
 def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
     """The fastest tiling, or None if ONNX Runtime is faster."""
-    names = reads_of(product)
+    names = product.reads
     inputs = {name: np.ones(shapes[name], np.float32) for name in names}
     part = Part(product.nodes, tuple(inputs), (product.target,))
     tried = sorted({t for most in _WIDTHS for t in _tilings(product, shapes, most)})
@@ -173,7 +215,7 @@ class Notes:
         self._path = None if path is None else path.with_name(f"{path.name}.tuned.json")
         self._threads = threads
 
-    def key(self, found: list[Product], shapes: tuple) -> str:
+    def key(self, found: list[Product | Lookup], shapes: tuple) -> str:
         """What decisions depend on: the machine, threads, shapes and densities."""
         parts = [
             platform.machine(),
@@ -186,17 +228,23 @@ class Notes:
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def read(self, key: str, found: list[Product]) -> dict[str, Tiling] | None:
-        """Tilings by the name of a product, or None if there are none for the key."""
+    def read(
+        self, key: str, found: list[Product], lookups: list[Lookup]
+    ) -> dict[str, Tiling | None] | None:
+        """Tilings of what is ours, by name, or None if there are none for the key."""
         kept = self._all().get(key)
         names = {product.name for product in found if is_candidate(product)}
-        if not isinstance(kept, dict) or not set(kept) <= names:
+        without = {lookup.name for lookup in lookups}
+        if not isinstance(kept, dict) or not set(kept) <= names | without:
             return None
-        if not all(_is_tiling(tiling) for tiling in kept.values()):
+        if not all(
+            tiling is None if name in without else _is_tiling(tiling)
+            for name, tiling in kept.items()
+        ):
             return None
-        return {name: Tiling(*tiling) for name, tiling in kept.items()}
+        return {name: tiling and Tiling(*tiling) for name, tiling in kept.items()}
 
-    def write(self, key: str, choices: dict[str, Tiling]) -> None:
+    def write(self, key: str, choices: dict[str, Tiling | None]) -> None:
         """Adds decisions; with a message if that cannot be."""
         if self._path is None:
             return

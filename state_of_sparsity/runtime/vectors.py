@@ -351,6 +351,17 @@ def numbers_at(typingctx, address):
 
 
 @intrinsic
+def integers_at(typingctx, address):
+    """A pointer to int32 at an address."""
+    result = types.CPointer(types.int32)
+
+    def generate(context, builder, signature, arguments):
+        return _pointer(builder, arguments[0], _INT32)
+
+    return result(types.int64), generate
+
+
+@intrinsic
 def fetch_add(typingctx, address, amount):
     """Adds to an int64 at an address, and gives what it was, in one step."""
 

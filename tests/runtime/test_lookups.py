@@ -1,0 +1,352 @@
+"""Lookups in sparse tables by a kernel of ours are those of ONNX Runtime."""
+
+import os
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from state_of_sparsity.runtime import load, lookups, session, tuning
+from tests.runtime import networks
+
+ROWS, WIDTH = 37, 21
+# By the name of the type, as NumPy's and ONNX's.
+KINDS = {"int32": TensorProto.INT32, "int64": TensorProto.INT64}
+
+
+@pytest.fixture(autouse=True)
+def _tables_of_any_size_are_ours(monkeypatch):
+    monkeypatch.setattr(tuning, "_LEAST_TABLE", 0)
+
+
+def table(seed: int = 0, density: float = 0.2) -> np.ndarray:
+    """A table with rows that are empty, the first and the last among them."""
+    numbers = networks.numbers(ROWS, WIDTH, seed=seed, density=density)
+    numbers[[0, 5, 6, ROWS - 1]] = 0
+    return numbers
+
+
+def network(weights, shape, kind="int64", **attributes):
+    """An embedding alone."""
+    return networks.model(
+        [("Gather", ["table", "ids"], ["y"], attributes)],
+        {"table": weights},
+        {"ids": (KINDS[kind], shape)},
+        {"y": [*shape, weights.shape[1]]},
+    )
+
+
+def expected(model, inputs):
+    """The first output of ONNX Runtime's."""
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)[0]
+
+
+def sparse_lines(session, inputs) -> list:
+    lines = session.profile(inputs).lines
+    return [line for line in lines if line.kernel.startswith("sparse")]
+
+
+def check(model, inputs, threads=1, sparse=1):
+    """A session has the very numbers of ONNX Runtime, with so many kernels of ours."""
+    there = load(model, threads=threads, tune=False)
+    for _ in range(2):
+        (y,) = there.run(inputs).values()
+        np.testing.assert_array_equal(y, expected(model, inputs), strict=True)
+    assert len(sparse_lines(there, inputs)) == sparse
+    return there
+
+
+def all_ids(*shape, dtype="int64"):
+    """All that there are, from both ends, and some twice."""
+    ids = np.random.default_rng(0).permutation(np.arange(-ROWS, ROWS))
+    return np.resize(ids, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(), (100,), (20, 11), (3, 7, 9)])
+def test_rows_are_those_of_the_table(shape, dtype):
+    ids = all_ids(*shape, dtype=dtype)
+    open_shape = [f"size{axis}" for axis in range(ids.ndim)]
+    check(network(table(), open_shape, dtype), {"ids": ids})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_share_in_a_lookup(threads):
+    if threads > len(os.sched_getaffinity(0)):
+        pytest.skip("needs two cores")
+    model = network(table(), ["batch", "length"])
+    there = load(model, threads=threads, tune=False)
+    for seed in range(20):
+        ids = np.random.default_rng(seed).integers(-ROWS, ROWS, (40, 50))
+        np.testing.assert_array_equal(
+            there.run(ids)["y"], expected(model, {"ids": ids})
+        )
+
+
+def test_lengths_of_any_size_take_turns():
+    model = network(table(), ["batch", "length"])
+    there = load(model, threads=1, tune=False)
+    for shape in [(1, 7), (3, 5), (0, 4), (2, 33), (2, 0), (1, 7)]:
+        ids = all_ids(*shape)
+        (y,) = there.run(ids).values()
+        np.testing.assert_array_equal(y, expected(model, {"ids": ids}), strict=True)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_no_ids_give_no_rows(shape):
+    ids = np.zeros(shape, np.int64)
+    check(network(table(), [None] * len(shape)), {"ids": ids})
+
+
+def test_a_table_of_zeros_gives_zeros():
+    zeros = np.zeros((ROWS, WIDTH), np.float32)
+    check(network(zeros, ["n"]), {"ids": all_ids(60)})
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 64])
+def test_a_table_of_any_width(width):
+    weights = networks.numbers(ROWS, width, density=0.15)
+    check(network(weights, ["n"]), {"ids": all_ids(2 * ROWS)})
+
+
+def test_the_axis_is_counted_from_either_end():
+    check(network(table(), ["n"], axis=-2), {"ids": all_ids(40)})
+
+
+OTHERS = {
+    "columns": (table(), {"axis": 1}),
+    "three axes": (networks.numbers(8, 4, 3, density=0.1), {}),
+    "one axis": (networks.numbers(8, density=0.1), {}),
+    "float64": (table().astype(np.float64), {}),
+    "dense": (networks.numbers(ROWS, WIDTH), {}),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_tables_are_left_to_onnx_runtime(case):
+    weights, attributes = OTHERS[case]
+    model = networks.model(
+        [
+            ("Gather", ["table", "ids"], ["a"], attributes),
+            ("Cast", ["a"], ["y"], {"to": TensorProto.FLOAT}),
+        ],
+        {"table": weights},
+        {"ids": (TensorProto.INT64, ["n"])},
+        {"y": None},
+    )
+    check(model, {"ids": np.array([3, 0, 7, -1])}, sparse=0)
+
+
+def test_small_tables_are_left_to_onnx_runtime(monkeypatch):
+    monkeypatch.setattr(tuning, "_LEAST_TABLE", table().nbytes + 1)
+    check(network(table(), ["n"]), {"ids": all_ids(40)}, sparse=0)
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("wrong", [ROWS, -ROWS - 1, 2**31 - 1, -(2**31)])
+def test_an_id_of_no_row_is_named(wrong, dtype):
+    there = load(network(table(), ["n"], dtype), threads=1, tune=False)
+    ids = all_ids(70, dtype=dtype)
+    right = there.run(ids)["y"]
+    broken = ids.copy()
+    broken[40] = wrong
+    match = rf"'ids' have to be from -{ROWS} to {ROWS - 1}.*Received: {wrong}$"
+    with pytest.raises(ValueError, match=match):
+        there.run(broken)
+    # Which is not held against those that come later.
+    np.testing.assert_array_equal(there.run(ids)["y"], right)
+    with pytest.raises(ValueError, match=rf"idx={wrong} must be within"):
+        there.profile(broken)
+    np.testing.assert_array_equal(there.run(ids)["y"], right)
+
+
+def test_the_first_ids_of_a_shape_are_named_if_they_have_no_row():
+    there = load(network(table(), ["n"]), threads=1, tune=False)
+    with pytest.raises(ValueError, match=f"idx={ROWS} must be within"):
+        there.run(np.array([1, ROWS]))
+
+
+def encoder(weights, kind="int64", tied=False):
+    """A layer of a text model: scaled embeddings, positions, a product.
+
+    With a tied table, its transpose makes logits.
+    """
+    shape = ["batch", "length"]
+    nodes = [
+        ("Gather", ["table", "ids"], ["a"], {}),
+        ("Mul", ["a", "scale"], ["b"], {}),
+        ("Add", ["b", "positions"], ["c"], {}),
+        ("MatMul", ["c", "w"], ["d"], {}),
+        ("Relu", ["d"], ["e"], {}),
+        ("Transpose", ["table"], ["t"], {"perm": [1, 0]}),
+        ("MatMul", ["e", "t"], ["y"], {}),
+    ]
+    given = {
+        "table": weights,
+        "scale": np.array(4.5, np.float32),
+        "positions": networks.numbers(1, WIDTH, seed=3),
+        "w": networks.numbers(WIDTH, WIDTH, seed=4, density=0.2),
+    }
+    last = ROWS
+    if not tied:
+        nodes, last = [*nodes[:4], ("Relu", ["d"], ["y"], {})], WIDTH
+    ids = {"ids": (KINDS[kind], shape)}
+    return networks.model(nodes, given, ids, {"y": [*shape, last]})
+
+
+@pytest.mark.parametrize("tune", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_follows_a_lookup_reads_it(tied, tune):
+    model = encoder(table(), tied=tied)
+    there = load(model, threads=1, tune=tune)
+    for shape in [(2, 9), (1, 30)]:
+        ids = all_ids(*shape)
+        np.testing.assert_allclose(
+            there.run(ids)["y"], expected(model, {"ids": ids}), rtol=1e-4, atol=1e-5
+        )
+    if not tune:
+        lines = sparse_lines(there, ids)
+        assert [line.name for line in lines] == ["a", "d", "y"][: 2 + tied]
+
+
+def test_a_product_that_follows_at_once_reads_it():
+    nodes = [
+        ("Gather", ["table", "ids"], ["a"], {}),
+        ("MatMul", ["a", "w"], ["b"], {}),
+        ("Add", ["b", "a"], ["y"], {}),
+    ]
+    given = {"table": table(), "w": networks.numbers(WIDTH, WIDTH, density=0.2)}
+    shape = ["batch", "length"]
+    ids = {"ids": (TensorProto.INT64, shape)}
+    model = networks.model(nodes, given, ids, {"y": [*shape, WIDTH]})
+    there = load(model, threads=1, tune=False)
+    x = all_ids(4, 9)
+    np.testing.assert_allclose(
+        there.run(x)["y"], expected(model, {"ids": x}), rtol=1e-4, atol=1e-5
+    )
+    kernels = [line.kernel for line in there.profile(x).lines]
+    assert not [kernel for kernel in kernels if "ONNX" in kernel]
+
+
+def test_ids_may_be_computed_and_several_tables_read_them():
+    nodes = [
+        ("ArgMax", ["x"], ["ids"], {"axis": -1, "keepdims": 0}),
+        ("Gather", ["t0", "ids"], ["a"], {}),
+        ("Gather", ["t1", "ids"], ["b"], {}),
+        ("Add", ["a", "b"], ["c"], {}),
+        ("Sigmoid", ["c"], ["y"], {}),
+    ]
+    given = {"t0": table(), "t1": table(seed=1)}
+    inputs = {"x": ["batch", "length", ROWS]}
+    model = networks.model(nodes, given, inputs, {"y": ["batch", "length", WIDTH]})
+    x = networks.numbers(3, 8, ROWS, seed=2)
+    there = load(model, threads=1, tune=False)
+    np.testing.assert_allclose(there.run(x)["y"], expected(model, {"x": x}), rtol=1e-6)
+    assert {line.name for line in sparse_lines(there, x)} == {"a", "b"}
+
+
+def test_a_convolution_beside_a_lookup_still_goes_in_parts(monkeypatch):
+    monkeypatch.setattr("state_of_sparsity.runtime.chains._CACHED", 4 * 36)
+    nodes = [
+        ("Gather", ["table", "ids"], ["a"], {}),
+        ("Conv", ["x", "w"], ["b"], {}),
+        ("Conv", ["b", "w"], ["y"], {}),
+    ]
+    given = {"table": table(), "w": networks.numbers(4, 4, 1, 1, density=0.2)}
+    shape = ["batch", 4, 6, 6]
+    model = networks.model(
+        nodes,
+        given,
+        {"ids": (TensorProto.INT64, ["n"]), "x": shape},
+        {"a": ["n", WIDTH], "y": shape},
+    )
+    inputs = {"ids": all_ids(9), "x": networks.numbers(3, 4, 6, 6)}
+    there = load(model, threads=1, tune=False)
+    outputs = there.run(inputs)
+    np.testing.assert_array_equal(outputs["a"], table()[inputs["ids"]])
+    lines = sparse_lines(there, inputs)
+    assert [line.kernel.count("batch in 3") for line in lines] == [0, 1, 1]
+
+
+def test_no_part_of_onnx_runtime_keeps_the_dense_table(monkeypatch):
+    started = []
+
+    def start(model, options=None):
+        started.append([tensor.name for tensor in model.graph.initializer])
+        return session_start(model, options)
+
+    session_start = session.start
+    monkeypatch.setattr(session, "start", start)
+    there = load(encoder(table()), threads=1, tune=False)
+    there.run(all_ids(2, 9))
+    # Only the whole graph, which is run once for the shapes within, has it.
+    whole, *parts = started
+    assert "table" in whole
+    assert parts
+    assert not [names for names in parts if "table" in names]
+    (plan,) = there._plans.values()
+    kept = [step.part for step in plan.steps if hasattr(step, "part")]
+    assert kept
+    assert len(kept) <= len(parts)
+
+
+def test_a_profile_says_what_a_lookup_moves():
+    weights, ids = table(), all_ids(2, 9)
+    there = load(network(weights, ["batch", "length"]), threads=1, tune=False)
+    profile = there.profile(ids)
+    (line,) = profile.lines
+    count = np.count_nonzero(weights)
+    assert line.name == "y"
+    assert line.name in str(profile)
+    assert line.kernel == f"sparse, 18 rows of {count / ROWS:.0f} non-zeros"
+    assert line.density == count / weights.size
+    size = 18 * (8 * count / ROWS + 8 + 4 * WIDTH)
+    assert line.megabytes == pytest.approx(size / 1e6)
+    assert line.multiply_adds == 0
+    assert line.milliseconds > 0
+
+
+def test_a_table_without_its_zeros_is_all_that_a_lookup_holds():
+    weights = table()
+    model = network(weights, ["n"])
+    (lookup,) = lookups.find(session.Graph(model))
+    starts, columns, values = lookup.table
+    assert starts[-1] == len(columns) == len(values) == np.count_nonzero(weights)
+    dense = np.zeros_like(weights)
+    dense[np.repeat(np.arange(ROWS), np.diff(starts)), columns] = values
+    np.testing.assert_array_equal(dense, weights)
+
+
+@pytest.mark.parametrize("slower", [0.9, 1.02, 1.2])
+def test_a_lookup_of_equal_speed_is_ours(slower, monkeypatch):
+    def seconds(jobs):
+        for job in jobs:
+            job()
+        # The dense one, or the one that is dense in all, comes first.
+        return [1.0, *[slower] * (len(jobs) - 1)]
+
+    monkeypatch.setattr(tuning, "seconds", seconds)
+    ids = all_ids(4, 5)
+    there = load(network(table(), ["batch", "length"]), threads=1)
+    np.testing.assert_array_equal(there.run(ids)["y"], table()[ids])
+    assert len(sparse_lines(there, ids)) == (slower < 1.1)
+
+
+def test_choices_of_lookups_are_kept_beside_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "EQUAL", 1e9)
+    path = tmp_path / "model.onnx"
+    onnx.save(network(table(), ["n", 5]), path)
+    load(path, threads=1)
+
+    def timed(*arguments):
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr(tuning, "lookups_by_time", timed)
+    there = load(path, threads=1)
+    ids = all_ids(1, 5)
+    np.testing.assert_array_equal(there.run(ids)["y"], table()[ids])
+    assert len(sparse_lines(there, ids)) == 1
+    with pytest.raises(AssertionError, match="timed again"):
+        there.run(all_ids(2, 5))
