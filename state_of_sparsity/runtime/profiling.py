@@ -85,7 +85,7 @@ class Profile:
         return "\n".join(rows)
 
 
-def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
+def profile(plan, found, shapes, graph) -> Profile:
     """Times all that a plan does.
 
     Args:
@@ -93,13 +93,12 @@ def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
       found: all products of the graph.
       shapes: by the name of a value.
       graph: the graph.
-      team: `threads.Team`.
-      threads: how many compute.
     """
+    team = plan.team
     rounds = [_times(plan.steps, team) for _ in range(_ROUNDS + 1)][1:]
     times = [1e3 * statistics.median(values) for values in zip(*rounds, strict=True)]
     nonzero = 8 * sum(np.count_nonzero(product.weights) for product in found)
-    speeds = _bandwidth(plan.memory + nonzero, team), _peak(threads)
+    speeds = _bandwidth(plan.memory + nonzero, team), _peak(team.threads)
     lines, times = [], iter(times)
     for step in plan.steps:
         if isinstance(step, Chain):
@@ -111,7 +110,7 @@ def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
         else:
             facts = _facts_of_part(step.part, found, shapes, graph)
             lines.append(_line(facts, next(times), speeds))
-    return Profile(lines, *speeds, threads)
+    return Profile(lines, *speeds, team.threads)
 
 
 def _times(steps, team) -> list[float]:

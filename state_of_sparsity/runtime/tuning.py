@@ -9,6 +9,7 @@ import platform
 import statistics
 import tempfile
 import time
+from typing import NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -25,7 +26,7 @@ from state_of_sparsity.runtime.vectors import LANES, WIDTHS
 _LOG = logging.getLogger("state_of_sparsity.runtime")
 
 # The version of what is decided here; files of other ones are of no use.
-_VERSION = 1
+_VERSION = 2
 # Above this density no measurement has found a kernel of ours faster.
 MOST_DENSE = 0.5
 # Up to this density one was faster for all products of ResNet-50 and a Transformer.
@@ -38,7 +39,7 @@ _LEAST_OF_A_ROW = 8
 _CACHED = 8192
 # Widths that timing tries, of which none is the best on all machines.
 _WIDTHS = (4, 8, max(WIDTHS))
-# Timing ends after so many rounds, or seconds.
+# Timing ends after so many rounds, or seconds for each.
 _ROUNDS, _SECONDS = 5, 0.02
 
 
@@ -92,11 +93,16 @@ def by_rule(found: list[Product], shapes) -> dict[str, Tiling]:
     return {p.name: usual(p, shapes) for p in sparse}
 
 
-def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
-    """Medians of the seconds that jobs take, in turns."""
+def seconds(jobs: list, limit: float = _SECONDS) -> list[float]:
+    """Medians of the seconds that jobs take, in turns.
+
+    Args:
+      jobs: functions.
+      limit: seconds for each, after which there is no other round.
+    """
     times = [[] for _ in jobs]
-    end = time.perf_counter() + _SECONDS * len(jobs)
-    for number in range(rounds + 1):
+    end = time.perf_counter() + limit * len(jobs)
+    for number in range(_ROUNDS + 1):
         for job, found in zip(jobs, times, strict=True):
             begin = time.perf_counter()
             job()
@@ -106,21 +112,32 @@ def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
     return [statistics.median(found[1:]) for found in times]
 
 
-def by_time(found, shapes, types, sessions, team, threads) -> dict[str, Tiling]:
+class Choice(NamedTuple):
+    """What a plan is made of.
+
+    Args:
+      tilings: of the products that are ours, by name.
+      threads: that share in them.
+    """
+
+    tilings: dict[str, Tiling]
+    threads: int
+
+
+def by_time(found, shapes, types, sessions, team) -> dict[str, Tiling]:
     """The tilings of products that are faster by kernels of ours, by name.
 
     Each is timed alone, once for all that are alike, on numbers of no meaning.
 
     Args:
       found: products.
-      shapes, types, sessions, threads: as `Plan` takes them.
-      team: `threads.Team`.
+      shapes, types, sessions, team: as `Plan` takes them.
     """
     known, choices = {}, {}
     for product in filter(is_candidate, found):
         alike = _signature(product, shapes)
         if alike not in known:
-            known[alike] = _fastest(product, shapes, types, sessions, team, threads)
+            known[alike] = _fastest(product, shapes, types, sessions, team)
         if known[alike]:
             choices[product.name] = known[alike]
     return choices
@@ -141,7 +158,7 @@ def _signature(product: Product, shapes) -> tuple:
     )
 
 
-def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
+def _fastest(product, shapes, types, sessions, team) -> Tiling | None:
     """The fastest tiling, or None if ONNX Runtime is faster."""
     names = reads_of(product)
     inputs = {name: np.ones(shapes[name], np.float32) for name in names}
@@ -149,9 +166,9 @@ def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
     tried = sorted({t for most in _WIDTHS for t in _tilings(product, shapes, most)})
 
     def job(step, tilings):
-        arguments = (shapes, types, tilings, sessions, threads)
+        arguments = (shapes, types, tilings, sessions, team)
         plan = Plan(inputs, [product.target], [step], *arguments)
-        return lambda: plan.run(inputs, team)
+        return lambda: plan.run(inputs)
 
     jobs = [job(part, {})] + [job(product, {product.name: t}) for t in tried]
     dense, *ours = seconds(jobs)
@@ -186,21 +203,27 @@ class Notes:
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def read(self, key: str, found: list[Product]) -> dict[str, Tiling] | None:
-        """Tilings by the name of a product, or None if there are none for the key."""
+    def read(self, key: str, found: list[Product]) -> Choice | None:
+        """What was chosen, or None if nothing was for the key."""
         kept = self._all().get(key)
+        if not isinstance(kept, dict):
+            return None
+        tilings, threads = kept.get("tilings"), kept.get("threads")
         names = {product.name for product in found if is_candidate(product)}
-        if not isinstance(kept, dict) or not set(kept) <= names:
+        if not isinstance(tilings, dict) or not set(tilings) <= names:
             return None
-        if not all(_is_tiling(tiling) for tiling in kept.values()):
+        if not all(_is_tiling(tiling) for tiling in tilings.values()):
             return None
-        return {name: Tiling(*tiling) for name, tiling in kept.items()}
+        if threads not in (1, self._threads):
+            return None
+        return Choice({n: Tiling(*tiling) for n, tiling in tilings.items()}, threads)
 
-    def write(self, key: str, choices: dict[str, Tiling]) -> None:
-        """Adds decisions; with a message if that cannot be."""
+    def write(self, key: str, choice: Choice) -> None:
+        """Adds a decision; with a message if that cannot be."""
         if self._path is None:
             return
-        text = json.dumps({"version": _VERSION, "plans": {**self._all(), key: choices}})
+        plans = {**self._all(), key: choice._asdict()}
+        text = json.dumps({"version": _VERSION, "plans": plans})
         try:
             handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
