@@ -104,7 +104,7 @@ class LookupChain(Chain):
         super().run_step(team)
         for (_, lookup), fault in zip(self.names, self._faults, strict=True):
             if fault[0]:
-                fault[0], rows = 0, len(lookup.weights)
+                fault[0], rows = 0, lookup.table.shape[0]
                 raise ValueError(
                     f"Ids in {lookup.source!r} have to be from {-rows} to {rows - 1}, "
                     f"for a table of {rows} rows. Received: {fault[1]}"

@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import TensorProto, numpy_helper
 
 from state_of_sparsity.runtime import files
+from state_of_sparsity.runtime.weights import Weights
 
 # Types of tensors of numbers, as ONNX Runtime writes them.
 ELEMENT_TYPES = {
@@ -30,6 +31,8 @@ ELEMENT_TYPES = {
 _LEVEL = onnxruntime.GraphOptimizationLevel
 # What a protocol buffer holds.
 _MOST_BYTES = 2**31 - 1
+# Weights of fewer bytes stay in the model, too.
+_SMALL = 1024
 
 
 class Graph:
@@ -40,7 +43,7 @@ class Graph:
 
     Attributes:
       nodes: in topological order.
-      weights: by name, NumPy arrays.
+      weights: `Weights`, by name, NumPy arrays.
       inputs, outputs: `onnx.ValueInfoProto`, without the weights.
       producers: by the name of a value, the number of the node that computes it.
       users: by the name of a value, the numbers of the nodes that read it, one for each
@@ -54,15 +57,16 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto):
         model = _simplified(model)
-        self._model = model
-        graph = model.graph
-        self.nodes = list(graph.node)
-        self.weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+        self.weights = Weights(
+            {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+        )
         for name, weight in self.weights.items():
             _check_numbers(name, weight)
+        self.types = _types(model)
+        self._model, self._taken = _without_weights(model, self.weights)
+        graph = self._model.graph
+        self.nodes, self.outputs = list(graph.node), list(graph.output)
         self.inputs = [info for info in graph.input if info.name not in self.weights]
-        self.outputs = list(graph.output)
-        self.types = self._types()
         self.producers, self.users = {}, {}
         for number, node in enumerate(self.nodes):
             for name in node.output:
@@ -93,32 +97,24 @@ class Graph:
         del part.opset_import[:]
         part.opset_import.extend(self._model.opset_import)
         part.functions.extend(self._model.functions)
-        return part
+        return self._filled(part)
 
     def whole(self, extra: list[str] = ()) -> onnx.ModelProto:
         """The model, with more of its values among the outputs."""
-        if not extra:
-            return self._model
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         model.graph.output.extend(self.value(name) for name in extra)
+        return self._filled(model)
+
+    def _filled(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        for tensor in model.graph.initializer:
+            if tensor.name in self._taken:
+                tensor.raw_data = self.weights[tensor.name].tobytes()
         return model
 
     def is_tensor(self, name: str) -> bool:
         """Whether a value is a tensor of numbers."""
         return self.types.get(name) in ELEMENT_TYPES
-
-    def _types(self) -> dict[str, str]:
-        computed = {name for node in self.nodes for name in node.output if name}
-        computed -= {info.name for info in self.outputs}
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
-        model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(computed))
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
-        session = start(model, options)
-        values = [*session.get_inputs(), *session.get_outputs()]
-        return {value.name: value.type for value in values}
 
     def value(self, name: str) -> onnx.ValueInfoProto:
         """A value with its type, and no shape: that differs from call to call."""
@@ -203,6 +199,38 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         options.add_session_config_entry(entry, "weights.bin")
         start(model, options)
         return onnx.load(path)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, str]:
+    """Types of all values by name, as ONNX Runtime writes them."""
+    computed = {name for node in model.graph.node for name in node.output if name}
+    computed -= {info.name for info in model.graph.output}
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    whole.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(computed))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
+    session = start(whole, options)
+    values = [*session.get_inputs(), *session.get_outputs()]
+    return {value.name: value.type for value in values}
+
+
+def _without_weights(model: onnx.ModelProto, weights: Weights):
+    """A model without the numbers of its larger weights, and the names of these.
+
+    The numbers are among the weights: once is enough of them.
+    """
+    taken = set()
+    for tensor in model.graph.initializer:
+        size = len(tensor.raw_data)
+        # Types that NumPy does not have are other bytes there.
+        if size >= _SMALL and size == weights[tensor.name].nbytes:
+            tensor.ClearField("raw_data")
+            taken.add(tensor.name)
+    # A message keeps the memory of what is cleared.
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    return rest, taken
 
 
 def _check_numbers(name: str, weight: np.ndarray) -> None:

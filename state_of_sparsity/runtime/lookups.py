@@ -1,51 +1,40 @@
 """Lookups of rows in constant tables of a graph, as embeddings do.
 
 A lookup is `y[i] = table[ids[i]]` for each id; ids below zero count from the last row.
-The table is kept by rows of non-zeros, and the dense one is not needed.
 """
 
-import functools
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from onnx import helper
 
 from state_of_sparsity.runtime.graph import Graph
+from state_of_sparsity.runtime.weights import Table
 
 # Bytes of an id, by its type.
 _ID_BYTES = {"tensor(int32)": 4, "tensor(int64)": 8}
 
 
-class Table(NamedTuple):
-    """The non-zeros of a matrix, row by row.
-
-    Args:
-      starts: int64, where each row begins, and where the last one ends.
-      columns: int32.
-      values: float32.
-    """
-
-    starts: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-
-
+@dataclasses.dataclass(frozen=True, eq=False)
 class Lookup:
     """A lookup in a constant table.
 
     Args:
-      number: of the node.
+      nodes: the number of its node.
       name: of its output in the graph, by which it is known.
       source: name of the ids.
       id_bytes: of each of them, 4 or 8.
-      weights: the dense table, (rows, width).
+      weights: name of the table in the graph.
+      table: without its zeros.
     """
 
-    def __init__(
-        self, number: int, name: str, source: str, id_bytes: int, weights: np.ndarray
-    ):
-        self.nodes, self.name, self.source = (number,), name, source
-        self.id_bytes, self.weights = id_bytes, weights
+    nodes: tuple[int]
+    name: str
+    source: str
+    id_bytes: int
+    weights: str
+    table: Table
 
     @property
     def target(self) -> str:
@@ -57,38 +46,45 @@ class Lookup:
         """Names of the values that it reads."""
         return [self.source]
 
-    @functools.cached_property
-    def nonzeros(self) -> int:
-        """How many numbers of the table are not zero."""
-        return int(np.count_nonzero(self.weights))
 
-    @property
-    def density(self) -> float:
-        """The part of the table that is not zero."""
-        return self.nonzeros / self.weights.size
+def find(graph: Graph, is_worth_it: Callable[[np.ndarray], bool]) -> list[Lookup]:
+    """All lookups in constant tables of float32 and two axes, in order.
 
-    @functools.cached_property
-    def table(self) -> Table:
-        """The table without its zeros, whatever their sign."""
-        rows, columns = np.nonzero(self.weights)
-        starts = np.zeros(len(self.weights) + 1, np.int64)
-        np.cumsum(np.bincount(rows, minlength=len(self.weights)), out=starts[1:])
-        return Table(starts, columns.astype(np.int32), self.weights[rows, columns])
-
-
-def find(graph: Graph) -> list[Lookup]:
-    """All lookups in constant tables of float32 and two axes, in order."""
-    found = []
+    Args:
+      graph: the graph.
+      is_worth_it: says of a table whether it is to be without its zeros.
+    """
+    found, tables = [], {}
     for number, node in enumerate(graph.nodes):
-        if node.domain not in ("", "ai.onnx") or node.op_type != "Gather":
+        if not _is_lookup(graph, node):
             continue
         name, source = node.input
-        table, kind = graph.weights.get(name), graph.types.get(source)
-        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        # Of two axes, -2 is the first, too.
-        rows = given.get("axis", 0) in (0, -2)
-        if table is None or table.ndim != 2 or not table.size or not rows:
-            continue
-        if table.dtype == np.float32 and kind in _ID_BYTES:
-            found.append(Lookup(number, node.output[0], source, _ID_BYTES[kind], table))
+        if name not in tables:
+            matrix = graph.weights[name]
+            tables[name] = Table.of(matrix) if is_worth_it(matrix) else None
+        if tables[name] is not None:
+            size = _ID_BYTES[graph.types[source]]
+            given = (node.output[0], source, size, name, tables[name])
+            found.append(Lookup((number,), *given))
     return found
+
+
+def _is_lookup(graph: Graph, node) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type != "Gather":
+        return False
+    name, source = node.input
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    # Of two axes, -2 is the first, too.
+    if given.get("axis", 0) not in (0, -2) or name not in graph.weights:
+        return False
+    matrix = graph.weights[name]
+    fits = matrix.dtype == np.float32 and matrix.ndim == 2 and matrix.size > 0
+    return fits and graph.types.get(source) in _ID_BYTES
+
+
+def pack(graph: Graph, found: list[Lookup]) -> None:
+    """Lets a graph keep tables without their zeros, where only lookups read them."""
+    numbers = {number for lookup in found for number in lookup.nodes}
+    for lookup in found:
+        if numbers.issuperset(graph.users[lookup.weights]):
+            graph.weights.pack(lookup.weights, lookup.table)

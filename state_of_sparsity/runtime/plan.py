@@ -44,18 +44,17 @@ class Plan:
       types: by the name of a value, its NumPy type.
       tilings: `layouts.Tiling` by the name of a product.
       sessions: function of a part that gives ONNX Runtime's session.
-      threads: that share in programs.
+      team: `threads.Team`, whose threads share in programs.
 
     Attributes:
       steps: list of `OnnxStep` and `Chain`.
       shapes: as given.
       memory: bytes that they work on.
+      team: as given.
     """
 
-    def __init__(
-        self, inputs, outputs, steps, shapes, types, tilings, sessions, threads
-    ):
-        self.shapes, self._types = shapes, types
+    def __init__(self, inputs, outputs, steps, shapes, types, tilings, sessions, team):
+        self.shapes, self._types, self.team = shapes, types, team
         self._outputs, self._buffers = list(outputs), {}
         # Memory that changes from call to call.
         self._outside = {self._plain(name) for name in (*inputs, *outputs)}
@@ -64,11 +63,11 @@ class Plan:
         for kind, group in itertools.groupby(steps, type):
             group = list(group)
             if kind is Lookup:
-                self.steps.append(LookupChain(group, shapes, self._plain, threads))
+                self.steps.append(LookupChain(group, shapes, self._plain, team.threads))
             elif kind is Product:
                 later = needed | _read_after(steps, group[-1])
                 arguments = (shapes, later, self._plain, self._outside)
-                builder = ChainBuilder(group, *arguments, tilings, threads)
+                builder = ChainBuilder(group, *arguments, tilings, team.threads)
                 self.steps.append(builder.chain)
             else:
                 self.steps += [self._onnx_step(p, sessions(p)) for p in group]
@@ -79,16 +78,15 @@ class Plan:
             else:
                 step.binding = self._bound(step)
 
-    def run(self, inputs: dict[str, np.ndarray], team) -> dict[str, np.ndarray]:
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name.
 
         Args:
           inputs: by name, C-contiguous arrays of the shapes of this plan.
-          team: `threads.Team`, whose threads share in programs.
         """
         outputs = self.place(inputs)
         for step in self.steps:
-            step.run_step(team)
+            step.run_step(self.team)
         return outputs
 
     def place(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

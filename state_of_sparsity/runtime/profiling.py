@@ -87,7 +87,7 @@ class Profile:
         return "\n".join(rows)
 
 
-def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
+def profile(plan, found, shapes, graph) -> Profile:
     """Times all that a plan does.
 
     Args:
@@ -95,13 +95,12 @@ def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
       found: all products of the graph.
       shapes: by the name of a value.
       graph: the graph.
-      team: `threads.Team`.
-      threads: how many compute.
     """
+    team = plan.team
     rounds = [_times(plan.steps, team) for _ in range(_ROUNDS + 1)][1:]
     times = [1e3 * statistics.median(values) for values in zip(*rounds, strict=True)]
     nonzero = 8 * sum(np.count_nonzero(product.weights) for product in found)
-    speeds = _bandwidth(plan.memory + nonzero, team), _peak(threads)
+    speeds = _bandwidth(plan.memory + nonzero, team), _peak(team.threads)
     lines, times = [], iter(times)
     for step in plan.steps:
         if isinstance(step, Chain):
@@ -113,7 +112,7 @@ def profile(plan, found, shapes, graph, team, threads: int) -> Profile:
         else:
             facts = _facts_of_part(step.part, found, shapes, graph)
             lines.append(_line(facts, next(times), speeds))
-    return Profile(lines, *speeds, threads)
+    return Profile(lines, *speeds, team.threads)
 
 
 def _times(steps, team) -> list[float]:
@@ -148,12 +147,13 @@ def _facts(chain: Chain, operation, name: str, unit, shapes):
 
 
 def _facts_of_lookup(lookup: Lookup, shapes):
-    ids, rows = math.prod(shapes[lookup.source]), len(lookup.weights)
-    of_a_row = lookup.nonzeros / rows
+    table, ids = lookup.table, math.prod(shapes[lookup.source])
+    rows = table.shape[0]
+    of_a_row = len(table.values) / rows
     size = 8 * of_a_row * min(ids, rows) + lookup.id_bytes * ids
     size += _bytes([lookup.target], shapes)
     kernel = f"sparse, {ids} rows of {of_a_row:.0f} non-zeros"
-    return lookup.name, kernel, lookup.density, size, 0
+    return lookup.name, kernel, table.density, size, 0
 
 
 def _facts_of_product(chain: Chain, operation, product: Product, shapes):

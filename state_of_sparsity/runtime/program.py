@@ -248,7 +248,7 @@ def look_up(
       The operation, and int64 of shape (2,): 1 once an id was of no row, and that id.
     """
     table, fault = lookup.table, np.zeros(2, np.int64)
-    height, width = lookup.weights.shape
+    height, width = table.shape
     share = max(_IDS, -(-count // (_TASKS * threads)))
     words = {
         kernels.KIND: kernels.LOOKUP,
@@ -265,7 +265,8 @@ def look_up(
         kernels.ID_BYTES: lookup.id_bytes,
         kernels.SHARE: share,
     }
-    return Operation(words, [source], [target], [*table, fault]), fault
+    keep = [table.starts, table.columns, table.values, fault]
+    return Operation(words, [source], [target], keep), fault
 
 
 def give_memory(operations: list[Operation], outside: set[Buffer]) -> int:

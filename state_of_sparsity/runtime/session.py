@@ -34,6 +34,8 @@ _OF_ONNX_RUNTIME = (
 )
 # Plans that are kept, of the shapes that were used last.
 _PLANS = 4
+# Timing of a plan ends after so many seconds.
+_SECONDS_OF_A_PLAN = 0.1
 # Below both, a part of ONNX Runtime's is small: a tenth of a millisecond or two.
 _SMALL_BYTES, _SMALL_WORK = 2**22, 5_000_000
 
@@ -48,7 +50,8 @@ def load(
     Args:
       path: of an ONNX file, or of one that `sos.export` wrote with format="sparse"; or
         an `onnx.ModelProto`.
-      threads: that compute; None for as many as there are cores for this process.
+      threads: that compute at most; None for as many as there are cores for this
+        process.
       tune: whether to time products, dense and sparse, and to take what is faster, see
         `Session`.
 
@@ -92,13 +95,13 @@ class Session:
         self._tune = tune
         path = None if isinstance(source, onnx.ModelProto) else pathlib.Path(source)
         self._notes = tuning.Notes(path, self.threads)
-        self._team = Team(self.threads)
+        self._teams = {number: Team(number) for number in (self.threads, 1)}
         self._lock = threading.Lock()
         self._plans = collections.OrderedDict()
         self._parts = {}
-        self._lookups = [
-            lookup for lookup in lookups.find(self._graph) if tuning.is_worth_it(lookup)
-        ]
+        self._worth_it = _is_worth_it(self._graph)
+        self._lookups = lookups.find(self._graph, tuning.is_worth_it)
+        lookups.pack(self._graph, self._lookups)
         self.inputs = values.of_graph(self._graph.inputs, self._graph.types)
         self.outputs = values.of_graph(self._graph.outputs, self._graph.types)
         self._dense = None
@@ -124,13 +127,13 @@ class Session:
         inputs = values.checked(self.inputs, inputs)
         with self._lock:
             try:
-                return self._plan(inputs).run(inputs, self._team)
+                return self._plan(inputs).run(inputs)
             except _OF_ONNX_RUNTIME as error:
                 # Shapes within some models depend on more than those of the inputs.
                 self._plans.pop(_shapes(inputs), None)
                 first = error
             try:
-                return self._plan(inputs).run(inputs, self._team)
+                return self._plan(inputs).run(inputs)
             except _OF_ONNX_RUNTIME:
                 raise _refused(first, inputs) from first
 
@@ -164,9 +167,7 @@ class Session:
         shapes |= plan.shapes
         # The arrays of outputs have to be there as long as the plan writes to them.
         held = plan.place(inputs)
-        table = profiling.profile(
-            plan, found, shapes, self._graph, self._team, self.threads
-        )
+        table = profiling.profile(plan, found, shapes, self._graph)
         del held
         return table
 
@@ -186,20 +187,21 @@ class Session:
         computed = all(
             info.name in self._graph.producers for info in self._graph.outputs
         )
-        if not computed or not self._worth_it():
+        if not computed or not self._worth_it:
             return self._dense_plan()
         found, shapes = self._found(inputs)
         if not self._tune:
-            choices = tuning.by_rule(found, shapes)
-            choices |= tuning.lookups_by_rule(self._lookups)
-            return self._cut(inputs, found, choices, shapes)
-        key = self._notes.key([*found, *self._lookups], _shapes(inputs))
-        choices = self._notes.read(key, found, self._lookups)
-        if choices is None:
-            plan, choices = self._tuned(inputs, found, shapes)
-            self._notes.write(key, choices)
+            tilings = tuning.by_rule(found, shapes)
+            looked_up = tuning.lookups_by_rule(self._lookups)
+            choice = tuning.Choice(tilings, self.threads, looked_up)
+            return self._cut(inputs, found, choice, shapes)
+        key = self._notes.key(found, self._lookups, _shapes(inputs))
+        choice = self._notes.read(key, found, self._lookups)
+        if choice is None:
+            plan, choice = self._tuned(inputs, found, shapes)
+            self._notes.write(key, choice)
             return plan
-        return self._cut(inputs, found, choices, shapes)
+        return self._cut(inputs, found, choice, shapes)
 
     def _found(self, inputs):
         """Products of the graph, and the shapes of what they work on."""
@@ -212,15 +214,6 @@ class Session:
         # What follows a product keeps its shape.
         shapes |= {product.target: shapes[product.name] for product in found}
         return found, shapes
-
-    def _worth_it(self) -> bool:
-        """Whether any of the weights have zeros that pay."""
-        return any(
-            weight.ndim > 1
-            and weight.dtype == np.float32
-            and np.count_nonzero(weight) <= tuning.MOST_DENSE * weight.size
-            for weight in self._graph.weights.values()
-        )
 
     def _observed(self, inputs, names) -> dict[str, tuple[int, ...]]:
         """Shapes of values of the graph, as they come from inputs."""
@@ -235,39 +228,45 @@ class Session:
         return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
     def _tuned(self, inputs, found, shapes):
-        """The fastest of: what single products say, all of ours in two ways, none.
+        """The fastest plan: as single products say, all of ours, or none.
 
-        Lookups are ours unless that is slower.
+        What a product reads is in other caches among others than when it is alone, and
+        for small ones threads may wait longer than they help. Lookups are ours unless
+        that is slower.
         """
         arguments = (
             shapes,
             _types(self._graph),
             lambda part: self._start(part, self.threads),
-            self._team,
-            self.threads,
+            self._teams[self.threads],
         )
         looked_up = tuning.lookups_by_time(self._lookups, *arguments)
-        single = tuning.by_time(found, *arguments) | looked_up
+        single = tuning.by_time(found, *arguments)
         whole = {
             p.name: tuning.usual(p, shapes) for p in found if tuning.is_candidate(p)
-        } | looked_up
-        tried = [({}, self._whole_plan(leaves_cores=True))]
-        # What a product reads is in other caches among others than when it is alone.
-        for choices in (single, {**whole, **single}, whole):
-            if choices and choices not in [known for known, _ in tried]:
-                tried.append((choices, self._cut(inputs, found, choices, shapes)))
-        jobs = [lambda plan=plan: plan.run(inputs, self._team) for _, plan in tried]
-        times = tuning.seconds(jobs)
+        }
+        choices = []
+        for threads in self._teams:
+            for tilings in (single, {**whole, **single}, whole):
+                choice = tuning.Choice(tilings, threads, looked_up)
+                if choice.ours and choice not in choices:
+                    choices.append(choice)
+        plans = [self._cut(inputs, found, choice, shapes) for choice in choices]
+        choices.append(tuning.Choice({}, self.threads, []))
+        plans.append(self._whole_plan(leaves_cores=True))
+        jobs = [lambda plan=plan: plan.run(inputs) for plan in plans]
+        times = tuning.seconds(jobs, _SECONDS_OF_A_PLAN)
         if looked_up:
-            # The only one that keeps their tables dense.
-            times[0] *= tuning.EQUAL
-        choices, plan = tried[times.index(min(times))]
-        return (plan if choices else self._dense_plan()), choices
+            # The last plan is the only one that has their tables with all zeros.
+            times[-1] *= tuning.EQUAL
+        best = times.index(min(times))
+        plan = plans[best] if choices[best].ours else self._dense_plan()
+        return plan, choices[best]
 
-    def _cut(self, inputs, found, choices, shapes):
+    def _cut(self, inputs, found, choice, shapes):
         """A plan in which the products and lookups that are chosen are ours."""
-        graph = self._graph
-        ours = [unit for unit in (*found, *self._lookups) if unit.name in choices]
+        graph, team = self._graph, self._teams[choice.threads]
+        ours = [u for u in (*found, *self._lookups) if u.name in choice.ours]
         steps = partition.cut(graph, ours)
         crossing = {n for step in steps for n in _crossing(step)}
         if not ours or not all(graph.is_tensor(name) for name in crossing):
@@ -277,17 +276,17 @@ class Session:
         types = _types(graph)
 
         def session(part):
-            return self._part_session(part, self._threads_of(part, found, shapes))
+            small = self._is_small(part, found, shapes)
+            return self._part_session(part, 1 if small else team.threads)
 
-        arguments = (shapes, types, choices, session, self.threads)
+        arguments = (shapes, types, choice.tilings, session, team)
         outputs = [info.name for info in graph.outputs]
         return Plan(inputs, outputs, steps, *arguments)
 
-    def _threads_of(self, part: partition.Part, found, shapes) -> int:
-        """One for parts so small that waiting for others would take as long."""
+    def _is_small(self, part: partition.Part, found, shapes) -> bool:
+        """Whether threads would wait for one another as long as they compute."""
         size, work = profiling.work_of(part, found, shapes, self._graph)
-        small = size < _SMALL_BYTES and work < _SMALL_WORK
-        return 1 if small else self.threads
+        return size < _SMALL_BYTES and work < _SMALL_WORK
 
     def _part_session(self, part: partition.Part, threads: int):
         key = part, threads
@@ -319,7 +318,18 @@ class Session:
             tuple(value.name for value in self.outputs),
         )
         options = self._options(self.threads, leaves_cores)
-        return DensePlan(start(self._graph.whole(), options), part)
+        team = self._teams[self.threads]
+        return DensePlan(start(self._graph.whole(), options), part, team)
+
+
+def _is_worth_it(graph: Graph) -> bool:
+    """Whether any of the weights have zeros that pay."""
+    return any(
+        weight.ndim > 1
+        and weight.dtype == np.float32
+        and np.count_nonzero(weight) <= tuning.MOST_DENSE * weight.size
+        for weight in graph.weights.values()
+    )
 
 
 class DensePlan:
@@ -328,19 +338,21 @@ class DensePlan:
     Args:
       session: ONNX Runtime's.
       part: all nodes of the graph.
+      team: `threads.Team`, which has nothing to do.
     """
 
     shapes, memory = MappingProxyType({}), 0
 
-    def __init__(self, session, part: partition.Part):
+    def __init__(self, session, part: partition.Part, team):
         self.session, self.part, self.steps = session, part, [self]
+        self.team = team
         self._placed = {}
 
     def place(self, inputs: dict[str, np.ndarray]) -> None:
         """Says which inputs `steps` are run on."""
         self._placed = inputs
 
-    def run(self, inputs, team) -> dict[str, np.ndarray]:
+    def run(self, inputs) -> dict[str, np.ndarray]:
         """As `Plan.run`."""
         outputs = self.session.run(None, inputs)
         return dict(zip(self.part.outputs, outputs, strict=True))

@@ -9,6 +9,7 @@ import platform
 import statistics
 import tempfile
 import time
+from typing import NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -25,7 +26,7 @@ from state_of_sparsity.runtime.vectors import LANES, WIDTHS
 _LOG = logging.getLogger("state_of_sparsity.runtime")
 
 # The version of what is decided here; files of other ones are of no use.
-_VERSION = 1
+_VERSION = 2
 # Above this density no measurement has found a kernel of ours faster, and a table
 # without its zeros is larger than with them.
 MOST_DENSE = 0.5
@@ -43,7 +44,7 @@ _WIDTHS = (4, 8, max(WIDTHS))
 _LEAST_TABLE = 2**20
 # Times that differ by less are taken to be equal.
 EQUAL = 1.05
-# Timing ends after so many rounds, or seconds.
+# Timing ends after so many rounds, or seconds for each.
 _ROUNDS, _SECONDS = 5, 0.02
 
 
@@ -54,9 +55,10 @@ def is_candidate(product: Product) -> bool:
     return small or product.density <= MOST_DENSE
 
 
-def is_worth_it(lookup: Lookup) -> bool:
+def is_worth_it(matrix: np.ndarray) -> bool:
     """Whether a table is so large, and has so many zeros, that they cost memory."""
-    return lookup.weights.nbytes >= _LEAST_TABLE and lookup.density <= MOST_DENSE
+    large = matrix.nbytes >= _LEAST_TABLE
+    return large and np.count_nonzero(matrix) <= MOST_DENSE * matrix.size
 
 
 def vectors_of(product: Product, shapes) -> int:
@@ -102,16 +104,21 @@ def by_rule(found: list[Product], shapes) -> dict[str, Tiling]:
     return {p.name: usual(p, shapes) for p in sparse}
 
 
-def lookups_by_rule(found: list[Lookup]) -> dict[str, None]:
-    """Names of the lookups that are ours, which have no tiling."""
-    return {lookup.name: None for lookup in found if lookup.density <= _RULE_DENSITY}
+def lookups_by_rule(found: list[Lookup]) -> list[str]:
+    """Names of the lookups that are ours."""
+    return [lookup.name for lookup in found if lookup.table.density <= _RULE_DENSITY]
 
 
-def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
-    """Medians of the seconds that jobs take, in turns."""
+def seconds(jobs: list, limit: float = _SECONDS) -> list[float]:
+    """Medians of the seconds that jobs take, in turns.
+
+    Args:
+      jobs: functions.
+      limit: seconds for each, after which there is no other round.
+    """
     times = [[] for _ in jobs]
-    end = time.perf_counter() + _SECONDS * len(jobs)
-    for number in range(rounds + 1):
+    end = time.perf_counter() + limit * len(jobs)
+    for number in range(_ROUNDS + 1):
         for job, found in zip(jobs, times, strict=True):
             begin = time.perf_counter()
             job()
@@ -121,48 +128,64 @@ def seconds(jobs: list, rounds: int = _ROUNDS) -> list[float]:
     return [statistics.median(found[1:]) for found in times]
 
 
-def by_time(found, shapes, types, sessions, team, threads) -> dict[str, Tiling]:
+class Choice(NamedTuple):
+    """What a plan is made of.
+
+    Args:
+      tilings: of the products that are ours, by name.
+      threads: that share in them.
+      lookups: names of those that are ours.
+    """
+
+    tilings: dict[str, Tiling]
+    threads: int
+    lookups: list[str]
+
+    @property
+    def ours(self) -> set[str]:
+        """Names of all that is ours."""
+        return {*self.tilings, *self.lookups}
+
+
+def by_time(found, shapes, types, sessions, team) -> dict[str, Tiling]:
     """The tilings of products that are faster by kernels of ours, by name.
 
     Each is timed alone, once for all that are alike, on numbers of no meaning.
 
     Args:
       found: products.
-      shapes, types, sessions, threads: as `Plan` takes them.
-      team: `threads.Team`.
+      shapes, types, sessions, team: as `Plan` takes them.
     """
     known, choices = {}, {}
     for product in filter(is_candidate, found):
         alike = _signature(product, shapes)
         if alike not in known:
-            known[alike] = _fastest(product, shapes, types, sessions, team, threads)
+            known[alike] = _fastest(product, shapes, types, sessions, team)
         if known[alike]:
             choices[product.name] = known[alike]
     return choices
 
 
-def lookups_by_time(found, shapes, types, sessions, team, threads) -> dict[str, None]:
-    """Names of the lookups that are as fast by a kernel of ours, which have no tiling.
+def lookups_by_time(found, shapes, types, sessions, team) -> list[str]:
+    """Names of the lookups that are as fast by a kernel of ours.
 
     Args:
       found: lookups.
-      shapes, types, sessions, team, threads: as of `by_time`.
+      shapes, types, sessions, team: as of `by_time`.
     """
-    arguments = (shapes, types, sessions, team, threads)
-    return {lookup.name: None for lookup in found if _is_fast(lookup, *arguments)}
+    arguments = (shapes, types, sessions, team)
+    return [lookup.name for lookup in found if _is_fast(lookup, *arguments)]
 
 
-def _is_fast(lookup, shapes, types, sessions, team, threads) -> bool:
-    rows, shape = len(lookup.weights), shapes[lookup.source]
+def _is_fast(lookup, shapes, types, sessions, team) -> bool:
+    rows, shape = lookup.table.shape[0], shapes[lookup.source]
     ids = np.random.default_rng(0).integers(rows, size=shape)
     inputs = {lookup.source: np.asarray(ids, types[lookup.source])}
     part = Part(lookup.nodes, tuple(inputs), (lookup.target,))
 
     def job(step):
-        plan = Plan(
-            inputs, [lookup.target], [step], shapes, types, {}, sessions, threads
-        )
-        return lambda: plan.run(inputs, team)
+        plan = Plan(inputs, [lookup.target], [step], shapes, types, {}, sessions, team)
+        return lambda: plan.run(inputs)
 
     dense, ours = seconds([job(part), job(lookup)])
     return ours <= EQUAL * dense
@@ -183,7 +206,7 @@ def _signature(product: Product, shapes) -> tuple:
     )
 
 
-def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
+def _fastest(product, shapes, types, sessions, team) -> Tiling | None:
     """The fastest tiling, or None if ONNX Runtime is faster."""
     names = product.reads
     inputs = {name: np.ones(shapes[name], np.float32) for name in names}
@@ -191,9 +214,9 @@ def _fastest(product, shapes, types, sessions, team, threads) -> Tiling | None:
     tried = sorted({t for most in _WIDTHS for t in _tilings(product, shapes, most)})
 
     def job(step, tilings):
-        arguments = (shapes, types, tilings, sessions, threads)
+        arguments = (shapes, types, tilings, sessions, team)
         plan = Plan(inputs, [product.target], [step], *arguments)
-        return lambda: plan.run(inputs, team)
+        return lambda: plan.run(inputs)
 
     jobs = [job(part, {})] + [job(product, {product.name: t}) for t in tried]
     dense, *ours = seconds(jobs)
@@ -215,7 +238,7 @@ class Notes:
         self._path = None if path is None else path.with_name(f"{path.name}.tuned.json")
         self._threads = threads
 
-    def key(self, found: list[Product | Lookup], shapes: tuple) -> str:
+    def key(self, found: list[Product], lookups: list[Lookup], shapes: tuple) -> str:
         """What decisions depend on: the machine, threads, shapes and densities."""
         parts = [
             platform.machine(),
@@ -225,30 +248,39 @@ class Notes:
             self._threads,
             shapes,
             [(p.name, p.weights.shape, round(p.density, 3)) for p in found],
+            [(x.name, x.table.shape, round(x.table.density, 3)) for x in lookups],
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def read(
         self, key: str, found: list[Product], lookups: list[Lookup]
-    ) -> dict[str, Tiling | None] | None:
-        """Tilings of what is ours, by name, or None if there are none for the key."""
+    ) -> Choice | None:
+        """What was chosen, or None if nothing was for the key."""
         kept = self._all().get(key)
-        names = {product.name for product in found if is_candidate(product)}
-        without = {lookup.name for lookup in lookups}
-        if not isinstance(kept, dict) or not set(kept) <= names | without:
+        if not isinstance(kept, dict):
             return None
-        if not all(
-            tiling is None if name in without else _is_tiling(tiling)
-            for name, tiling in kept.items()
+        tilings, threads = kept.get("tilings"), kept.get("threads")
+        names = {product.name for product in found if is_candidate(product)}
+        if not isinstance(tilings, dict) or not set(tilings) <= names:
+            return None
+        if not all(_is_tiling(tiling) for tiling in tilings.values()):
+            return None
+        if threads not in (1, self._threads):
+            return None
+        ours = kept.get("lookups")
+        if not isinstance(ours, list) or not all(
+            name in [lookup.name for lookup in lookups] for name in ours
         ):
             return None
-        return {name: tiling and Tiling(*tiling) for name, tiling in kept.items()}
+        tilings = {name: Tiling(*tiling) for name, tiling in tilings.items()}
+        return Choice(tilings, threads, ours)
 
-    def write(self, key: str, choices: dict[str, Tiling | None]) -> None:
-        """Adds decisions; with a message if that cannot be."""
+    def write(self, key: str, choice: Choice) -> None:
+        """Adds a decision; with a message if that cannot be."""
         if self._path is None:
             return
-        text = json.dumps({"version": _VERSION, "plans": {**self._all(), key: choices}})
+        plans = {**self._all(), key: choice._asdict()}
+        text = json.dumps({"version": _VERSION, "plans": plans})
         try:
             handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
             with os.fdopen(handle, "w", encoding="utf-8") as file:

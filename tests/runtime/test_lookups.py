@@ -308,24 +308,39 @@ def test_a_profile_says_what_a_lookup_moves():
     assert line.milliseconds > 0
 
 
-def test_a_table_without_its_zeros_is_all_that_a_lookup_holds():
-    weights = table()
-    model = network(weights, ["n"])
-    (lookup,) = lookups.find(session.Graph(model))
-    starts, columns, values = lookup.table
-    assert starts[-1] == len(columns) == len(values) == np.count_nonzero(weights)
-    dense = np.zeros_like(weights)
-    dense[np.repeat(np.arange(ROWS), np.diff(starts)), columns] = values
-    np.testing.assert_array_equal(dense, weights)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_table_that_others_read_too_stays_dense(shared):
+    nodes = [
+        ("Gather", ["table", "ids"], ["a"], {}),
+        ("Gather", ["table", "others"], ["b"], {}),
+        ("Gemm", ["a", "table"], ["c"], {"transB": 1}),
+        ("MatMul", ["b", "w"], ["d"], {}),
+    ]
+    given = {"table": table(), "w": networks.numbers(WIDTH, ROWS)}
+    ids = (TensorProto.INT64, ["n"])
+    outputs = {"c": ["n", ROWS], "d": ["n", ROWS]}
+    if not shared:
+        nodes[2] = ("MatMul", ["a", "w"], ["c"], {})
+    model = networks.model(nodes, given, {"ids": ids, "others": ids}, outputs)
+    graph = session.Graph(model)
+    found = lookups.find(graph, lambda matrix: True)
+    lookups.pack(graph, found)
+    assert {lookup.name for lookup in found} == {"a", "b"}
+    assert found[0].table is found[1].table
+    assert (graph.weights["table"] is graph.weights["table"]) == shared
+    inputs = {"ids": all_ids(9), "others": all_ids(9)[::-1].copy()}
+    there = load(model, threads=1, tune=False).run(inputs)["c"]
+    np.testing.assert_allclose(there, expected(model, inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("slower", [0.9, 1.02, 1.2])
 def test_a_lookup_of_equal_speed_is_ours(slower, monkeypatch):
-    def seconds(jobs):
+    def seconds(jobs, limit=None):
         for job in jobs:
             job()
-        # The dense one, or the one that is dense in all, comes first.
-        return [1.0, *[slower] * (len(jobs) - 1)]
+        ours = [slower] * (len(jobs) - 1)
+        # Of lookups, the dense one comes first, of plans last.
+        return [1.0, *ours] if limit is None else [*ours, 1.0]
 
     monkeypatch.setattr(tuning, "seconds", seconds)
     ids = all_ids(4, 5)

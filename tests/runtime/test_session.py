@@ -295,10 +295,47 @@ def test_tuned_choices_are_kept_beside_the_file(model, tmp_path, monkeypatch):
         load(path, threads=1).run(networks.numbers(2, 3, 10, 10))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 1, "plans": 3}', "\0"])
-def test_a_damaged_file_of_choices_is_as_none(model, tmp_path, text):
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_one_thread_of_several_may_be_chosen(model, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
+    real = tuning.seconds
+
+    def seconds(jobs, *limit):
+        """As if of whole plans, of which the last is dense, the one before was best."""
+        times = real(jobs, *limit)
+        return [float(job is not jobs[-2]) for job in jobs] if limit else times
+
+    monkeypatch.setattr(tuning, "seconds", seconds)
+    chosen = load(path, threads=2)
+    monkeypatch.undo()
+    (plan,) = json.loads((tmp_path / "model.onnx.tuned.json").read_text())[
+        "plans"
+    ].values()
+    assert plan["threads"] == 1
+    kept = load(path, threads=2)
+    for session in (chosen, kept):
+        check(session, model, networks.numbers(1, 3, 10, 10))
+        assert session.threads == 2
+        assert session.profile().threads == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 2, "plans": 3}',
+        "\0",
+        '{"version": 1, "plans": {"KEY": {}}}',
+        '{"version": 2, "plans": {"KEY": {"tilings": {}, "threads": 3}}}',
+        '{"version": 2, "plans": {"KEY": {"tilings": {"no": [1, 1]}, "threads": 1}}}',
+    ],
+)
+def test_a_damaged_file_of_choices_is_as_none(model, tmp_path, text, monkeypatch):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    monkeypatch.setattr(tuning.Notes, "key", lambda *arguments: "KEY")
     (tmp_path / "model.onnx.tuned.json").write_text(text)
     check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
 
