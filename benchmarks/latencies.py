@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import textwrap
 
 import matplotlib.figure
 
@@ -49,45 +50,80 @@ def _draw_panel(axes, latencies):
     taken = {each.record.source: each for each in latencies}
     points = summarize([each.record for each in latencies])
     look = styles(point.variant for point in points)
-    lines = {}
+    lines, marks = {}, []
     for point in points:
         here = [taken[record.source] for record in point.records]
+        place = statistics.median(each.engine for each in here)
+        marks.append((place, point.quality.median))
         if point.is_dense:
-            _draw_dense(axes, point.quality.median, here)
+            dense = statistics.median(each.onnxruntime for each in here)
+            marks.append((dense, point.quality.median))
+            _draw_dense(axes, dense, place, point.quality.median)
             continue
         style = look[point.variant]
         places = [each.engine for each in here]
         qualities = [each.record.quality for each in here]
         axes.scatter(places, qualities, 9, style.colour, style.marker, alpha=0.5)
-        place = statistics.median(places), point.quality.median, point
-        lines.setdefault(point.variant, []).append(place)
+        of_point = point.spread("sparsity").median, *marks[-1]
+        lines.setdefault(point.variant, []).append(of_point)
     for variant, line in lines.items():
-        style = look[variant]
-        line.sort(key=lambda place: place[2].spread("sparsity").median)
-        places, qualities, _ = zip(*line, strict=True)
-        axes.plot(
-            places,
-            qualities,
-            color=style.colour,
-            marker=style.marker,
-            linestyle=":" if style.dotted else "-",
-            label=variant,
-        )
-        for place, quality, point in line:
-            text = f"{point.spread('sparsity').median:.0%}"
-            axes.annotate(text, (place, quality), (4, 4), textcoords="offset points")
+        _draw_line(axes, sorted(line), look[variant], variant)
+    axes.margins(0.12)
+    _draw_front(axes, marks)
     axes.set_xlabel("milliseconds of a batch")
-    axes.set_xlim(left=0)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_dense(axes, quality, latencies):
-    """The reference: level, and where ONNX Runtime is."""
-    place = statistics.median(each.onnxruntime for each in latencies)
+def _draw_dense(axes, place, place_in_engine, quality):
+    """The reference: its quality is level, and its latency in ONNX Runtime upright."""
     axes.axhline(quality, color=_DENSE, linestyle="--", linewidth=0.8)
     axes.axvline(place, color=_DENSE, linestyle="--", linewidth=0.8)
     axes.plot(place, quality, "o", color=_DENSE, label="dense, ONNX Runtime")
-    place = statistics.median(each.engine for each in latencies)
-    axes.plot(place, quality, "o", color=_DENSE, mfc="white", label="dense, engine")
+    axes.plot(
+        place_in_engine, quality, "o", color=_DENSE, mfc="w", label="dense, engine"
+    )
+
+
+def _draw_line(axes, line, style, variant):
+    """A line from dense to sparse, whose points say their sparsity."""
+    _, places, qualities = zip(*line, strict=True)
+    axes.plot(
+        places,
+        qualities,
+        color=style.colour,
+        marker=style.marker,
+        linestyle=":" if style.dotted else "-",
+        label=textwrap.fill(variant, 26),
+    )
+    for sparsity, *point in line:
+        axes.annotate(
+            f"{sparsity:.0%}",
+            point,
+            (5, -9),
+            textcoords="offset points",
+            color=style.colour,
+            fontsize=8,
+        )
+
+
+def _draw_front(axes, marks):
+    right = axes.get_xlim()[1]
+    found = front(marks)
+    places, qualities = zip(*found, (right, found[-1][1]), strict=True)
+    steps = {"drawstyle": "steps-post", "linewidth": 6, "zorder": 0.5}
+    axes.plot(places, qualities, color="#e4e4e4", label="Pareto front", **steps)
+    axes.set_xlim(right=right)
+
+
+def front(marks: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of pairs of latency and quality, those that no other one beats in both.
+
+    They are in the order of latency.
+    """
+    found = []
+    for place, quality in sorted(marks, key=lambda mark: (mark[0], -mark[1])):
+        if not found or quality > found[-1][1]:
+            found.append((place, quality))
+    return found
