@@ -23,13 +23,26 @@ NETWORKS = {
 }
 
 
+def _as_if_trained(model):
+    """A model none of whose scales is 0, as some are that training begins with.
+
+    With batch normalization in it, a kernel would be all zeros.
+    """
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) == 1:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
 def _resnet50_in_keras():
     module = importlib.import_module("state_of_sparsity.models.images.resnet")
-    return module.resnet(50, keras=importlib.import_module("tf_keras"))
+    return _as_if_trained(module.resnet(50, keras=importlib.import_module("tf_keras")))
 
 
 def _mobilenet_in_keras():
-    return importlib.import_module("tf_keras").applications.MobileNet(weights=None)
+    applications = importlib.import_module("tf_keras").applications
+    return _as_if_trained(applications.MobileNet(weights=None))
 
 
 # With weights of their own, as TensorFlow's users have them.
