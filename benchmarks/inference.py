@@ -54,11 +54,14 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Whether to print profiles.")
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a time is in the picture: a panel, a line in it, and percent of zeros."""
+    """Where a time is in the picture: a panel, a line in it, and where that is.
+
+    It is at percent of zeros; files, which are not one network, are side by side.
+    """
 
     panel: str
     engine: str
-    sparsity: float
+    across: float | str
     milliseconds: float
 
 
@@ -81,9 +84,11 @@ def measure(subject: subjects.Subject, paths, batch: int, threads: int):
     # The first of them is what the others are compared with.
     named = {f"{case} {engine}": jobs[engine] for engine in paths}
     found = figures.of_times(turns.take_turns(named, _ROUNDS.value, _CALLS.value))
-    panel, percent = f"{subject.group}, {setting}", 100 * subject.sparsity
+    panel, across = f"{subject.group}, {setting}", 100 * subject.sparsity
+    if subject.group == "files":
+        across = "/".join(pathlib.Path(subject.name).parts[-2:]) + f"\n{across:.1f} %"
     places = [
-        Place(panel, figure.case.split()[-1], percent, figure.value)
+        Place(panel, figure.case.split()[-1], across, figure.value)
         for figure in found
         if figure.quantity == "ms"
     ]
@@ -134,17 +139,18 @@ def plot(places: list[Place], path: str) -> None:
     lines = {}
     for place in places:
         line = lines.setdefault((place.panel, place.engine), [])
-        line.append((place.sparsity, place.milliseconds))
+        line.append((place.across, place.milliseconds))
     panels = list(dict.fromkeys(panel for panel, _ in lines))
     drawing = matplotlib.figure.Figure((5 * len(panels), 4), layout="constrained")
     axes = drawing.subplots(1, len(panels), squeeze=False)[0]
     for (panel, engine), points in lines.items():
         axis = axes[panels.index(panel)]
-        # Files are not one network at several sparsities.
-        style = "o" if panel.startswith("files") else "o-"
+        of_files = isinstance(points[0][0], str)
+        style, label = ("o", "") if of_files else ("o-", "sparsity, %")
         axis.plot(*zip(*sorted(points), strict=True), style, label=engine)
-        axis.set(title=panel, xlabel="sparsity, %", ylabel="ms")
+        axis.set(title=panel, xlabel=label, ylabel="ms")
     for axis in axes:
+        axis.margins(x=0.1)
         axis.set_ylim(bottom=0)
     axes[0].legend()
     drawing.savefig(path)

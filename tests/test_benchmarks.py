@@ -162,7 +162,9 @@ def test_inference_of_files_has_times_sizes_and_memory(files, tmp_path):
         )
         # Numba and what it needs.
         assert ours["MiB at most"] > theirs["MiB at most"] + 20
-    assert picture.stat().st_size
+    text = picture.read_text("utf-8")
+    for file in (sparse, dense):
+        assert f"<!-- {file.parent.name}/{file.name} -->" in text
     # What is tuned is not kept beside files of the user's.
     assert before == {p: p.read_bytes() for p in tmp_path.glob("model*")}
 
