@@ -7,7 +7,8 @@ A sparse model competes with every other one that is as fast, and not with those
 are as sparse. Runs are of `train_resnet50`, on one dataset, and a folder may hold
 several. Quality is top-1 accuracy on the test split, as the engine computes it. All
 models take turns in one process, each in the engine and, as a dense one, in ONNX
-Runtime; a figure is the median of the milliseconds that a batch takes.
+Runtime; a figure is the median of the milliseconds that a batch takes. Weights of small
+models leave the caches between turns: let each run often in its own, by --calls=50.
 """
 
 import dataclasses
