@@ -30,6 +30,8 @@ ELEMENT_TYPES = {
 _LEVEL = onnxruntime.GraphOptimizationLevel
 # What a protocol buffer holds.
 _MOST_BYTES = 2**31 - 1
+# Weights from this size on are not part of the graphs that sessions are made of.
+_LARGE_BYTES = 2**12
 
 
 class Graph:
@@ -60,6 +62,14 @@ class Graph:
         self.weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
         for name, weight in self.weights.items():
             _check_numbers(name, weight)
+        self._large = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(weight)
+            for name, weight in self.weights.items()
+            if weight.nbytes >= _LARGE_BYTES and weight.dtype == np.float32
+        }
+        for tensor in graph.initializer:
+            if tensor.name in self._large:
+                _leave_out_numbers(tensor)
         self.inputs = [info for info in graph.input if info.name not in self.weights]
         self.outputs = list(graph.output)
         self.types = self._types()
@@ -70,12 +80,13 @@ class Graph:
             for name in reads(node):
                 self.users.setdefault(name, []).append(number)
 
-    def part(self, numbers: list[int], inputs: list[str], outputs: list[str]):
-        """A model of some of the nodes.
+    def start_part(self, numbers, inputs, outputs, options=None):
+        """ONNX Runtime's session of some of the nodes.
 
         Args:
           numbers: of the nodes, in ascending order.
           inputs, outputs: names of the values that go in and come out.
+          options: `onnxruntime.SessionOptions`, or None.
         """
         nodes = [self.nodes[number] for number in numbers]
         needed = {name for node in nodes for name in reads(node)} | set(outputs)
@@ -93,16 +104,25 @@ class Graph:
         del part.opset_import[:]
         part.opset_import.extend(self._model.opset_import)
         part.functions.extend(self._model.functions)
-        return part
+        return self._start(part, options)
 
-    def whole(self, extra: list[str] = ()) -> onnx.ModelProto:
-        """The model, with more of its values among the outputs."""
-        if not extra:
-            return self._model
+    def start_whole(self, options=None, extra: list[str] = ()):
+        """ONNX Runtime's session of all nodes, with more values among the outputs."""
+        return self._start(self._with_outputs(map(self.value, extra)), options)
+
+    def _with_outputs(self, extra):
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        model.graph.output.extend(self.value(name) for name in extra)
+        model.graph.output.extend(extra)
         return model
+
+    def _start(self, model, options=None):
+        """A session, which shares the memory of large weights with all others."""
+        options = options or onnxruntime.SessionOptions()
+        there = {tensor.name for tensor in model.graph.initializer}
+        large = {n: value for n, value in self._large.items() if n in there}
+        options.add_external_initializers(list(large), list(large.values()))
+        return start(model, options)
 
     def is_tensor(self, name: str) -> bool:
         """Whether a value is a tensor of numbers."""
@@ -111,12 +131,12 @@ class Graph:
     def _types(self) -> dict[str, str]:
         computed = {name for node in self.nodes for name in node.output if name}
         computed -= {info.name for info in self.outputs}
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
-        model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(computed))
+        model = self._with_outputs(
+            onnx.ValueInfoProto(name=name) for name in sorted(computed)
+        )
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
-        session = start(model, options)
+        session = self._start(model, options)
         values = [*session.get_inputs(), *session.get_outputs()]
         return {value.name: value.type for value in values}
 
@@ -203,6 +223,15 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         options.add_session_config_entry(entry, "weights.bin")
         start(model, options)
         return onnx.load(path)
+
+
+def _leave_out_numbers(tensor: onnx.TensorProto) -> None:
+    """Has a graph say that the numbers of a weight are elsewhere."""
+    for field in ("raw_data", "float_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    tensor.external_data.add(key="location", value="memory")
 
 
 def _check_numbers(name: str, weight: np.ndarray) -> None:
