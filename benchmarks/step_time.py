@@ -20,11 +20,11 @@ Transformer, of which not all fit into one process:
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 
 import figures
+import memory
 import networks
 import numpy as np
 import turns
@@ -110,8 +110,7 @@ def peak_memory() -> float:
         torch = importlib.import_module("torch")
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1024 if os.uname().sysname == "Linux" else 1024**2
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return memory.peak()
 
 
 def memory_alone(name):

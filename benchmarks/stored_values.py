@@ -15,7 +15,11 @@ from absl import app, flags
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin import runs
-from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
+from state_of_sparsity.models.translation.sparse_engine import (
+    DECODER,
+    SparseTransformer,
+    write_sparse,
+)
 from state_of_sparsity.runtime.files import VALUES
 
 _RUNS = flags.DEFINE_list("runs", [], "Folders of finished runs.")
@@ -36,8 +40,11 @@ def of_images(task, model, values):
 
 def of_translation(task, model, values):
     """BLEU, and the bytes of the files."""
-    sparse = SparseTransformer(model, values=values)
-    return task.evaluate(sparse, "test"), sparse.file_size
+    with tempfile.TemporaryDirectory() as folder:
+        write_sparse(model, pathlib.Path(folder, DECODER), values)
+        sizes = [path.stat().st_size for path in pathlib.Path(folder).iterdir()]
+        sparse = SparseTransformer(model, folder=folder)
+    return task.evaluate(sparse, "test"), sum(sizes)
 
 
 def main(argv):

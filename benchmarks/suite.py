@@ -1,4 +1,7 @@
-"""Which benchmarks are run, with which flags. The next one is a line here."""
+"""Which benchmarks are run, with which flags. The next one is a line here.
+
+Those that need finished runs are not: nothing makes them.
+"""
 
 import dataclasses
 

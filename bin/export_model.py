@@ -5,9 +5,10 @@
   export_model --model=sparse.keras --export_dir=exported --format=sparse --values=int8
 
 A SavedModel loads with TensorFlow alone, and that of a translation run with TensorFlow
-and tensorflow_text. With --format=litert, the folder gets a file model.tflite; with
---format=sparse, a file model.sparse, which state_of_sparsity.runtime reads. A
-translation run has no such formats.
+and tensorflow_text. With --format=litert, the folder gets a file model.tflite, which a
+translation run has none of. With --format=sparse, it gets a file model.sparse, which
+state_of_sparsity.runtime reads, and of a translation run encoder.sparse and
+decoder.sparse, which translate takes as --files.
 """
 
 import functools
@@ -50,16 +51,17 @@ flags.DEFINE_bool("overwrite", False, "Whether to replace an earlier export ther
 def main():
     given = flags.FLAGS
     folder = pathlib.Path(given.export_dir)
-    if (folder / _FILES[given.format]).is_file() and not given.overwrite:
+    name = _file(given.model, given.format)
+    if (folder / name).is_file() and not given.overwrite:
         raise UsageError(
-            f"--export_dir={folder} holds {_FILES[given.format]} already: choose "
-            "another folder, or pass --overwrite to replace it."
+            f"--export_dir={folder} holds {name} already: choose another folder, or "
+            "pass --overwrite to replace it."
         )
     if given.quantize and given.format != "litert":
         raise UsageError(f"--quantize={given.quantize} is for --format=litert.")
     if given.values and given.format != "sparse":
         raise UsageError(f"--values={given.values} is for --format=sparse.")
-    path = folder if given.format == "tf_saved_model" else folder / _FILES[given.format]
+    path = folder if given.format == "tf_saved_model" else folder / name
     export = _exporter(given.model)
     with app.usage_errors():
         try:
@@ -75,6 +77,14 @@ def main():
             raise UsageError(f"--export_dir={folder}: {error}") from error
     plain, gzipped = app.folder_sizes(folder)
     print(f"{path}: {plain / 1e6:.2f} MB, gzipped {gzipped / 1e6:.2f} MB")
+
+
+def _file(source, format):
+    """The file by which an export is known."""
+    if format == "sparse" and stored_models.is_run(source):
+        run, _ = runs.read_run(source)
+        return runs.TRAINERS[run.binary][1].sparse_file
+    return _FILES[format]
 
 
 def _exporter(source):

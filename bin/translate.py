@@ -33,6 +33,12 @@ flags.DEFINE_enum(
     "What computes; sparse: state_of_sparsity.runtime, which skips zeros.",
 )
 flags.DEFINE_integer("threads", None, "Of --engine=sparse; by default all cores.")
+flags.DEFINE_string(
+    "files",
+    None,
+    "Of --engine=sparse: the folder of `export_model --format=sparse`, which loads "
+    "sooner than the run is converted.",
+)
 
 
 def main():
@@ -59,11 +65,17 @@ def main():
 
 def _with_engine(model):
     """The model as `--engine` computes it."""
-    if flags.FLAGS.engine == "tensorflow":
+    given = flags.FLAGS
+    if given.engine == "tensorflow":
+        for name in ("threads", "files"):
+            if given[name].present:
+                raise UsageError(
+                    f"--{name}={given[name].value} is for --engine=sparse."
+                )
         return model
     try:
-        return SparseTransformer(model, flags.FLAGS.threads)
-    except (ImportError, RuntimeError, ValueError) as error:
+        return SparseTransformer(model, given.threads, given.files)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise UsageError(f"--engine=sparse: {error}") from error
 
 

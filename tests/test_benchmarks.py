@@ -1,28 +1,52 @@
 """Benchmarks run, and write their figures."""
 
+import importlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import numpy as np
+import onnx
 import pytest
 
+from state_of_sparsity import runtime
+from tests.runtime import networks
+
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+def started(*command):
+    """A script with its flags, run by Python with no backend chosen."""
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True
+    )
 
 
 def run(script, *flags):
     """What a benchmark prints."""
     pytest.importorskip("tensorflow")
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *flags],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = started(BENCHMARKS / script, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def refusal(script, *flags):
+    """What a benchmark says of flags that it refuses."""
+    pytest.importorskip("tensorflow")
+    done = started(BENCHMARKS / script, *flags)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def figures_of(path):
+    """Values by case and quantity, of a file of `--json`."""
+    found = json.loads(path.read_text("utf-8"))
+    return {(figure["case"], figure["quantity"]): figure["value"] for figure in found}
 
 
 @pytest.mark.slow
@@ -59,8 +83,7 @@ def test_step_times_stand_beside_the_peak_of_memory(tmp_path):
     path = tmp_path / "figures.json"
     tiny = ("--model=cnn", "--rounds=1", "--steps=1", "--batch_size=4")
     run("step_time.py", *tiny, "--techniques=l0_regularization", f"--json={path}")
-    found = json.loads(path.read_text("utf-8"))
-    values = {(figure["case"], figure["quantity"]): figure["value"] for figure in found}
+    values = figures_of(path)
     peak = values["l0_regularization", "MiB at most"]
     ratio = values["l0_regularization", "memory over dense"]
     assert ratio == pytest.approx(peak / values["dense", "MiB at most"])
@@ -76,3 +99,135 @@ def test_all_benchmarks_refuse_what_they_do_not_know():
     )
     assert done.returncode == 1
     assert "--only must be part of a name" in done.stdout + done.stderr
+
+
+def test_peak_of_memory_is_that_of_the_process_and_not_of_its_parent():
+    ballast = np.ones(2**26)  # 512 MiB
+    code = (
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import memory; "
+        "memory.peak(); taken = bytearray({}); del taken; print(memory.peak())"
+    )
+    without, taken = (
+        float(started("-c", code.format(size)).stdout) for size in (0, 100 * 2**20)
+    )
+    assert ballast.nbytes / 2**20 > 500 > 200 > without
+    assert taken - without == pytest.approx(100, abs=5)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A sparse file and an ONNX file, whose inputs have open sizes."""
+    weights = networks.numbers(64, 48, density=0.1)
+    model = networks.model(
+        [("MatMul", ["x", "w"], ["y"], {})],
+        {"w": weights},
+        {"x": ["batch", "length", 64]},
+        {"y": ["batch", "length", 48]},
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    runtime.write(model, tmp_path / "model.sparse")
+    sparsity = 1 - np.count_nonzero(weights) / weights.size
+    return tmp_path / "model.sparse", tmp_path / "model.onnx", sparsity
+
+
+@pytest.mark.slow
+def test_inference_of_files_has_times_sizes_and_memory(files, tmp_path):
+    sparse, dense, sparsity = files
+    path, picture = tmp_path / "figures.json", tmp_path / "picture.svg"
+    before = {file: file.read_bytes() for file in (sparse, dense)}
+    run(
+        "inference.py",
+        "--networks=",
+        f"--files={sparse},{dense}",
+        *("--batches=2", "--threads=1", "--length=5", "--rounds=2", "--calls=1"),
+        *(f"--json={path}", f"--plot={picture}"),
+    )
+    values = figures_of(path)
+    for file in (sparse, dense):
+        case = f"{file} {sparsity:.4g} batch 2 threads 1"
+        ours, theirs = (
+            {quantity: v for (c, quantity), v in values.items() if c == f"{case} {e}"}
+            for e in ("engine", "onnxruntime")
+        )
+        common = {"ms", "s to load", "s to load again", "MB of files", "MiB at most"}
+        assert theirs.keys() == common
+        assert ours.keys() - common == {
+            f"over {case} onnxruntime",
+            "1e-6 off, relative",
+        }
+        assert min(theirs.values()) > 0
+        assert ours["1e-6 off, relative"] < 10
+        assert theirs["MB of files"] == pytest.approx(
+            len(before[dense]) / 1e6, abs=1e-4
+        )
+        # Numba and what it needs.
+        assert ours["MiB at most"] > theirs["MiB at most"] + 20
+    text = picture.read_text("utf-8")
+    for file in (sparse, dense):
+        assert f"<!-- {file.parent.name}/{file.name} -->" in text
+    # What is tuned is not kept beside files of the user's.
+    assert before == {p: p.read_bytes() for p in tmp_path.glob("model*")}
+
+
+@pytest.mark.slow
+def test_inference_refuses_files_and_networks_that_it_cannot_measure(files, tmp_path):
+    sparse, *_ = files
+    wrong = tmp_path / "wrong.sparse"
+    wrong.write_text("no model", "utf-8")
+    assert str(wrong) in refusal("inference.py", "--networks=", f"--files={wrong}")
+    assert "vgg" in refusal("inference.py", "--networks=vgg")
+    engines = "--dense=onnxruntime", "--dense=litert"
+    message = refusal("inference.py", "--networks=", f"--files={sparse}", *engines)
+    assert "--dense=litert" in message
+    assert str(sparse) in message
+
+
+def test_front_has_what_nothing_beats_in_latency_and_quality(monkeypatch):
+    pytest.importorskip("tensorflow")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    front = importlib.import_module("latencies").front
+    marks = [(3.0, 80.0), (1.0, 60.0), (2.0, 50.0), (1.0, 70.0), (4.0, 80.0)]
+    assert front(marks) == [(1.0, 70.0), (3.0, 80.0)]
+    assert front([(2.0, 60.0), (1.0, 60.0)]) == [(1.0, 60.0)]
+
+
+@pytest.mark.slow
+def test_quality_over_latency_is_that_of_the_runs(tmp_path):
+    folders = {}
+    for technique in ("dense", "magnitude_pruning"):
+        folders[technique] = tmp_path / "runs" / technique
+        done = started(
+            *("-m", "state_of_sparsity.bin.train_resnet50", f"--technique={technique}"),
+            *("--depth=18", "--width=0.05", "--train_steps=40", "--eval_steps=20"),
+            *("--batch_size=32", f"--output_dir={folders[technique]}"),
+        )
+        assert done.returncode == 0, done.stderr
+    path, picture = tmp_path / "figures.json", tmp_path / "picture.svg"
+    run(
+        "quality_over_latency.py",
+        f"--runs={tmp_path / 'runs'}",
+        *("--batches=4,3", "--rounds=2", "--calls=1"),
+        *(f"--json={path}", f"--plot={picture}"),
+    )
+    values = figures_of(path)
+    for technique, folder in folders.items():
+        result = json.loads((folder / "result.json").read_text("utf-8"))
+        (case,) = {case for case, _ in values if case.endswith(f"({technique})")}
+        # Two of the 270 images of the test split may be near the border.
+        quality = values[case, "top-1 accuracy (%)"]
+        assert quality == pytest.approx(100 * result["quality"], abs=0.75)
+        assert values[case, "% sparsity"] == pytest.approx(100 * result["sparsity"])
+        for batch in (4, 3):
+            for engine in ("", " in ONNX Runtime"):
+                assert values[case, f"ms{engine}, batch {batch}, 1 thread"] > 0
+    text = picture.read_text("utf-8")
+    assert text.count("<!-- magnitude pruning -->") == 1
+    assert text.count("<!-- dense, ONNX Runtime -->") == 1
+
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(folders["dense"], unfinished)
+    (unfinished / "result.json").unlink()
+    nothing = tmp_path / "nothing"
+    for folder in (unfinished, nothing):
+        folders_ = f"--runs={folders['dense']},{folder}"
+        assert f"--runs={folder}:" in refusal("quality_over_latency.py", folders_)

@@ -9,6 +9,7 @@ import signal
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Task(abc.ABC):
     name: str
     quality_metric: str
     options: Options
+    # By which an export with format="sparse" is known.
+    sparse_file: ClassVar[str] = "model.sparse"
 
     @property
     @abc.abstractmethod

@@ -4,12 +4,41 @@ The encoder and a step of the decoder are computed by `state_of_sparsity.runtime
 search around them, and the strings, are those of every other Transformer.
 """
 
+import os
 import pathlib
-import tempfile
 
+from state_of_sparsity.atomic import replacing
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.engines.tf_keras.sparse_file import check_packages, to_onnx
 from state_of_sparsity.models.translation.transformer import Encoded, Transformer
+
+# The files of an export; whoever finds the second one finds both.
+ENCODER, DECODER = "encoder.sparse", "decoder.sparse"
+
+
+def write_sparse(
+    model: Transformer, path: str | os.PathLike, values: str | None = None
+) -> None:
+    """Writes the encoder and a step of the decoder as sparse files, both or none.
+
+    `sos.runtime.load` reads them. The encoder takes the tokens of sentences. The step
+    takes the last token of each hypothesis, the number of the step, what the encoder
+    gave, and the caches of attention, and gives logits and the caches of the next step.
+
+    Args:
+      model: a stripped `Transformer`.
+      path: of the decoder, which ends in `DECODER`; the encoder goes beside it.
+      values: as of `sos.export` with format="sparse".
+
+    Raises:
+      ImportError, RuntimeError: as `SparseTransformer`.
+      ValueError: for weights that cannot be rounded to such values.
+    """
+    check_packages()
+    encoder, decoder = _graphs(model, _specs_of(model))
+    with replacing(pathlib.Path(path)) as new:
+        _write(encoder, new.with_name(ENCODER), values)
+        _write(decoder, new, values)
 
 
 class SparseTransformer:
@@ -19,20 +48,23 @@ class SparseTransformer:
 
     Args:
       model: a stripped `Transformer`.
-      threads: that compute; None for as many as there are cores.
-      values: as of `sos.export` with format="sparse", to round weights as files do.
-
-    Attributes:
-      file_size: with `values`, bytes of the files of both sessions; otherwise 0.
+      threads: that compute at most; None for as many as there are cores.
+      folder: of the files that `write_sparse` made of the model, which are loaded, and
+        beside which choices of the runtime are kept; None to make the sessions of the
+        model as it is.
 
     Raises:
+      FileNotFoundError: if there are no such files.
       ImportError: if a package is missing, naming it.
       RuntimeError: if the model cannot be expressed in ONNX.
-      ValueError: for other values, or threads that the machine does not have.
+      ValueError: for files of another model, or threads that the machine does not have.
     """
 
     def __init__(
-        self, model: Transformer, threads: int | None = None, values: str | None = None
+        self,
+        model: Transformer,
+        threads: int | None = None,
+        folder: str | os.PathLike | None = None,
     ):
         check_packages("numba", "onnxruntime")
         # Which needs packages that those who train do without.
@@ -42,27 +74,16 @@ class SparseTransformer:
         self.start_cache = model.start_cache
         spec = _specs_of(model)
         self._encoded, self._cache = spec["encoded"], spec["cache"]
-
-        def encode(source):
-            return tf.nest.flatten(model.encode(source))
-
-        def decode_step(ids, step, *flat):
-            encoded, cache = self._divided(flat)
-            logits, cache = model.decode_step(ids, step, encoded, cache)
-            return [logits, *tf.nest.flatten(cache)]
-
-        flat = [*tf.nest.flatten(self._encoded), *tf.nest.flatten(self._cache)]
-        steps = [spec["ids"], spec["step"], *flat]
-        functions = ((encode, [spec["source"]]), (decode_step, steps))
-        models = [
-            to_onnx(tf.function(call), signature, model.name)
-            for call, signature in functions
-        ]
-        self.file_size = 0
-        if values is not None:
-            models, sizes = zip(*(_stored(m, values) for m in models), strict=True)
-            self.file_size = sum(sizes)
-        self._encoder, self._decoder = (load(model, threads) for model in models)
+        if folder is None:
+            parts = _graphs(model, spec)
+        else:
+            parts = [pathlib.Path(folder, name) for name in (ENCODER, DECODER)]
+        self._encoder, self._decoder = (load(part, threads) for part in parts)
+        if folder is not None:
+            _check(self._encoder, [spec["source"]], ENCODER)
+            flat = tf.nest.flatten((self._encoded, self._cache))
+            _check(self._decoder, [spec["ids"], spec["step"], *flat], DECODER)
+            self._check_vocabulary()
 
     def encode(self, source):
         """As `Transformer.encode`."""
@@ -75,22 +96,55 @@ class SparseTransformer:
         logits, *flat = _run(self._decoder, [ids, step, *flat])
         return logits, tf.nest.pack_sequence_as(self._cache, flat)
 
-    def _divided(self, flat):
-        count = len(tf.nest.flatten(self._encoded))
-        return (
-            tf.nest.pack_sequence_as(self._encoded, flat[:count]),
-            tf.nest.pack_sequence_as(self._cache, flat[count:]),
+    def _check_vocabulary(self):
+        size = self._decoder.outputs[0].shape[-1]
+        if size != self.vocabulary_size:
+            raise ValueError(
+                f"{DECODER} is of another model: it knows {size} subwords, the model "
+                f"{self.vocabulary_size}. Export the model again."
+            )
+
+
+def _graphs(model, spec):
+    """The encoder and a step of the decoder as `onnx.ModelProto`."""
+    count = len(tf.nest.flatten(spec["encoded"]))
+
+    def encode(source):
+        return tf.nest.flatten(model.encode(source))
+
+    def decode_step(ids, step, *flat):
+        encoded = tf.nest.pack_sequence_as(spec["encoded"], flat[:count])
+        cache = tf.nest.pack_sequence_as(spec["cache"], flat[count:])
+        logits, cache = model.decode_step(ids, step, encoded, cache)
+        return [logits, *tf.nest.flatten(cache)]
+
+    flat = tf.nest.flatten((spec["encoded"], spec["cache"]))
+    steps = [spec["ids"], spec["step"], *flat]
+    return [
+        to_onnx(tf.function(call), signature, model.name)
+        for call, signature in ((encode, [spec["source"]]), (decode_step, steps))
+    ]
+
+
+def _write(proto, path, values):
+    from state_of_sparsity.runtime import files
+
+    files.write(proto, path, values or "float32", signed_zeros=False)
+
+
+def _check(session, specs, name):
+    """Raises ValueError unless a session takes what a model of the specs would give."""
+    found = [_sizes(value.shape) for value in session.inputs]
+    expected = [_sizes(spec.shape) for spec in specs]
+    if found != expected:
+        raise ValueError(
+            f"{name} is of another model: it takes inputs of shapes {found}, and not "
+            f"{expected}. Export the model again."
         )
 
 
-def _stored(proto, values):
-    """A model as a file gives it back, and the bytes of the file."""
-    from state_of_sparsity.runtime import files
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.sparse")
-        files.write(proto, path, values, signed_zeros=False)
-        return files.read(path), path.stat().st_size
+def _sizes(shape):
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 def _specs_of(model):

@@ -5,7 +5,9 @@ import functools
 import numpy as np
 
 import state_of_sparsity as sos
+from state_of_sparsity.engines.base import check_values
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.exporting import check_free
 from state_of_sparsity.models.training.distribution import counted
 from state_of_sparsity.models.training.learning_rate import InverseSquareRoot
 from state_of_sparsity.models.training.loop import Task
@@ -22,6 +24,7 @@ from state_of_sparsity.models.translation.dataset import (
 )
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
 from state_of_sparsity.models.translation.options import TranslationOptions
+from state_of_sparsity.models.translation.sparse_engine import DECODER, write_sparse
 from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -51,6 +54,7 @@ class TranslationTask(Task):
 
     quality_metric = "bleu"
     name = "transformer"
+    sparse_file = DECODER
 
     def __init__(
         self,
@@ -265,14 +269,20 @@ class TranslationTask(Task):
         quantize=None,
         values=None,
     ):
-        if format != "tf_saved_model" or (quantize, values) != (None, None):
+        check_values(format, values)
+        if format not in ("tf_saved_model", "sparse") or quantize:
             raise ValueError(
                 "A translation run is exported as tf_saved_model, from strings to "
-                "strings, and is not quantized. Received: "
-                f"format={format!r}, quantize={quantize!r}, values={values!r}"
+                "strings, or as sparse files, and is not quantized. Received: "
+                f"format={format!r}, quantize={quantize!r}"
             )
+        if format == "sparse":
+            check_free(path, overwrite, format)
         deployed = sos.strip(model, log_alpha_threshold)
-        self.translator(deployed).export(path, overwrite)
+        if format == "sparse":
+            write_sparse(deployed, path, values)
+        else:
+            self.translator(deployed).export(path, overwrite)
 
 
 def weighted_by_token(inputs, labels, weights):

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, numpy_helper
 
 from state_of_sparsity.runtime import files
-from state_of_sparsity.runtime.weights import Weights
+from state_of_sparsity.runtime.weights import Table, Weights
 
 # Types of tensors of numbers, as ONNX Runtime writes them.
 ELEMENT_TYPES = {
@@ -31,8 +31,8 @@ ELEMENT_TYPES = {
 _LEVEL = onnxruntime.GraphOptimizationLevel
 # What a protocol buffer holds.
 _MOST_BYTES = 2**31 - 1
-# Weights of fewer bytes stay in the model, too.
-_SMALL = 1024
+# Weights from this size on are not part of the graphs that sessions are made of.
+_LARGE_BYTES = 2**12
 
 
 class Graph:
@@ -62,11 +62,22 @@ class Graph:
         )
         for name, weight in self.weights.items():
             _check_numbers(name, weight)
-        self.types = _types(model)
-        self._model, self._taken = _without_weights(model, self.weights)
+        self._large = {
+            name: _value_of(weight)
+            for name, weight in self.weights.items()
+            if weight.nbytes >= _LARGE_BYTES and weight.dtype == np.float32
+        }
+        for tensor in model.graph.initializer:
+            if tensor.name in self._large:
+                _leave_out_numbers(tensor)
+        # A message keeps the memory of what is cleared, and a copy has none of it.
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
         graph = self._model.graph
-        self.nodes, self.outputs = list(graph.node), list(graph.output)
+        self.nodes = list(graph.node)
         self.inputs = [info for info in graph.input if info.name not in self.weights]
+        self.outputs = list(graph.output)
+        self.types = self._types()
         self.producers, self.users = {}, {}
         for number, node in enumerate(self.nodes):
             for name in node.output:
@@ -74,12 +85,13 @@ class Graph:
             for name in reads(node):
                 self.users.setdefault(name, []).append(number)
 
-    def part(self, numbers: list[int], inputs: list[str], outputs: list[str]):
-        """A model of some of the nodes.
+    def start_part(self, numbers, inputs, outputs, options=None):
+        """ONNX Runtime's session of some of the nodes.
 
         Args:
           numbers: of the nodes, in ascending order.
           inputs, outputs: names of the values that go in and come out.
+          options: `onnxruntime.SessionOptions`, or None.
         """
         nodes = [self.nodes[number] for number in numbers]
         needed = {name for node in nodes for name in reads(node)} | set(outputs)
@@ -97,24 +109,54 @@ class Graph:
         del part.opset_import[:]
         part.opset_import.extend(self._model.opset_import)
         part.functions.extend(self._model.functions)
-        return self._filled(part)
+        return self._start(part, options)
 
-    def whole(self, extra: list[str] = ()) -> onnx.ModelProto:
-        """The model, with more of its values among the outputs."""
+    def start_whole(self, options=None, extra: list[str] = ()):
+        """ONNX Runtime's session of all nodes, with more values among the outputs."""
+        return self._start(self._with_outputs(map(self.value, extra)), options)
+
+    def _with_outputs(self, extra):
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        model.graph.output.extend(self.value(name) for name in extra)
-        return self._filled(model)
-
-    def _filled(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        for tensor in model.graph.initializer:
-            if tensor.name in self._taken:
-                tensor.raw_data = self.weights[tensor.name].tobytes()
+        model.graph.output.extend(extra)
         return model
+
+    def _start(self, model, options=None):
+        """A session, which shares the memory of large weights with all others."""
+        options = options or onnxruntime.SessionOptions()
+        there = {tensor.name for tensor in model.graph.initializer}
+        large = {
+            name: _value_of(self.weights[name]) if value is None else value
+            for name, value in self._large.items()
+            if name in there
+        }
+        options.add_external_initializers(list(large), list(large.values()))
+        session = start(model, options)
+        # It reads them where they are, and packed ones are nowhere else.
+        session.weights = large
+        return session
+
+    def pack(self, name: str, table: Table) -> None:
+        """Keeps a weight without its zeros; a session that reads it has a dense one."""
+        self.weights.pack(name, table)
+        if name in self._large:
+            self._large[name] = None
 
     def is_tensor(self, name: str) -> bool:
         """Whether a value is a tensor of numbers."""
         return self.types.get(name) in ELEMENT_TYPES
+
+    def _types(self) -> dict[str, str]:
+        computed = {name for node in self.nodes for name in node.output if name}
+        computed -= {info.name for info in self.outputs}
+        model = self._with_outputs(
+            onnx.ValueInfoProto(name=name) for name in sorted(computed)
+        )
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
+        session = self._start(model, options)
+        values = [*session.get_inputs(), *session.get_outputs()]
+        return {value.name: value.type for value in values}
 
     def value(self, name: str) -> onnx.ValueInfoProto:
         """A value with its type, and no shape: that differs from call to call."""
@@ -201,36 +243,18 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def _types(model: onnx.ModelProto) -> dict[str, str]:
-    """Types of all values by name, as ONNX Runtime writes them."""
-    computed = {name for node in model.graph.node for name in node.output if name}
-    computed -= {info.name for info in model.graph.output}
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    whole.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(computed))
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = _LEVEL.ORT_DISABLE_ALL
-    session = start(whole, options)
-    values = [*session.get_inputs(), *session.get_outputs()]
-    return {value.name: value.type for value in values}
+def _value_of(weight: np.ndarray) -> onnxruntime.OrtValue:
+    """A weight for sessions, in the memory of the array, which it holds."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(weight)
 
 
-def _without_weights(model: onnx.ModelProto, weights: Weights):
-    """A model without the numbers of its larger weights, and the names of these.
-
-    The numbers are among the weights: once is enough of them.
-    """
-    taken = set()
-    for tensor in model.graph.initializer:
-        size = len(tensor.raw_data)
-        # Types that NumPy does not have are other bytes there.
-        if size >= _SMALL and size == weights[tensor.name].nbytes:
-            tensor.ClearField("raw_data")
-            taken.add(tensor.name)
-    # A message keeps the memory of what is cleared.
-    rest = onnx.ModelProto()
-    rest.CopyFrom(model)
-    return rest, taken
+def _leave_out_numbers(tensor: onnx.TensorProto) -> None:
+    """Has a graph say that the numbers of a weight are elsewhere."""
+    for field in ("raw_data", "float_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    tensor.external_data.add(key="location", value="memory")
 
 
 def _check_numbers(name: str, weight: np.ndarray) -> None:

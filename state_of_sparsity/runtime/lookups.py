@@ -87,4 +87,4 @@ def pack(graph: Graph, found: list[Lookup]) -> None:
     numbers = {number for lookup in found for number in lookup.nodes}
     for lookup in found:
         if numbers.issuperset(graph.users[lookup.weights]):
-            graph.weights.pack(lookup.weights, lookup.table)
+            graph.pack(lookup.weights, lookup.table)

@@ -19,7 +19,7 @@ from state_of_sparsity.runtime import (
     tuning,
     values,
 )
-from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model, start
+from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
 
@@ -223,7 +223,7 @@ class Session:
         if not wanted:
             return {}
         options = self._options(self.threads)
-        session = start(self._graph.whole(extra), options)
+        session = self._graph.start_whole(options, extra)
         arrays = session.run(wanted, inputs)
         return {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
 
@@ -296,7 +296,8 @@ class Session:
 
     def _start(self, part: partition.Part, threads: int):
         options = self._options(threads, leaves_cores=True)
-        return start(self._graph.part(part.nodes, part.inputs, part.outputs), options)
+        nodes, inputs, outputs = part.nodes, part.inputs, part.outputs
+        return self._graph.start_part(nodes, inputs, outputs, options)
 
     def _options(self, threads, leaves_cores=False) -> onnxruntime.SessionOptions:
         """Of ONNX Runtime, whose threads may leave the cores to ours between runs."""
@@ -319,7 +320,7 @@ class Session:
         )
         options = self._options(self.threads, leaves_cores)
         team = self._teams[self.threads]
-        return DensePlan(start(self._graph.whole(), options), part, team)
+        return DensePlan(self._graph.start_whole(options), part, team)
 
 
 def _is_worth_it(graph: Graph) -> bool:

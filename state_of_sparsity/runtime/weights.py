@@ -70,3 +70,7 @@ class Weights(collections.abc.Mapping):
     def pack(self, name: str, table: Table) -> None:
         """Keeps a matrix as its non-zeros, from which it is made when asked for."""
         self._kept[name] = table
+
+    def is_packed(self, name: str) -> bool:
+        """Whether a matrix is kept as its non-zeros."""
+        return isinstance(self._kept.get(name), Table)

@@ -209,17 +209,27 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, command, tmp_
     ]
 
 
-def test_the_sparse_engine_translates_as_tensorflow_does(folder, command, tmp_path):
+def test_the_sparse_engine_translates_as_tensorflow_does(
+    folder, command, refused, tmp_path
+):
     source = tmp_path / "english.txt"
     source.write_text(LINES, encoding="utf-8")
-    written = []
-    for engine in (["--engine=tensorflow"], ["--engine=sparse", "--threads=1"]):
+    exported = tmp_path / "exported"
+    export = (f"--model={folder}", f"--export_dir={exported}", "--format=sparse")
+    outcome = command("export_model", *export)
+    assert outcome.code == 0, outcome
+    assert "decoder.sparse: " in outcome.out
+    assert "holds decoder.sparse already" in refused("export_model", *export)
+    sparse, written = ["--engine=sparse", "--threads=1"], []
+    for engine in ([], sparse, [*sparse, f"--files={exported}"]):
         target = tmp_path / f"{len(written)}.txt"
         files = (f"--model={folder}", f"--input={source}", f"--output={target}")
         outcome = command("translate", *files, *engine)
         assert outcome.code == 0, outcome
         written.append(target.read_bytes())
-    assert written[0] == written[1]
+    assert written[0] == written[1] == written[2]
+    names = {path.name for path in exported.iterdir()}
+    assert names >= {"encoder.sparse", "decoder.sparse"}
 
 
 def test_threads_that_the_machine_does_not_have_are_one_message(
@@ -230,6 +240,11 @@ def test_threads_that_the_machine_does_not_have_are_one_message(
     message = refused("translate", *flags, "--engine=sparse", "--threads=1000")
     assert "--engine=sparse: " in message
     assert "1000" in message
+    message = refused("translate", *flags, "--engine=sparse", f"--files={tmp_path}")
+    assert "--engine=sparse: " in message
+    assert "encoder.sparse" in message
+    message = refused("translate", *flags, "--threads=1")
+    assert "--threads=1 is for --engine=sparse" in message
 
 
 def test_what_was_translated_before_an_interruption_is_kept(

@@ -1,11 +1,18 @@
 """A Transformer that the runtime computes translates as TensorFlow's does."""
 
+import os
+
 import numpy as np
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.translation.decoding import beam_search, greedy
-from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
+from state_of_sparsity.models.translation.sparse_engine import (
+    DECODER,
+    ENCODER,
+    SparseTransformer,
+    write_sparse,
+)
 from state_of_sparsity.models.translation.transformer import Transformer
 
 VOCABULARY = 50
@@ -15,8 +22,7 @@ VOCABULARY = 50
 def dense():
     """With random weights, of which 80 % are zero."""
     keras.utils.set_random_seed(0)
-    model = Transformer(VOCABULARY, 1, 32, 64, heads=4)
-    model.build()
+    model = transformer()
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         if variable.shape.rank > 1:
@@ -59,11 +65,36 @@ def test_searches_find_the_same_tokens(dense, sparse, source, search):
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
 
 
-def test_weights_are_rounded_as_files_round_them(dense, sparse, source):
-    rounded = SparseTransformer(dense, threads=1, values="float16")
-    assert sparse.file_size == 0 < rounded.file_size
-    pairs = zip(sparse.encode(source)[0], rounded.encode(source)[0], strict=True)
+@pytest.mark.parametrize(("values", "error"), [(None, 0), ("float16", 1e-2)])
+def test_files_of_a_transformer_compute_what_it_does(
+    dense, sparse, source, values, error, tmp_path
+):
+    path = tmp_path / "export" / DECODER
+    write_sparse(dense, path, values)
+    assert sorted(os.listdir(path.parent)) == [DECODER, ENCODER]
+    read = SparseTransformer(dense, threads=1, folder=path.parent)
+    pairs = zip(sparse.encode(source)[0], read.encode(source)[0], strict=True)
     for exact, other in pairs:
         for one, two in zip(exact, other, strict=True):
             difference = np.abs(one - two).max() / np.abs(one).max()
-            assert 0 < difference < 1e-2
+            assert difference <= max(error, 1e-6)
+            assert (difference > 1e-6) == bool(error)
+    if not error:
+        found = beam_search(read, source, 12)
+        np.testing.assert_array_equal(found.ids, beam_search(sparse, source, 12).ids)
+
+
+def transformer(vocabulary=VOCABULARY, layers=1, width=32):
+    model = Transformer(vocabulary, layers, width, 64, heads=4)
+    model.build()
+    return model
+
+
+def test_files_of_another_model_are_refused(dense, tmp_path):
+    write_sparse(dense, tmp_path / DECODER)
+    with pytest.raises(ValueError, match=f"{DECODER} is of another model.*50.*51"):
+        SparseTransformer(transformer(vocabulary=51), 1, tmp_path)
+    with pytest.raises(ValueError, match=f"{DECODER} is of another model.*shapes"):
+        SparseTransformer(transformer(layers=2), 1, tmp_path)
+    with pytest.raises(FileNotFoundError, match=ENCODER):
+        SparseTransformer(dense, 1, tmp_path / "none")
