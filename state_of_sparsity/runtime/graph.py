@@ -122,7 +122,7 @@ class Graph:
         return model
 
     def _start(self, model, options=None):
-        """A session, which shares the memory of large weights with all others."""
+        """A session, which takes large weights from memory and not from the model."""
         options = options or onnxruntime.SessionOptions()
         there = {tensor.name for tensor in model.graph.initializer}
         large = {
@@ -131,10 +131,8 @@ class Graph:
             if name in there
         }
         options.add_external_initializers(list(large), list(large.values()))
-        session = start(model, options)
-        # It reads them where they are, and packed ones are nowhere else.
-        session.weights = large
-        return session
+        # Which copies them: those that were packed are needed no longer.
+        return start(model, options)
 
     def pack(self, name: str, table: Table) -> None:
         """Keeps a weight without its zeros; a session that reads it has a dense one."""
