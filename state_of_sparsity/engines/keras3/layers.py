@@ -90,8 +90,7 @@ class Sparse:
         # Past Keras's tracking, which takes its time.
         token = weakref.ref(token) if token is not None else _no_token
         vars(self).update(_token=token, draws=0)
-        step = private.in_full_precision(self.training_step) + 1
-        self.training_step.assign(step)
+        step = private.counted(self.training_step)
         if not self.technique.extra_is_trained:
             self._renew_masks(step)
 
