@@ -202,8 +202,8 @@ def trained(model, technique, inputs):
         )
         for number, kind in enumerate(CONTAINERS)
         for index, technique in enumerate(TECHNIQUES)
-        # What learned techniques do with containers is the same code.
-        if index != 1 + number % 2 or (kind, index) in FAST
+        # Containers know of no technique, and these tests take half a minute each.
+        if index == number % len(TECHNIQUES) or (kind, index) in FAST
     ],
 )
 def test_a_model_with_a_container_is_saved_and_loaded(
