@@ -1,6 +1,7 @@
 """Translating English to German with a Transformer: the second task of the paper."""
 
 import functools
+import pathlib
 
 import numpy as np
 
@@ -24,7 +25,11 @@ from state_of_sparsity.models.translation.dataset import (
 )
 from state_of_sparsity.models.translation.numbers_dataset import Numbers
 from state_of_sparsity.models.translation.options import TranslationOptions
-from state_of_sparsity.models.translation.sparse_engine import DECODER, write_sparse
+from state_of_sparsity.models.translation.sparse_engine import (
+    DECODER,
+    ENCODER,
+    write_sparse,
+)
 from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -277,12 +282,12 @@ class TranslationTask(Task):
                 f"format={format!r}, quantize={quantize!r}"
             )
         if format == "sparse":
-            check_free(path, overwrite, format)
+            for name in (ENCODER, DECODER):
+                check_free(pathlib.Path(path).with_name(name), overwrite, format)
+            write_sparse(sos.strip(model, log_alpha_threshold), path, values)
+            return
         deployed = sos.strip(model, log_alpha_threshold)
-        if format == "sparse":
-            write_sparse(deployed, path, values)
-        else:
-            self.translator(deployed).export(path, overwrite)
+        self.translator(deployed).export(path, overwrite)
 
 
 def weighted_by_token(inputs, labels, weights):

@@ -19,6 +19,7 @@ from state_of_sparsity.runtime import (
     tuning,
     values,
 )
+from state_of_sparsity.runtime.chains import Chain
 from state_of_sparsity.runtime.graph import ELEMENT_TYPES, Graph, load_model
 from state_of_sparsity.runtime.plan import Plan
 from state_of_sparsity.runtime.threads import Team
@@ -261,6 +262,7 @@ class Session:
             times[-1] *= tuning.EQUAL
         best = times.index(min(times))
         plan = plans[best] if choices[best].ours else self._dense_plan()
+        self._forget_parts([*self._plans.values(), plan])
         return plan, choices[best]
 
     def _cut(self, inputs, found, choice, shapes):
@@ -272,7 +274,8 @@ class Session:
         if not ours or not all(graph.is_tensor(name) for name in crossing):
             return self._dense_plan()
         missing = [name for name in crossing if name not in shapes]
-        shapes = {**shapes, **self._observed(inputs, missing)}
+        # For other plans, too: each time, the whole model is started and run.
+        shapes |= self._observed(inputs, missing)
         types = _types(graph)
 
         def session(part):
@@ -293,6 +296,12 @@ class Session:
         if key not in self._parts:
             self._parts[key] = self._start(part, threads)
         return self._parts[key]
+
+    def _forget_parts(self, plans) -> None:
+        """Lets go of the sessions of other plans, which hold weights."""
+        steps = [step for plan in plans for step in plan.steps]
+        used = {id(step.session) for step in steps if not isinstance(step, Chain)}
+        self._parts = {k: x for k, x in self._parts.items() if id(x) in used}
 
     def _start(self, part: partition.Part, threads: int):
         options = self._options(threads, leaves_cores=True)

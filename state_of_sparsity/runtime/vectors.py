@@ -339,26 +339,24 @@ def _swapped(builder, rows, distance: int) -> list:
     return swapped
 
 
-@intrinsic
-def numbers_at(typingctx, address):
-    """A pointer to float32 numbers at an address."""
-    result = types.CPointer(types.float32)
+def _pointers_to(kind, element):
+    """An intrinsic that makes a pointer to numbers of a type of an address."""
 
-    def generate(context, builder, signature, arguments):
-        return _pointer(builder, arguments[0])
+    @intrinsic
+    def pointer_at(typingctx, address):
+        result = types.CPointer(kind)
 
-    return result(types.int64), generate
+        def generate(context, builder, signature, arguments):
+            return _pointer(builder, arguments[0], element)
+
+        return result(types.int64), generate
+
+    return pointer_at
 
 
-@intrinsic
-def integers_at(typingctx, address):
-    """A pointer to int32 at an address."""
-    result = types.CPointer(types.int32)
-
-    def generate(context, builder, signature, arguments):
-        return _pointer(builder, arguments[0], _INT32)
-
-    return result(types.int64), generate
+numbers_at = _pointers_to(types.float32, _FLOAT)
+integers_at = _pointers_to(types.int32, _INT32)
+words_at = _pointers_to(types.int64, _WORD)
 
 
 @intrinsic
@@ -396,14 +394,3 @@ def fetch(typingctx, address):
         return builder.load_atomic(place, "seq_cst", 8)
 
     return types.int64(types.int64), generate
-
-
-@intrinsic
-def words_at(typingctx, address):
-    """A pointer to int64 at an address."""
-    result = types.CPointer(types.int64)
-
-    def generate(context, builder, signature, arguments):
-        return _pointer(builder, arguments[0], _WORD)
-
-    return result(types.int64), generate

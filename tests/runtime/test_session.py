@@ -21,6 +21,7 @@ from state_of_sparsity.runtime import (
     Session,
     chains,
     kernels,
+    layouts,
     load,
     tuning,
     write,
@@ -293,6 +294,37 @@ def test_tuned_choices_are_kept_beside_the_file(model, tmp_path, monkeypatch):
     check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
     with pytest.raises(AssertionError, match="timed again"):
         load(path, threads=1).run(networks.numbers(2, 3, 10, 10))
+
+
+def test_plans_that_are_tried_share_shapes_and_leave_no_sessions(monkeypatch):
+    nodes = [
+        ("MatMul", ["x", "w"], ["a"], {}),
+        ("Sigmoid", ["x"], ["b"], {}),
+        ("Mul", ["a", "b"], ["c"], {}),
+        ("MatMul", ["c", "v"], ["y"], {}),
+    ]
+    weights = {
+        "w": networks.numbers(32, 32, seed=1, density=0.1),
+        "v": networks.numbers(32, 32, seed=2, density=0.1),
+    }
+    model = networks.model(nodes, weights, {"x": [64, 32]}, {"y": [64, 32]})
+    observed, observe = [], Session._observed
+
+    def counted(self, inputs, names):
+        observed.extend([names] if names else [])
+        return observe(self, inputs, names)
+
+    def tilings(found, *arguments):
+        return {product.name: layouts.Tiling(1) for product in found}
+
+    monkeypatch.setattr(Session, "_observed", counted)
+    monkeypatch.setattr(tuning, "by_time", tilings)
+    # As if the last one, the dense one, was the fastest of three.
+    monkeypatch.setattr(tuning, "seconds", lambda jobs, *limit: [3.0, 2.0, 1.0])
+    session = load(model, threads=1)
+    assert len(observed) == 2
+    assert not session._parts
+    check(session, model, networks.numbers(64, 32))
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")

@@ -203,7 +203,7 @@ def counted(variable: keras.Variable):
     """The value of a counter, which it has from now on: one more than before."""
     in_place = keras.backend.backend() == "torch"
     if in_place and not stateless_scope.in_stateless_scope():
-        # A tenth of what `assign` takes, which eager code pays for each layer and step.
+        # A third of what `assign` takes, which eager code pays for each layer and step.
         return variable.value.detach().add_(1)
     value = in_full_precision(variable) + 1
     variable.assign(value)

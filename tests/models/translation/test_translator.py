@@ -164,3 +164,12 @@ def test_a_run_is_exported_as_a_saved_model_only(other, tmp_path):
     with pytest.raises(ValueError, match=r"exported as tf_saved_model.*(litert|int8)"):
         task.export(None, tmp_path / "export", **other)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["encoder.sparse", "decoder.sparse"])
+def test_no_file_of_an_earlier_export_is_replaced_unasked(name, tmp_path):
+    (tmp_path / name).write_text("of before")
+    task = object.__new__(TranslationTask)
+    with pytest.raises(FileExistsError, match=f"{name} holds a file already"):
+        task.export(None, tmp_path / "decoder.sparse", format="sparse")
+    assert (tmp_path / name).read_text() == "of before"
