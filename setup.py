@@ -108,7 +108,6 @@ setuptools.setup(
         "state_of_sparsity.engines.tf_keras.layers",
         "state_of_sparsity.layers",
         "state_of_sparsity.runtime",
-        "state_of_sparsity.runtime.onnx_to_tf",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
         "state_of_sparsity.models.analysis",

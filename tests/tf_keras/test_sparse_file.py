@@ -50,20 +50,6 @@ def test_recurrence_that_is_not_unrolled_is_written(tmp_path):
     assert relative_error(model, tmp_path / "model.sparse", 3) <= 1e-5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_a_saved_model_made_of_the_file_gives_the_same(name, tmp_path):
-    model = made_for_litert.built(getattr(made_for_litert, name)())
-    sos.export(model, tmp_path / "model.sparse", format="sparse")
-    sos.runtime.to_saved_model(tmp_path / "model.sparse", tmp_path / "saved")
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    inputs = made_for_litert.batch(model, 3)
-    arrays = [inputs] if not isinstance(inputs, dict) else list(inputs.values())
-    expected = np.asarray(model(inputs, training=False))
-    outputs = loaded.serve(*map(tf.constant, arrays))
-    assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
-
-
 @pytest.mark.feature("export: sparse, float16 and int8")
 def test_fewer_bits_take_fewer_bytes(tmp_path):
     model = made_for_litert.built(
