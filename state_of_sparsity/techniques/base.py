@@ -10,6 +10,8 @@ import numpy as np
 # Every class of techniques by its name, for configurations that were saved.
 _CLASSES: dict[str, type["Technique"]] = {}
 _PACKAGE = "state_of_sparsity"
+# Of what files say of sparse layers.
+VERSION = 1
 
 
 class Technique(abc.ABC):
@@ -155,15 +157,28 @@ def saved_technique(technique: Technique, **further) -> dict:
     # Written out, since Keras serializes an object in another way for each of its file
     # formats.
     name = f"{_PACKAGE}>{type(technique).__name__}"
-    return {"registered_name": name, "config": technique.get_config(), **further}
+    config = technique.get_config()
+    return {"version": VERSION, "registered_name": name, "config": config, **further}
+
+
+def check_version(version: int | None) -> None:
+    """Raises ValueError for sparse layers in a file that are of another version."""
+    if version != VERSION:
+        raise ValueError(
+            f"The file has sparse layers of version {version!r}, and this "
+            f"state-of-sparsity reads version {VERSION}: load it with the one that "
+            "wrote it."
+        )
 
 
 def restored_technique(saved: dict) -> Technique:
     """The technique from what `saved_technique` has noted.
 
     Raises:
-      ValueError: if no technique of that name has been defined, naming it.
+      ValueError: if it is of another version, or no technique of that name has been
+        defined, naming it.
     """
+    check_version(saved.get("version"))
     name = saved["registered_name"].rpartition(">")[2]
     if name not in _CLASSES:
         raise ValueError(

@@ -17,7 +17,9 @@ from state_of_sparsity.engines.keras3.noise import Noise
 from state_of_sparsity.masks import zero_count
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.base import (
+    VERSION,
     Technique,
+    check_version,
     restored_technique,
     saved_technique,
 )
@@ -190,7 +192,8 @@ class Handmade(Sparse):
 
     def get_config(self):
         plain_config = self.plain_class.get_config(self)
-        return {**plain_config, **self.technique.get_config(), "keras": 3}
+        ours = {**self.technique.get_config(), "keras": 3, "version": VERSION}
+        return {**plain_config, **ours}
 
     @classmethod
     def from_config(cls, config):
@@ -198,6 +201,7 @@ class Handmade(Sparse):
         # The layers of tf_keras have the same names.
         if config.pop("keras", None) != 3:
             return foreign_class(cls.__name__, "tf_keras", "Keras 3").from_config({})
+        check_version(config.pop("version", None))
         return cls(**config)
 
 

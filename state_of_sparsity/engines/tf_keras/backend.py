@@ -6,7 +6,6 @@ Every other file of the engine takes `keras` from here.
 import contextlib
 import copy
 import inspect
-import io
 import os
 from collections.abc import Iterator
 
@@ -36,8 +35,6 @@ from tf_keras.src.layers.convolutional.base_separable_conv import SeparableConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.models import cloning
-from tf_keras.src.saving import saving_lib
-from tf_keras.src.saving.legacy import hdf5_format
 
 from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
@@ -46,66 +43,6 @@ PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 PruningPolicy = pruning_policy.PruningPolicy
 PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
-
-
-_plain_input = keras.layers.InputLayer.from_config.__func__
-
-
-def _input_from_config(cls, config):
-    """Refuses inputs of Keras 3, with which most of its files begin, by that name."""
-    if "batch_shape" in config:
-        return foreign_class(cls.__name__, "keras", "tf_keras").from_config(config)
-    return _plain_input(cls, config)
-
-
-# `load_model` would say that an argument is unknown, and leave the reason to guess.
-keras.layers.InputLayer.from_config = classmethod(_input_from_config)
-
-
-class _InMemory:
-    """An archive whose files are read as a whole when they are opened."""
-
-    def __init__(self, archive):
-        self._archive = archive
-
-    def open(self, name, mode):
-        del mode
-        return io.BytesIO(self._archive.read(name))
-
-
-class _WeightsInMemory(saving_lib.H5IOStore):
-    """The weights of a `.keras` file, read from memory.
-
-    HDF5 jumps about in a file, and `zipfile` reads from the beginning at each jump
-    back: loading took a time that grew with the square of the file.
-    """
-
-    def __init__(self, root_path, archive=None, mode="r"):
-        is_read = archive is not None and mode == "r"
-        super().__init__(root_path, _InMemory(archive) if is_read else archive, mode)
-
-
-saving_lib.H5IOStore = _WeightsInMemory
-
-_preprocess_weights = hdf5_format.preprocess_weights_for_loading
-
-
-def _with_noise_seeds(layer, weights, *versions, **named_versions):
-    """What an `.h5` file has of a layer; files up to 0.2.0 have no seeds of noise.
-
-    They go in before Keras deals the weights out to the layers of a nested model, for
-    each of which it comes here again.
-    """
-    weights = list(weights)
-    expected = layer.trainable_weights + layer.non_trainable_weights
-    seeds = [n for n, v in enumerate(expected) if "noise_seed" in v.name]
-    if len(weights) + len(seeds) == len(expected):
-        for position in seeds:
-            weights.insert(position, expected[position].numpy())
-    return _preprocess_weights(layer, weights, *versions, **named_versions)
-
-
-hdf5_format.preprocess_weights_for_loading = _with_noise_seeds
 
 
 def check_keras_backend(name: str) -> None:

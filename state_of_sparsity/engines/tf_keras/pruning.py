@@ -175,12 +175,8 @@ class PrunedLayer(PruneLowMagnitude):
         store["pruning_step"] = self.pruning_step.numpy()
 
     def load_own_variables(self, store):
-        """Loads what `save_own_variables` has saved, be it of an earlier version."""
-        if "thresholds" not in store:
-            # Up to 0.2.0, variables by number, the weights of the layer among them.
-            super().load_own_variables(store)
-            return
-        thresholds = np.asarray(store["thresholds"])
+        """Loads what `save_own_variables` has saved."""
+        thresholds = np.asarray(store.get("thresholds", []))
         if len(thresholds) != len(self.pruning_vars):
             raise ValueError(
                 f"Layer {self.layer.name!r} has {len(self.pruning_vars)} masks, and "

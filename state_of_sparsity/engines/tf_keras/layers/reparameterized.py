@@ -26,6 +26,7 @@ from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     weight_variable,
 )
+from state_of_sparsity.techniques.base import VERSION, check_version
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
 
 # The layer class for each technique and Keras layer.
@@ -105,12 +106,6 @@ class Reparameterized:
         )
         self.add_loss(self.weighted_penalty)
 
-    def load_own_variables(self, store):
-        if len(store) == len(self._trainable_weights + self._non_trainable_weights) - 1:
-            # Files of 0.2.0 have no seed, which was the last to be made.
-            store = {**store, str(len(store)): self.noise_seed.numpy()}
-        super().load_own_variables(store)
-
     def extra_name(self, weight):
         """The attribute that holds the technique's parameter for a weight."""
         return self.sparse_weights[weight] + self.technique.extra_name
@@ -177,13 +172,16 @@ class Reparameterized:
             )
 
     def get_config(self):
-        return {**super().get_config(), **self.technique.get_config()}
+        technique_config = self.technique.get_config()
+        return {**super().get_config(), **technique_config, "version": VERSION}
 
     @classmethod
     def from_config(cls, config):
         # The layers of Keras 3 have the same names.
         if "keras" in config:
             return foreign_class(cls.__name__, "keras", "tf_keras").from_config({})
+        config = dict(config)
+        check_version(config.pop("version", None))
         return super().from_config(config)
 
 
