@@ -328,10 +328,7 @@ def make_plain(layer: Sparse, copies: dict) -> None:
         # Without the sign of -0: files with one kind of zeros are smaller.
         theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
         theta.regularizer = weight.regularizer
-    plain._tracker.unlock()
-    for name in added_variables(layer):
-        private.remove_variable(plain, name)
-    plain._tracker.lock()
+    private.remove_variables(plain, added_variables(layer))
     for name in ("technique", "index", "sparse_weights", "draws", "_token"):
         del vars(plain)[name]
     vars(plain).pop("_renewals", None)

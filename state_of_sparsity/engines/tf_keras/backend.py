@@ -161,6 +161,75 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     return new
 
 
+# What Keras's own `__init__` makes anew, and yet belongs to a copy.
+_SETTINGS = (
+    "_activity_regularizer",
+    "_auto_config",
+    "_auto_get_config",
+    "_dynamic",
+    "_saved_model_arg_spec",
+    "_saved_model_inputs_spec",
+    "_trainable",
+)
+# A graph makes these for its copy.
+_SETTINGS_OF_LAYERS = (
+    "_autocast",
+    "_build_input_shape",
+    "_input_spec",
+    "_stateful",
+    "_supports_masking",
+    "built",
+)
+
+
+def carry_settings(layer: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Gives a copy of a layer the settings that Keras's `__init__` has not given it."""
+    names = _SETTINGS if is_functional(layer) else (*_SETTINGS, *_SETTINGS_OF_LAYERS)
+    vars(new).update({n: vars(layer)[n] for n in names if n in vars(layer)})
+
+
+def weight_lists(layer: keras.layers.Layer) -> tuple[list, list]:
+    """The weights that a layer holds itself: those to train, and all others."""
+    return layer._trainable_weights, layer._non_trainable_weights
+
+
+def tracked_names(layer: keras.layers.Layer) -> dict:
+    """The attributes of a layer that Keras tracks, by name."""
+    # Keras makes the dictionary with the first thing that it tracks.
+    return vars(layer).get("_self_unconditional_dependency_names", {})
+
+
+def loss_functions(layer: keras.layers.Layer) -> list:
+    """The functions without arguments that a layer was given in `add_loss`."""
+    return layer._callable_losses
+
+
+def is_preprocessing(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has state that is in no variable, as one that adapts to data."""
+    return layer._must_restore_from_config
+
+
+def of_thread(layer: keras.layers.Layer) -> dict:
+    """What is kept with a layer for the thread: each replica is traced in its own."""
+    return vars(layer._thread_local)
+
+
+def carry_batch_shape(layer: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Gives a layer the input shape that a Sequential model takes from its first."""
+    if hasattr(layer, "_batch_input_shape"):
+        new._batch_input_shape = layer._batch_input_shape
+
+
+def carry_activity_regularizer(layer: keras.layers.Layer, wrapper) -> None:
+    """Has a wrapper penalize outputs as the layer in it would."""
+    wrapper._activity_regularizer = layer._activity_regularizer
+
+
+def has_own_build(cls: type[keras.layers.Layer]) -> bool:
+    """Whether a class of layers has a `build`; Keras asks so, too."""
+    return not hasattr(cls.build, "_is_default")
+
+
 def plain_clone(model: keras.Model, clone_function) -> keras.Model:
     """A Sequential or functional model of Keras's own class, with a graph like another.
 
@@ -277,18 +346,40 @@ def saves_its_layers(model: keras.Model) -> bool:
     )
 
 
-def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
+def view_of(
+    layer: keras.layers.Layer, values: dict, dtype: tf.DType | None = None
+) -> keras.layers.Layer:
     """A layer that shares all attributes with another one, but for some of its own.
 
     For one call: other threads that call the layer see nothing of it.
+
+    Args:
+      layer: any.
+      values: by attribute, what the view has instead.
+      dtype: in which the view computes, if in another one.
     """
     view = object.__new__(type(layer))
     # TensorFlow traces it for each object: what it has traced for the layer serves.
     grouped = "_jit_compiled_convolution_op"
     traced = {grouped: getattr(layer, grouped)} if hasattr(layer, grouped) else {}
+    computes = {} if dtype is None else {"_compute_dtype_object": dtype}
     # Past Keras's tracking.
-    vars(view).update(vars(layer) | traced | values)
+    vars(view).update(vars(layer) | traced | computes | values)
     return view
+
+
+def pad_causally(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """The inputs of a causal convolution with the zeros that it sees before them."""
+    return tf.pad(inputs, layer._compute_causal_padding(inputs))
+
+
+# Of a view of a convolution: what a causal one does with its inputs is done.
+NOT_CAUSAL = {"padding": "valid", "_is_causal": False}
+
+
+def names_in_tf_mot(cls: type[keras.layers.Layer]) -> list[str]:
+    """The weights of a kind of layer that TF-MOT prunes, or nothing."""
+    return list(PruneRegistry._LAYERS_WEIGHTS_MAP.get(cls, ()))
 
 
 def without_autograph(method):

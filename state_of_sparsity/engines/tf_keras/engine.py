@@ -6,6 +6,7 @@ from state_of_sparsity.engines.base import Engine, Site, check_quantize, check_v
 from state_of_sparsity.engines.tf_keras import litert, saved_model, sparse_file
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
+    all_layers,
     check_keras_backend,
     child_layers,
     custom_weights,
@@ -16,6 +17,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     raw_variable,
     tf,
     variables,
+    weight_lists,
 )
 from state_of_sparsity.engines.tf_keras.containers import (
     SparseContainer,
@@ -170,10 +172,10 @@ class TFKerasEngine(Engine):
         return [PruningStep()]
 
     def layers(self, model):
-        return list(model._flatten_layers())
+        return all_layers(model)
 
     def own_weights(self, layer):
-        return layer._trainable_weights
+        return weight_lists(layer)[0]
 
     def to_numpy(self, variable):
         return raw_variable(variable).numpy()

@@ -10,6 +10,7 @@ import numpy as np
 from state_of_sparsity.engines.base import DENSE, DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
+    carry_batch_shape,
     keras,
     raw_variable,
     tf,
@@ -96,9 +97,7 @@ def deploy(sparse: keras.layers.Layer, plain: keras.layers.Layer) -> None:
 def _(layer: PruneLowMagnitude, copy):
     plain = copy(layer.layer)
     deploy(layer, plain)
-    if hasattr(layer, "_batch_input_shape"):
-        # A Sequential model takes its input shape from its first layer.
-        plain._batch_input_shape = layer._batch_input_shape
+    carry_batch_shape(layer, plain)
     return plain
 
 

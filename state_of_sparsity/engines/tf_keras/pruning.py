@@ -16,6 +16,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
     UpdatePruningStep,
     all_layers,
+    carry_activity_regularizer,
     keras,
     raw_variable,
     register_layer,
@@ -74,7 +75,7 @@ class PrunedLayer(PruneLowMagnitude):
         schedule = in_graph(technique.schedule())
         super().__init__(layer, pruning_schedule=schedule, **kwargs)
         # The layer within is not called as Keras calls layers, which regularizes.
-        self._activity_regularizer = layer._activity_regularizer
+        carry_activity_regularizer(layer, self)
         self.technique = technique
         self.index = index
         # Not an attribute to Keras, which would save it.

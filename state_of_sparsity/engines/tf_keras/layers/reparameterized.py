@@ -8,6 +8,7 @@ from state_of_sparsity.engines.base import DeployedWeight, foreign_class
 from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
     keras,
+    of_thread,
     raw_variable,
     smart_cond,
     tf,
@@ -144,8 +145,7 @@ class Reparameterized:
         """
         if training is None:
             training = keras.backend.learning_phase()
-        # By thread, since each replica is traced in its own.
-        uses = vars(self._thread_local).setdefault("uses", {})
+        uses = of_thread(self).setdefault("uses", {})
         phase = training if isinstance(training, bool | int) else "decided in the graph"
         if is_first_call_in_graph(self, training):
             smart_cond(training, self._count_step, tf.no_op)
