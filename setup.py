@@ -103,6 +103,7 @@ setuptools.setup(
     packages=[
         "state_of_sparsity",
         "state_of_sparsity.engines",
+        "state_of_sparsity.engines.formats",
         "state_of_sparsity.engines.keras3",
         "state_of_sparsity.engines.tf_keras",
         "state_of_sparsity.engines.tf_keras.layers",

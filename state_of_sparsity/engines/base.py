@@ -61,31 +61,6 @@ class Site:
         return {f"{self.path}/{n}": tuple(v.shape) for n, v in self.weights.items()}
 
 
-def check_quantize(format: str, quantize: str | None) -> None:
-    """Raises ValueError unless a format can be quantized as told."""
-    if quantize not in (None, "int8"):
-        raise ValueError(f"quantize must be 'int8' or None. Received: {quantize!r}")
-    if quantize is not None and format != "litert":
-        raise ValueError(
-            "quantize is for format='litert': leave it away for others. Received: "
-            f"quantize={quantize!r}, format={format!r}"
-        )
-
-
-def check_values(format: str, values: str | None) -> None:
-    """Raises ValueError unless a format can store weights as told."""
-    known = ("float32", "float16", "int8")
-    if values not in (None, *known):
-        raise ValueError(
-            f"values must be one of {', '.join(known)}. Received: {values!r}"
-        )
-    if values is not None and format != "sparse":
-        raise ValueError(
-            "values is for format='sparse': leave it away for others. Received: "
-            f"values={values!r}, format={format!r}"
-        )
-
-
 def foreign_class(name: str, theirs: str, ours: str) -> type:
     """Stands for a class that the engine of another Keras saves; refuses to be loaded.
 
@@ -284,25 +259,7 @@ class Engine(abc.ABC):
                 )
         return record(self.layers(model), lambda: self.trace(model, inputs))
 
+    @property
     @abc.abstractmethod
-    def check_format(
-        self, format: str, quantize: str | None = None, values: str | None = None
-    ) -> None:
-        """Raises unless models can be exported in a format, rounded as told.
-
-        Raises:
-          ValueError: for one that this Keras and its backend do not have, or that is
-            not quantized or does not store other values.
-          ImportError: if a package for it is missing, naming it.
-        """
-
-    @abc.abstractmethod
-    def write(
-        self,
-        stripped,
-        path,
-        format: str,
-        quantize: str | None = None,
-        values: str | None = None,
-    ) -> None:
-        """Exports a plain model in a format, complete or not at all."""
+    def writer(self) -> str:
+        """Who writes files for inference, as `formats` calls it."""

@@ -70,8 +70,11 @@ def test_fewer_bits_take_fewer_bytes(tmp_path):
     ("arguments", "message"),
     [
         ({"values": "int4"}, "values must be one of float32, float16, int8.*'int4'"),
-        ({"format": "litert", "values": "int8"}, "values is for format='sparse'.*lite"),
-        ({"quantize": "int8"}, "quantize is for format='litert'.*sparse"),
+        (
+            {"format": "litert", "values": "int8"},
+            "'litert' has no option values.*for format='sparse'",
+        ),
+        ({"quantize": "int8"}, "'sparse' has no option quantize.*for format='litert'"),
         ({"path": "model"}, r"end in '\.sparse'.*'model'"),
     ],
 )

@@ -9,10 +9,8 @@ from state_of_sparsity.engines.base import (
     DeployedWeight,
     Engine,
     Site,
-    check_quantize,
-    check_values,
 )
-from state_of_sparsity.engines.keras3 import containers, formats, private
+from state_of_sparsity.engines.keras3 import containers, exporting, private
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
 from state_of_sparsity.engines.keras3.layers import (
@@ -153,7 +151,7 @@ class Keras3Engine(Engine):
         return keras.ops.convert_to_numpy(private.in_full_precision(variable))
 
     def input_specs(self, model):
-        return formats.signature(model)[0]
+        return exporting.signature(model)[0]
 
     def trace(self, model, inputs):
         specs = keras.tree.map_structure(
@@ -161,13 +159,9 @@ class Keras3Engine(Engine):
         )
         private.compute_output_spec(model, specs)
 
-    def check_format(self, format, quantize=None, values=None):
-        formats.check_format(format)
-        check_quantize(format, quantize)
-        check_values(format, values)
-
-    def write(self, stripped, path, format, quantize=None, values=None):
-        formats.write(stripped, path, format, quantize, values)
+    @property
+    def writer(self):
+        return keras.backend.backend()
 
 
 ENGINE = Keras3Engine()

@@ -2,8 +2,7 @@
 
 import math
 
-from state_of_sparsity.engines.base import Engine, Site, check_quantize, check_values
-from state_of_sparsity.engines.tf_keras import litert, saved_model, sparse_file
+from state_of_sparsity.engines.base import Engine, Site
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
     all_layers,
@@ -189,28 +188,11 @@ class TFKerasEngine(Engine):
         )
         tf.function(lambda x: model(x), autograph=False).get_concrete_function(specs)
 
-    def check_format(self, format, quantize=None, values=None):
-        if format not in _FORMATS:
-            raise ValueError(
-                f"tf_keras models are exported as {' or '.join(_FORMATS)}: build the "
-                f"model with Keras 3 for other formats. Received: format={format!r}"
-            )
-        check_quantize(format, quantize)
-        check_values(format, values)
-        if format == "sparse":
-            sparse_file.check_packages()
-
-    def write(self, stripped, path, format, quantize=None, values=None):
-        options = {"quantize": quantize, "values": values}
-        given = {name: value for name, value in options.items() if value is not None}
-        _FORMATS[format](stripped, path, **given)
+    @property
+    def writer(self):
+        return "tf_keras"
 
 
-_FORMATS = {
-    "tf_saved_model": saved_model.write_served,
-    "litert": litert.write_litert,
-    "sparse": sparse_file.write_sparse,
-}
 ENGINE = TFKerasEngine()
 
 
