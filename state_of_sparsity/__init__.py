@@ -41,7 +41,7 @@ _HOMES = {
     "export": "exporting",
     "export_saved_model": "exporting",
     "load_masks": "mask_files",
-    "planned_sparsities": "conversion",
+    "planned_sparsities": "forecast",
     "save_masks": "mask_files",
     "shuffle_masks": "mask_files",
     "sparsify": "conversion",

@@ -1,20 +1,30 @@
 """The engines: how models of each Keras become sparse, and plain again.
 
-Which one serves a model, the class of the model decides; see `engines.base.Engine` for
-what an engine does. An engine is imported when it is first asked for, since it imports
-its Keras.
+Which one serves a model, the class of the model decides. An engine is imported when it
+is first asked for, since it imports its Keras.
 """
 
 import functools
 import importlib
 
-from state_of_sparsity.engines.base import Engine
+from state_of_sparsity.engines.conversion import Conversion
+from state_of_sparsity.engines.inspection import Inspection
 
 # By the package that the class of a model comes from.
 _MODULES = {
     "keras": "state_of_sparsity.engines.keras3.engine",
     "tf_keras": "state_of_sparsity.engines.tf_keras.engine",
 }
+
+
+class Engine(Conversion, Inspection):
+    """All that the library knows of a Keras: how to convert, inspect and export.
+
+    Attributes:
+      writer: who writes files for inference, as `formats` calls it.
+    """
+
+    writer: str
 
 
 def engine_of(model) -> Engine:

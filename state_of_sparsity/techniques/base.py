@@ -93,7 +93,7 @@ class Technique(abc.ABC):
         """Raises ValueError if it does not fit a model.
 
         Args:
-          sites: of the model; see `state_of_sparsity.engines.base.Site`.
+          sites: of the model; see `state_of_sparsity.engines.conversion.Site`.
         """
         del sites
 

@@ -207,7 +207,7 @@ def test_what_cannot_be_expressed_is_refused(tmp_path):
     [
         (
             {"format": "onnx"},
-            r"exported as litert or sparse or tf_saved_model: build.*'onnx'",
+            r"exported as litert or tf_saved_model or sparse: build.*'onnx'",
         ),
         ({"format": "litert", "quantize": "int4"}, "quantize must be 'int8'.*'int4'"),
         (

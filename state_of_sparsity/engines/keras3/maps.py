@@ -8,8 +8,8 @@ whole batch and all positions. A kind is a line in `MAPS`.
 import keras
 from keras import ops
 
-from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
 from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
 
 
 def view_of(layer: keras.layers.Layer, values: dict):

@@ -36,7 +36,7 @@ from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.models import cloning
 
-from state_of_sparsity.engines.base import foreign_class
+from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude

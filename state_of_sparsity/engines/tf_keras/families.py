@@ -7,7 +7,8 @@ import functools
 
 import numpy as np
 
-from state_of_sparsity.engines.base import DENSE, DeployedWeight
+from state_of_sparsity.engines.conversion import DENSE
+from state_of_sparsity.engines.inspection import DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
     carry_batch_shape,

@@ -1,6 +1,6 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
 from state_of_sparsity.engines.tf_keras.backend import (
     NOT_CAUSAL,
     keras,

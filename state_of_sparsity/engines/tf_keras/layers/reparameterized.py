@@ -4,7 +4,8 @@ import dataclasses
 import random
 from typing import ClassVar
 
-from state_of_sparsity.engines.base import DeployedWeight, foreign_class
+from state_of_sparsity.engines.foreign import foreign_class
+from state_of_sparsity.engines.inspection import DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
     keras,
