@@ -4,7 +4,8 @@ import dataclasses
 
 from state_of_sparsity.budgets import Budget, Layer
 from state_of_sparsity.techniques import Technique
-from state_of_sparsity.techniques.pruning import PruningTechnique, SharedThreshold
+from state_of_sparsity.techniques.pruning import PruningTechnique
+from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 
 def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict:

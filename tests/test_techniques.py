@@ -14,7 +14,7 @@ from state_of_sparsity.techniques.base import (
     restored_technique,
     saved_technique,
 )
-from state_of_sparsity.techniques.pruning import SharedThreshold
+from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
 
@@ -140,29 +140,18 @@ def test_configuration_round_trip(technique):
     assert restored_technique(saved) == technique
 
 
-def test_a_configuration_from_before_the_engines_is_read():
-    saved = {
-        "registered_name": "state_of_sparsity>MagnitudePruning",
-        "config": {
-            "sparsity": 0.9,
-            "begin_step": 2,
-            "end_step": 10,
-            "frequency": 4,
-            "initial_sparsity": 0.3,
-            "block_size": [2, 4],
-            "block_pooling_type": "MAX",
-            "sparsity_m_by_n": None,
-            "pruning_schedule": None,
-        },
-        "index": 1,
-    }
-    assert restored_technique(saved) == sos.MagnitudePruning(
-        **RAMP, initial_sparsity=0.3, block_size=(2, 4), block_pooling_type="MAX"
-    )
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_configuration_of_another_version_is_refused(version):
+    saved = {**saved_technique(sos.MagnitudePruning(**RAMP)), "version": version}
+    with pytest.raises(
+        ValueError, match=f"of version {version}, and this .* version 1"
+    ):
+        restored_technique(saved)
 
 
 def test_a_technique_of_ones_own_is_restored_once_it_is_defined():
-    saved = {"registered_name": "mine>FurthestPruning", "config": dict(RAMP)}
+    saved = saved_technique(sos.MagnitudePruning(**RAMP))
+    saved["registered_name"] = "mine>FurthestPruning"
     with pytest.raises(ValueError, match="Unknown technique 'FurthestPruning'"):
         restored_technique(saved)
 

@@ -204,36 +204,6 @@ def test_configuration_of_the_wrapper_round_trip(trained):
     assert copy.layer.get_config() == wrapper.layer.get_config()
 
 
-def test_a_wrapper_from_before_the_engines_is_read():
-    """As it was written when techniques were registered with Keras."""
-    config = {
-        "name": "pruned_layer_a",
-        "trainable": True,
-        "dtype": "float32",
-        "layer": keras.layers.serialize(layers.Dense(3, name="a")),
-        "technique": {
-            "registered_name": "state_of_sparsity>RandomPruning",
-            "config": {
-                "sparsity": 0.7,
-                "begin_step": 1,
-                "end_step": 1,
-                "frequency": 1,
-                "seed": 4,
-            },
-            "index": 5,
-        },
-    }
-    saved = {
-        "module": "state_of_sparsity.techniques.pruning",
-        "class_name": "PrunedLayer",
-        "config": config,
-        "registered_name": "state_of_sparsity>PrunedLayer",
-    }
-    wrapper = keras.utils.deserialize_keras_object(saved)
-    assert wrapper.technique == sos.RandomPruning(0.7, 1, 1, 1, seed=4)
-    assert (wrapper.index, wrapper.name) == (5, "pruned_layer_a")
-
-
 def test_sparsity_is_written_for_tensorboard(rng, tmp_path):
     sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
     sparse.fit(

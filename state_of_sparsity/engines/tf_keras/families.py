@@ -57,11 +57,12 @@ def plain_layer(layer, copy) -> keras.layers.Layer | None:
     return None
 
 
-@functools.singledispatch
 def technique_name(layer) -> str:
     """Name of the technique that makes a layer sparse; of a dense one, "dense"."""
-    del layer
-    return DENSE
+    technique = getattr(layer, "technique", None)
+    if isinstance(technique, Technique):
+        return technique.technique_name()
+    return "prune_low_magnitude" if isinstance(layer, PruneLowMagnitude) else DENSE
 
 
 @functools.singledispatch
@@ -100,11 +101,6 @@ def _(layer: PruneLowMagnitude, copy):
     deploy(layer, plain)
     carry_batch_shape(layer, plain)
     return plain
-
-
-@technique_name.register
-def _(layer: PruneLowMagnitude) -> str:
-    return "prune_low_magnitude"
 
 
 @deployed_weights.register

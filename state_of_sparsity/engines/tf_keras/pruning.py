@@ -24,7 +24,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     tf,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
-from state_of_sparsity.engines.tf_keras.families import sparse_layer, technique_name
+from state_of_sparsity.engines.tf_keras.families import sparse_layer
 from state_of_sparsity.engines.tf_keras.schedules import (
     in_graph,
     with_schedule,
@@ -207,11 +207,6 @@ class PrunedLayer(PruneLowMagnitude):
         layer = keras.layers.deserialize(config.pop("layer"))
         saved = config.pop("technique")
         return cls(layer, restored_technique(saved), saved["index"], **config)
-
-
-@technique_name.register
-def _(layer: PrunedLayer) -> str:
-    return layer.technique.technique_name()
 
 
 @sparse_layer.register

@@ -21,7 +21,6 @@ from state_of_sparsity.engines.tf_keras.families import (
     deployed_weights,
     plain_layer,
     sparse_layer,
-    technique_name,
 )
 from state_of_sparsity.engines.tf_keras.weights import (
     add_kind,
@@ -184,11 +183,6 @@ class Reparameterized:
         config = dict(config)
         check_version(config.pop("version", None))
         return super().from_config(config)
-
-
-@technique_name.register
-def _(layer: Reparameterized) -> str:
-    return layer.technique.technique_name()
 
 
 @deployed_weights.register
