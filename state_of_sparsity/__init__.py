@@ -1,4 +1,4 @@
-"""Make Keras models sparse while they train, and compare techniques that do.
+"""Sparse Keras models: techniques that make them so as they train, side by side.
 
 import state_of_sparsity as sos
 

@@ -1,4 +1,4 @@
-"""How sparse a model will become, before it is trained."""
+"""Forecast of how sparse the layers of a model will become."""
 
 from keras import ops
 

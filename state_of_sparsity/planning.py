@@ -1,4 +1,4 @@
-"""Which layers of a model get which technique."""
+"""Plan of which layers of a model get which technique."""
 
 from state_of_sparsity.budgets import Budget
 from state_of_sparsity.layer_budgets import within

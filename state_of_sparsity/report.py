@@ -1,4 +1,4 @@
-"""Where the zeros of a model are."""
+"""Reports of where the zeros of a model are."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""How the models of a Keras become sparse, and plain again."""
+"""Interface by which the models of a Keras become sparse, and plain again."""
 
 import abc
 import dataclasses

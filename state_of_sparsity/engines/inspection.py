@@ -1,4 +1,4 @@
-"""What the models of a Keras hold and compute."""
+"""Interface to what the models of a Keras hold and compute."""
 
 import abc
 import dataclasses

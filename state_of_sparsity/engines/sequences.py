@@ -1,4 +1,4 @@
-"""Which outputs of a dense map are the positions of a sequence."""
+"""Axes of what a dense map gives that are the positions of a sequence."""
 
 # What `Dense` computes.
 DENSE_EQUATION = "...a,ab->...b"

@@ -1,4 +1,4 @@
-"""What a session does for inputs of certain shapes, with all memory that it needs."""
+"""Plan of what a session does for inputs of certain shapes, with all its memory."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Where the time of a session goes, and what it could be at best."""
+"""Profile of where the time of a session goes, and what it could be at best."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Which products and lookups are by kernels of ours, and how: by time, or by a rule."""
+"""Choice of the products and lookups that are ours, and how: by time, or by a rule."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What every sparsification technique has in common."""
+"""Base of all sparsification techniques, and what files say of them."""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a format of files for inference is."""
+"""Interface of a format of files for inference."""
 
 import abc
 import inspect

@@ -1,4 +1,4 @@
-"""Keras 3 models, made sparse and plain again as copies."""
+"""Conversion of Keras 3 models into sparse and plain copies."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""How Keras 3 writes plain models: `keras.Model.export`, with a batch of any size."""
+"""Export of plain Keras 3 models by `keras.Model.export`, for batches of any size."""
 
 import contextlib
 import os

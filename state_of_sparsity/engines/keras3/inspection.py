@@ -1,4 +1,4 @@
-"""What Keras 3 models hold and compute."""
+"""Inspection of Keras 3 models: their weights and calls."""
 
 import math
 

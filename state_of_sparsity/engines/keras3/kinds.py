@@ -1,4 +1,4 @@
-"""Which weights of which kinds of layers can be made sparse."""
+"""Kinds of layers, and the weights of each that can be made sparse."""
 
 import dataclasses
 from typing import Any

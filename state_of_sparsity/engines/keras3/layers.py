@@ -1,4 +1,4 @@
-"""What sparse layers have in common, whatever their kind."""
+"""Sparse layers of Keras 3, whatever their kind."""
 
 import functools
 import random

@@ -1,4 +1,4 @@
-"""How a sparse layer computes: as its plain class, with another weight.
+"""Computation of a sparse layer: that of its plain class, with another weight.
 
 What differs between kinds of layers is where noise comes in: at the outputs of a linear
 map, at the rows that are looked up, or at the weight, which then is drawn once for the

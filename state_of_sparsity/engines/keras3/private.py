@@ -1,4 +1,4 @@
-"""All that has no public name in Keras 3, in one place."""
+"""Private names of Keras 3, behind functions that say what is meant."""
 
 import contextlib
 import functools

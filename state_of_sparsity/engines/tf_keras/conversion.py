@@ -1,4 +1,4 @@
-"""Models of `tf_keras`, made sparse and plain again as copies."""
+"""Conversion of models of `tf_keras` into sparse and plain copies."""
 
 from state_of_sparsity.engines.conversion import Conversion, Site
 from state_of_sparsity.engines.tf_keras.backend import (

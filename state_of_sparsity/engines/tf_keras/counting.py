@@ -1,4 +1,4 @@
-"""Counting training steps in layers, however often a step uses a layer."""
+"""Count of training steps in a layer, however often a step uses it."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""What the families of sparse layers, and TF-MOT's own wrapper, tell of themselves.
+"""Functions of a layer that each family of sparse layers has its own of.
 
 A family registers its layer class, and its class of techniques, with these functions.
 """

@@ -1,4 +1,4 @@
-"""What models of `tf_keras` hold and compute."""
+"""Inspection of models of `tf_keras`: their weights and calls."""
 
 import math
 

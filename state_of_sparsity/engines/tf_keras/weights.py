@@ -1,4 +1,4 @@
-"""Which weights of a layer are made sparse, and under which names."""
+"""Weights of a layer that are made sparse, and their names."""
 
 from state_of_sparsity.engines.tf_keras.backend import (
     ConvLSTMCell,

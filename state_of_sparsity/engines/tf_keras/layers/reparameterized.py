@@ -1,4 +1,4 @@
-"""What all layers of the reparameterization family have in common."""
+"""Base of the layers of the reparameterization family."""
 
 import dataclasses
 import random
