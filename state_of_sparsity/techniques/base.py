@@ -1,4 +1,4 @@
-"""Base of all sparsification techniques, and what files say of them."""
+"""Base of all sparsification techniques."""
 
 import abc
 import dataclasses
@@ -8,10 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 # Every class of techniques by its name, for configurations that were saved.
-_CLASSES: dict[str, type["Technique"]] = {}
-_PACKAGE = "state_of_sparsity"
-# Of what files say of sparse layers.
-VERSION = 1
+CLASSES: dict[str, type["Technique"]] = {}
 
 
 class Technique(abc.ABC):
@@ -39,7 +36,7 @@ class Technique(abc.ABC):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        _CLASSES[cls.__name__] = cls
+        CLASSES[cls.__name__] = cls
 
     @classmethod
     def technique_name(cls) -> str:
@@ -145,46 +142,6 @@ class Technique(abc.ABC):
             output that are the positions of a sequence, empty unless there is one.
         """
         return linear(inputs, self.training_weight(theta, extra, noise))
-
-
-def saved_technique(technique: Technique, **further) -> dict:
-    """What the configuration of a layer says of its technique.
-
-    Args:
-      technique: to be saved.
-      **further: what else belongs to it there.
-    """
-    # Written out, since Keras serializes an object in another way for each of its file
-    # formats.
-    name = f"{_PACKAGE}>{type(technique).__name__}"
-    config = technique.get_config()
-    return {"version": VERSION, "registered_name": name, "config": config, **further}
-
-
-def check_version(version: int | None) -> None:
-    """Raises ValueError for sparse layers in a file that are of another version."""
-    if version != VERSION:
-        raise ValueError(
-            f"The file has sparse layers of version {version!r}, and this "
-            f"state-of-sparsity reads version {VERSION}: load it with the one that "
-            "wrote it."
-        )
-
-
-def restored_technique(saved: dict) -> Technique:
-    """The technique from what `saved_technique` has noted.
-
-    Raises:
-      ValueError: if it is of another version, or no technique of that name has been
-        defined, naming it.
-    """
-    check_version(saved.get("version"))
-    name = saved["registered_name"].rpartition(">")[2]
-    if name not in _CLASSES:
-        raise ValueError(
-            f"Unknown technique {name!r}: import the module that defines it first."
-        )
-    return _CLASSES[name].from_config(saved["config"])
 
 
 def field_help(cls: type) -> dict[str, str]:

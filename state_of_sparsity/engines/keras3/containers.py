@@ -15,7 +15,7 @@ import keras
 from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Container")
 

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.keras3.layers import Sparse, attach
-from state_of_sparsity.techniques.base import VERSION, Technique, check_version
+from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.saving import VERSION, check_version
 
 
 class Handmade(Sparse):

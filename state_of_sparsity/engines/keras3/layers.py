@@ -14,11 +14,8 @@ from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
 from state_of_sparsity.engines.keras3.sparse_weights import SparseWeight
 from state_of_sparsity.masks import zero_count
-from state_of_sparsity.techniques.base import (
-    Technique,
-    restored_technique,
-    saved_technique,
-)
+from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Sparse")
 

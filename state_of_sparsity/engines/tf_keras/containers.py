@@ -29,7 +29,7 @@ from state_of_sparsity.engines.tf_keras.copying import (
     own_attributes,
 )
 from state_of_sparsity.engines.tf_keras.families import is_sparse, sparse_layer
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 
 @register_layer

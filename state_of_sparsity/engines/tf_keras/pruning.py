@@ -36,8 +36,8 @@ from state_of_sparsity.engines.tf_keras.weights import (
     wrapped_weights,
 )
 from state_of_sparsity.schedules import Never
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
 from state_of_sparsity.techniques.masked import MaskingTechnique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 MISSING_CALLBACK = (
     "The masks of a pruned model are renewed by training step, and nothing has "

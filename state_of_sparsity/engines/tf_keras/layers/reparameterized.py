@@ -27,8 +27,8 @@ from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     weight_variable,
 )
-from state_of_sparsity.techniques.base import VERSION, check_version
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.saving import VERSION, check_version
 
 # The layer class for each technique and Keras layer.
 LAYERS: dict[tuple[type, type], type] = {}
