@@ -31,6 +31,10 @@ class ImageDataset(abc.ABC):
     def evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Each example of the split ("validation" or "test") once, in a fixed order."""
 
+    def damage(self) -> str | None:
+        """Which record on disk is the first that cannot be read; None if all can."""
+        return None
+
 
 def endless_batches(
     examples,

@@ -44,6 +44,10 @@ class TranslationDataset(abc.ABC):
           ValueError: if `split` is not one of "train", "validation" and "test".
         """
 
+    def damage(self) -> str | None:
+        """Which record on disk is the first that cannot be read; None if all can."""
+        return None
+
     @staticmethod
     def check_split(split: str) -> None:
         """Raises a ValueError unless there is such a split."""

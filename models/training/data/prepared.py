@@ -61,6 +61,24 @@ def prepared_builder(
     return builder
 
 
+def read_in_order(
+    builder: tfds.core.DatasetBuilder, split: str, decoders=None
+) -> tf.data.Dataset:
+    """The examples of a split, each once, in the order of TensorFlow Datasets.
+
+    Args:
+      builder: of `prepared_builder`.
+      split: its name, with a slice if need be.
+      decoders: as of `as_dataset`.
+    """
+    return builder.as_dataset(
+        split=split,
+        decoders=decoders,
+        read_config=tfds.ReadConfig(try_autocache=False),
+        shuffle_files=False,
+    )
+
+
 def _builder(folder, name):
     """The builder of a folder, if the files that describe the dataset can be read."""
     advice = f"Move {folder} away, and prepare {name} again."
