@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from state_of_sparsity.models.images.resnet import DEPTHS
-from state_of_sparsity.models.training.checkpoint import CheckpointError
-from state_of_sparsity.models.training.tf1_checkpoint import TF1Checkpoint, some_of
+from state_of_sparsity.models.published.tf1_checkpoint import TF1Checkpoint, some_of
+from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
 
 # The threshold of log alpha of the published runs with variational dropout.
 LOG_ALPHA_THRESHOLD = 0.5

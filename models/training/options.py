@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Self
 
-from state_of_sparsity.models.training.distribution import DISTRIBUTIONS
+from state_of_sparsity.models.training.devices.strategy import DISTRIBUTIONS
 
 EXPORTED = ("last", "best")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")

@@ -1,1 +1,1 @@
-"""Data from disk: datasets that TensorFlow Datasets has prepared, and what is damaged."""
+"""Data on disk: what TensorFlow Datasets has prepared, and what is damaged."""

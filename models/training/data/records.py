@@ -1,4 +1,4 @@
-"""Records of prepared datasets: their order in training, and the one that is damaged."""
+"""Records of prepared datasets: their order in training, and which is damaged."""
 
 import contextlib
 import os

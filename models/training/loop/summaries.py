@@ -1,7 +1,8 @@
-"""What TensorBoard shows of a run."""
+"""Summaries for TensorBoard: curves, restarts, and the HParams tab."""
 
 import pathlib
 import shutil
+import time
 from collections.abc import Mapping
 
 from tensorboard.plugins.hparams import api as hparams
@@ -44,6 +45,26 @@ class Summaries:
         """Closes the files."""
         for writer in self._writers.values():
             writer.close()
+
+
+def log_restart(folder: pathlib.Path, step: int) -> None:
+    """Tells TensorBoard that a run goes on: it drops what is later of the same part.
+
+    Args:
+      folder: of TensorBoard, with folders in it; it need not exist.
+      step: at which the run goes on.
+    """
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    events = (
+        tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"),
+        tf.compat.v1.Event(wall_time=time.time(), step=step + 1, session_log=start),
+    )
+    for place in {path.parent for path in folder.rglob("*.tfevents.*")}:
+        # By its name, TensorBoard reads it after all that is there.
+        last = max(path.name for path in place.glob("*.tfevents.*"))
+        with tf.io.TFRecordWriter(str(place / f"{last}.restart")) as writer:
+            for event in events:
+                writer.write(event.SerializeToString())
 
 
 def show_result(

@@ -23,7 +23,7 @@ import numpy as np
 import state_of_sparsity as sos
 from state_of_sparsity.engines.base import DENSE
 from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.models.training.checkpoint import CheckpointError
+from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
 
 # Magnitude and random pruning leave the same variables.
 PRUNING = "pruning"

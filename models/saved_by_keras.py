@@ -11,12 +11,12 @@ from state_of_sparsity.layers import tf_keras  # noqa: F401
 _LAYERS = "keras_metadata.pb"
 
 
-def is_saved_model(path: pathlib.Path) -> bool:
+def is_saved_by_keras(path: pathlib.Path) -> bool:
     """Whether there is a file, or a folder that `model.save` wrote."""
     return path.is_file() or (path / _LAYERS).is_file()
 
 
-def load_saved_model(path: pathlib.Path) -> keras.Model:
+def load_saved_by_keras(path: pathlib.Path) -> keras.Model:
     """A model, not compiled, that `model.save` wrote.
 
     Args:

@@ -1,4 +1,4 @@
-"""Weights of a run at some of its steps: kept for other runs, and taken from them."""
+"""Weights that a run keeps of some of its steps, and from which others begin."""
 
 import dataclasses
 import pathlib

@@ -1,21 +1,25 @@
-"""What a run leaves in its folder after each interval of training."""
+"""Evaluations in training: what a run leaves in its folder after each interval."""
 
 import contextlib
+import statistics
+import time
 from collections.abc import Iterator
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.checkpoint import Checkpoint
-from state_of_sparsity.models.training.guard import check_finite
-from state_of_sparsity.models.training.progress import Progress
+from state_of_sparsity.models.training.loop.guard import check_finite
+from state_of_sparsity.models.training.loop.leg import Leg
+from state_of_sparsity.models.training.loop.progress import Progress
+from state_of_sparsity.models.training.loop.summaries import Summaries
+from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import RunFolder
-from state_of_sparsity.models.training.summaries import Summaries
+from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from state_of_sparsity.training_callbacks import penalty_logs
 
 _PENALTIES = ("penalty", "penalty_weight")
 
 
-class Record(keras.callbacks.Callback):
+class Evaluations(keras.callbacks.Callback):
     """After each interval a row of metrics.csv, curves, a line, and checkpoints.
 
     Args:
@@ -34,10 +38,10 @@ class Record(keras.callbacks.Callback):
 
     def __init__(
         self,
-        task,
+        task: Task,
         folder: RunFolder,
         checkpoint: Checkpoint,
-        leg,
+        leg: Leg,
         settled_step: int,
         checkpoint_every_steps: int | None = None,
     ):
@@ -51,6 +55,8 @@ class Record(keras.callbacks.Callback):
         self._settled_step = settled_step
         self._summaries = None
         self._gone = set()
+        self._seconds = []
+        self._last = None
 
     @contextlib.contextmanager
     def opened(self, model: keras.Model) -> Iterator[None]:
@@ -65,7 +71,14 @@ class Record(keras.callbacks.Callback):
         with contextlib.closing(self.progress), contextlib.closing(self._summaries):
             yield
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._seconds = []
+        self._last = time.perf_counter()
+
     def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        self._seconds.append(now - self._last)
+        self._last = now
         step = self._step() if self._every else 0
         # At the end of an interval there will be one in any case.
         if (
@@ -86,26 +99,18 @@ class Record(keras.callbacks.Callback):
     def make_up(self) -> None:
         """Adds the row of the step at which the run goes on, if it is missing.
 
-        The checkpoint was written before it, or by an interruption beside it.
+        An interruption came while the model was scored. What the training before it had
+        as loss is not known any more.
         """
         step, options = self._step(), self._task.options
-        is_end = step % options.eval_steps == 0 or step == options.train_steps
-        if not (self._checkpoint.interval.is_unscored and is_end):
+        if step % options.eval_steps and step != options.train_steps:
             return
-        if self.step_of_run(step) in [
-            int(r["step"]) for r in self._folder.read_metrics()
-        ]:
-            self._checkpoint.interval.forget()
-        else:
-            self._score()
-
-    def _score(self):
-        self._checkpoint.interval.set_model(self.model)
-        self._checkpoint.interval.resume_scoring()
-        scores = self.model.evaluate(
-            self._task.evaluation_data("validation"), verbose=0, return_dict=True
-        )
-        self.add_row({f"val_{name}": score for name, score in scores.items()})
+        there = [int(row["step"]) for row in self._folder.read_metrics()]
+        if self.step_of_run(step) not in there:
+            scores = self.model.evaluate(
+                self._task.evaluation_data("validation"), verbose=0, return_dict=True
+            )
+            self.add_row({f"val_{name}": score for name, score in scores.items()})
 
     def add_row(self, logs) -> None:
         """Adds the row of the interval that ends at the present step.
@@ -113,14 +118,14 @@ class Record(keras.callbacks.Callback):
         Args:
           logs: of `fit`.
         """
-        interval, step = self._checkpoint.interval, self._step()
+        step = self._step()
         report = sos.sparsity_report(self.model)
         self._warn_of_what_is_gone(report)
-        training = {
-            "loss": logs["loss"] if interval.loss is None else interval.loss,
-            "learning_rate": _learning_rate(self.model.optimizer),
-            "seconds_per_step": interval.seconds_per_step,
-        }
+        training = {"learning_rate": _learning_rate(self.model.optimizer)}
+        if "loss" in logs:
+            # The median, since the first step traces the graph.
+            seconds = statistics.median(self._seconds)
+            training |= {"loss": logs["loss"], "seconds_per_step": seconds}
         # The technique's callbacks have put them there, unless nothing was trained.
         penalties = logs if "penalty" in logs else penalty_logs(self.model)
         training |= {name: penalties[name] for name in _PENALTIES if name in penalties}
@@ -133,7 +138,6 @@ class Record(keras.callbacks.Callback):
             "validation_loss": logs["val_loss"],
         }
         self._folder.add_metrics(row)
-        interval.conclude()
         self.progress.say(row)
         scores = {"loss": logs["val_loss"], self._task.quality_metric: quality}
         self._summaries.write("train", training, step)

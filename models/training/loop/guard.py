@@ -1,4 +1,4 @@
-"""Stops a run whose loss or weights are no numbers any more, before they are kept."""
+"""The guard against losses and weights that are NaN, before they are kept."""
 
 import numpy as np
 

@@ -10,11 +10,11 @@ import state_of_sparsity as sos
 from state_of_sparsity import masks
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.loop import Leg, Sparsification
+from state_of_sparsity.models.training.loop.leg import Leg
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.options import check_choice
+from state_of_sparsity.models.training.rewinding.kept_weights import Start
 from state_of_sparsity.models.training.run_folder import RunFolder
-from state_of_sparsity.models.training.upkeep import is_done
-from state_of_sparsity.models.training.weights import Start
 
 REWINDS = ("weights", "learning_rate")
 DEFAULT_FRACTION = 0.2
@@ -273,7 +273,7 @@ def unfinished(
     """
     for number in range(rounds.rounds + 1):
         round_ = Round(number, rounds, target, folder, train_steps)
-        if not is_done(round_.folder(), train_steps):
+        if not round_.folder().is_finished:
             yield round_
 
 

@@ -1,4 +1,4 @@
-"""Models from disk: the folder of a run, or a file or folder that Keras saved."""
+"""The flag --model: the folder of a run, or a file or folder that Keras saved."""
 
 import importlib
 import pathlib
@@ -7,13 +7,13 @@ import traceback
 
 from absl import flags
 
-from state_of_sparsity.bin import runs
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.saved_models import (
-    is_saved_model,
-    load_saved_model,
+from state_of_sparsity.models.runs import folders
+from state_of_sparsity.models.saved_by_keras import (
+    is_saved_by_keras,
+    load_saved_by_keras,
 )
+from state_of_sparsity.models.usage import UsageError
 
 
 def define_flags(required: bool = True) -> None:
@@ -56,10 +56,10 @@ def load(path: str) -> keras.Model:
     """
     place = pathlib.Path(path)
     if is_run(path):
-        return runs.load_model(*runs.read_run(path))[1]
+        return folders.load_model(*folders.read_run(path))[1]
     if not place.exists():
         raise UsageError(f"There is nothing at {path}.")
-    if not is_saved_model(place):
+    if not is_saved_by_keras(place):
         raise UsageError(
             f"{path} is neither a run's folder (flags.txt) nor a model saved by Keras "
             "(keras_metadata.pb). An exported SavedModel holds no layers any more: "
@@ -67,7 +67,7 @@ def load(path: str) -> keras.Model:
         )
     _import_modules()
     try:
-        return load_saved_model(place)
+        return load_saved_by_keras(place)
     except MemoryError:
         raise
     except Exception as error:  # As the file, and the layers in it, have it.

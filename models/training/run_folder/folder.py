@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, whether a run may go on in it.
+"""The files of a run's folder, and whether a run may go on in it.
 
     flags.txt        a flagfile that repeats the run
     checkpoints/     the state of training
@@ -21,7 +21,7 @@
     .lock            while a process trains there: who holds it
 
 Files are written under another name and renamed, so that each is there as a whole or
-not at all. What a user put there under one of these names is never overwritten.
+not at all.
 """
 
 import contextlib
@@ -30,30 +30,29 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Self
 
 import state_of_sparsity as sos
-from state_of_sparsity.models.training import disk
+from state_of_sparsity.models.training.run_folder import disk
 
 LOCK = ".lock"
-# Flags that runs of 0.1.0 or 0.2.0 did not have, and what these runs did.
-OF_EARLIER_RUNS = {
-    "shared_positions": "False",
-    "extra_length": "100",
-    "network": "resnet",
-    "optimizer": "sgd",
-    "export": "last",
-}
-METRICS_OF_0_2_0 = ("step", "epoch", "loss", "quality", "sparsity", "seconds_per_step")
 # The penalties are those of techniques that learn; others leave them empty.
 METRICS = (
-    *METRICS_OF_0_2_0,
+    "step",
+    "epoch",
+    "loss",
+    "quality",
+    "sparsity",
+    "seconds_per_step",
     "validation_loss",
     "learning_rate",
     "penalty",
     "penalty_weight",
 )
+# What `atomic.replacing`, `write_text` and TensorFlow leave when they are killed.
+_HALF_WRITTEN = re.compile(r"\..+(-[a-z0-9_]{8}|\.new)|ckpt-\d+_temp.*")
 
 
 class RunFolderError(Exception):
@@ -123,38 +122,12 @@ class RunFolder:
         return RunFolder(path, settings, header, whole=self)
 
     @property
-    def files(self) -> list[pathlib.Path]:
-        """The files that training writes."""
-        names = ("flags", "metrics", "result", "layers", "masks", "picture", "failure")
-        return [getattr(self, name) for name in names]
-
-    @property
-    def folders(self) -> list[pathlib.Path]:
-        """The folders that training writes into."""
-        shown = [self.tensorboard / n for n in ("train", "validation", "sparsity")]
-        own = (
-            self.checkpoints,
-            self.best,
-            self.weights,
-            self.export,
-            self.path / "rounds",
-        )
-        return [*own, self.tensorboard, *shown]
-
-    @property
     def is_finished(self) -> bool:
         """Whether there is a result, and it can be read."""
         try:
             return bool(self.read_result())
         except (FileNotFoundError, NotADirectoryError, DamagedError):
             return False
-
-    @property
-    def missing_outputs(self) -> list[pathlib.Path]:
-        """What a finished run leaves beside its result, and this folder lacks."""
-        files = (self.layers, self.masks, self.picture, self.export / "saved_model.pb")
-        missing = [p for p in files if not p.is_file() or not p.stat().st_size]
-        return [self.export if p.parent == self.export else p for p in missing]
 
     def check_same_run(self) -> None:
         """Raises unless the folder is free, or holds a run of the same settings.
@@ -164,13 +137,10 @@ class RunFolder:
             trained here, or cannot be read.
         """
         if not self.path.exists():
-            self._check_can_be_made()
             return
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file: choose another --output_dir.")
         if not self.flags.is_file():
-            if self.flags.exists():
-                self.check_nothing_in_the_way()
             if any(path.name != LOCK for path in self.path.iterdir()):
                 raise RunFolderError(
                     f"{self.path} holds files but no run (it has no flags.txt): "
@@ -183,7 +153,7 @@ class RunFolder:
                 "a run to go on with: choose another --output_dir."
             )
         there, now = self.read_flags(), _by_name(self._lines)
-        there = {n: v for n, v in OF_EARLIER_RUNS.items() if n in now} | there
+        self.check_version()
         differing = [
             f"  --{name}: {there.get(name, '(not set)')} in the folder, "
             f"{now.get(name, '(not set)')} now"
@@ -197,88 +167,26 @@ class RunFolder:
                         f"{self.path} holds a run with other flags. Choose another "
                         "--output_dir, or give the flags of that run:",
                         *differing,
-                        *self._version_lines(),
                     ]
                 )
             )
-
-    def check_nothing_in_the_way(self) -> None:
-        """Raises RunFolderError for a user's own file or folder under one of our names.
-
-        Before minutes are spent on training what could not be written then.
-        """
-        for paths, expected in ((self.files, "file"), (self.folders, "folder")):
-            for path in paths:
-                if path.exists() and path.is_dir() != (expected == "folder"):
-                    found = "folder" if path.is_dir() else "file"
-                    raise RunFolderError(
-                        f"{path} is a {found}, where a run has a {expected} of this "
-                        "name: move it away."
-                    )
-        saved_model = self.export / "saved_model.pb"
-        if any(self.export.glob("*")) and not saved_model.is_file():
-            raise RunFolderError(
-                f"{self.export} holds files but no SavedModel: move it away, and the "
-                "same command goes on."
-            )
-
-    def check_metrics(self) -> None:
-        """Raises DamagedError if metrics.csv is there and is no table of metrics."""
-        if not self.metrics.is_file():
-            return
-        try:
-            with self.metrics.open(newline="", encoding="utf-8") as file:
-                header, *rows = [*csv.reader(file)] or [[]]
-            for row in (header, *rows):
-                known = tuple(header) in (METRICS, METRICS_OF_0_2_0)
-                if not known or len(row) != len(header):
-                    raise ValueError(f"its columns are not {','.join(METRICS)}")
-            for step, *values in rows:
-                int(step), [float(value) for value in values if value]
-        except (csv.Error, ValueError) as error:
-            raise DamagedError(
-                f"{self.metrics} is damaged ({error}). No checkpoint has its rows: "
-                "mend it, or move it away to go on without them."
-            ) from error
 
     @property
     def header(self) -> str:
         """The first line of flags.txt, which says what wrote it."""
         return self._read_flags_text().partition("\n")[0]
 
-    @property
-    def version(self) -> str:
-        """Of the project that began the run."""
-        text = self._read_flags_text()
-        found = re.search(r"^# Begun with state-of-sparsity (\S+)\.$", text, re.M)
-        if found:
-            return found[1]
-        # These two did not say so.
-        of_0_1_0 = not OF_EARLIER_RUNS.keys() & _by_name(text.splitlines()).keys()
-        return "0.1.0" if of_0_1_0 else "0.2.0"
-
-    def say_which_version(self) -> str:
-        """Which version can go on with the run, if this one cannot; "" if it is this.
-
-        The text begins with a space.
-        """
-        return "".join(f" {line}" for line in self._version_lines())
-
-    def _version_lines(self):
-        if not self.flags.is_file() or self.version == sos.__version__:
-            return []
-        return [
-            f"The run was begun with state-of-sparsity {self.version}, and this is "
-            f"{sos.__version__}: what this version cannot go on with, that one can."
-        ]
-
-    def _check_can_be_made(self):
-        # Before minutes are spent on building a model.
-        above = next(p for p in self.path.absolute().parents if p.exists())
-        if not above.is_dir():
-            raise RunFolderError(self._not_writable(f"{above} is a file"))
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise RunFolderError(self._not_writable(f"no permission in {above}"))
+    def check_version(self) -> None:
+        """Raises RunFolderError unless this version can read what began the run."""
+        pattern = r"^# Begun with state-of-sparsity (\S+)\.$"
+        found = re.search(pattern, self._read_flags_text(), re.M)
+        version = found[1] if found else "a version that is not known"
+        if version.split(".")[:2] != sos.__version__.split(".")[:2]:
+            raise RunFolderError(
+                f"{self.path} holds a run that was begun with state-of-sparsity "
+                f"{version}, and this is {sos.__version__}: go on with that version, "
+                "or choose another folder."
+            )
 
     def _not_writable(self, reason):
         return f"--output_dir={self.path} cannot be written ({reason}): choose another."
@@ -300,6 +208,13 @@ class RunFolder:
             elif not os.access(self.path, os.W_OK):
                 raise PermissionError("permission denied")
             self.failure.unlink(missing_ok=True)
+            self._remove_what_is_half_written()
+
+    def _remove_what_is_half_written(self):
+        for place in (self.path, self.weights, self.checkpoints, self.best):
+            for path in place.iterdir() if place.is_dir() else ():
+                if _HALF_WRITTEN.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @contextlib.contextmanager
     def errors_of_writing(self) -> Iterator[None]:
@@ -357,11 +272,22 @@ class RunFolder:
         self._write_metrics([*self.read_metrics(), row])
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv so far."""
+        """The rows of metrics.csv so far.
+
+        Raises:
+          DamagedError: if it is no table of metrics.
+        """
         if not self.metrics.is_file():
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != METRICS:
+                raise DamagedError(
+                    f"{self.metrics} is damaged (its columns are not "
+                    f"{','.join(METRICS)}). No checkpoint has its rows: mend it, or "
+                    "move it away to go on without them."
+                )
+            return list(reader)
 
     def _write_metrics(self, rows):
         lines = [",".join(METRICS)]

@@ -1,12 +1,9 @@
-"""Checkpoints of a run, refused if they are not whole or not of this run's model."""
+"""Retention and recovery of checkpoints, of what a model alone does not hold, too."""
 
 import json
 import os
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.models.training.interval import Interval
-
-_SINCE_0_3_0 = ("interval", "best", "generators")
 
 
 class CheckpointError(Exception):
@@ -16,16 +13,14 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The state of training: the model, with masks and step counts, and the optimizer.
 
-    With them go the state of the generators of dropout, and what the interval has
-    summed up. The last two checkpoints are kept. TensorFlow writes a checkpoint under
-    another name and renames it.
+    With them goes the state of the generators of dropout. The last two checkpoints are
+    kept. TensorFlow writes a checkpoint under another name and renames it.
 
     Args:
       model: a compiled model.
       companions: digests of what the model is of no use without, by name.
 
     Attributes:
-      interval: a callback; see `Interval`.
       best: the best quality in validation so far; see `Best`.
       step_on_disk: step of the newest checkpoint that is complete.
     """
@@ -33,12 +28,10 @@ class Checkpoint:
     def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
         self._model = model
         self._companions = _Companions(companions or {})
-        self.interval = Interval()
         self.best = Best()
         self._parts = {
             "model": model,
             "optimizer": model.optimizer,
-            "interval": self.interval.state,
             "best": self.best,
         }
         if companions:
@@ -48,11 +41,13 @@ class Checkpoint:
             self._parts["generators"] = generators
         self.step_on_disk = 0
 
-    def restore(self, folder: str | os.PathLike) -> int:
+    def restore(self, folder: str | os.PathLike, falls_back: bool = False) -> int:
         """Restores the newest checkpoint, if there is one.
 
         Args:
           folder: where the checkpoints are.
+          falls_back: whether to take the one before, with a warning, where the newest
+            cannot be read.
 
         Returns:
           The number of training steps done.
@@ -61,48 +56,51 @@ class Checkpoint:
           CheckpointError: if it is truncated, of another model, or was written with
             other companions. Nothing in the folder is changed.
         """
-        newest = tf.train.latest_checkpoint(folder)
-        if newest is None:
+        state = tf.train.get_checkpoint_state(folder)
+        if state is None:
             _check_empty(folder)
             return 0
         # What is restored has to be there first.
         with self._model.distribute_strategy.scope():
             self._model.optimizer.build(self._model.trainable_variables)
+        newest, *before = reversed(state.all_model_checkpoint_paths)
+        problem = self._read(newest, folder)
+        if problem is not None:
+            whole = (p for p in before if self._read(p, folder) is None)
+            path = next(whole, None) if falls_back else None
+            said = f"{newest} cannot be read, it may be truncated: {problem} "
+            if path is None:
+                if falls_back:
+                    said += "There is no other checkpoint that can be read. "
+                raise CheckpointError(f"{said}Move {folder} away to start again.")
+            print(
+                f"warning: {said}The run goes on from step {self._step():,}, the "
+                "checkpoint before."
+            )
+        self.step_on_disk = self._step()
+        return self.step_on_disk
+
+    def _read(self, path, folder):
+        """Restores a checkpoint; what is wrong if it cannot be read, or else None."""
         try:
-            parts = self._parts_in(newest)
-            status = tf.train.Checkpoint(**parts).restore(newest)
+            status = tf.train.Checkpoint(**self._parts).restore(path)
             status.assert_existing_objects_matched().assert_consumed()
         except (AssertionError, ValueError) as error:
             _say_no_more()
             raise CheckpointError(
-                f"{newest} is a checkpoint of another model: {_first_line(error)} "
+                f"{path} is a checkpoint of another model: {_first_line(error)} "
                 f"Move {folder} away to start again."
             ) from error
         except Exception as error:  # TensorFlow raises anything from IndexError on.
             _say_no_more()
-            raise CheckpointError(
-                f"{newest} cannot be read, it may be truncated: {_first_line(error)} "
-                f"Move {folder} away to start again."
-            ) from error
+            return _first_line(error)
         for name, digest in self._companions.restored.items():
             if digest != self._companions.digests.get(name):
                 raise CheckpointError(
-                    f"{newest} was trained with another {name} than the one that is "
+                    f"{path} was trained with another {name} than the one that is "
                     f"there now: put that back, or move {folder} away to start again."
                 )
-        self.step_on_disk = self._step()
-        return self.step_on_disk
-
-    def _parts_in(self, path):
-        """Those that a checkpoint has: the ones of 0.2.0 have fewer."""
-        there = {key.partition("/")[0] for key, _ in tf.train.list_variables(path)}
-        absent = set(_SINCE_0_3_0) & self._parts.keys() - there
-        if "generators" in absent:
-            print(
-                f"warning: {path} is of an earlier version, which did not save what "
-                "dropout draws from: its masks will be others than without the break."
-            )
-        return {name: p for name, p in self._parts.items() if name not in absent}
+        return None
 
     def begin(self, step: int) -> int:
         """Begins at a step of the schedule, at which there is nothing to write.

@@ -1,4 +1,4 @@
-"""What a person sees of training while it goes on."""
+"""The progress of training on a terminal: a bar, and a line for each interval."""
 
 import sys
 from collections.abc import Mapping
@@ -45,8 +45,8 @@ class Progress(keras.callbacks.Callback):
 
     def say(self, row: Mapping[str, object]) -> None:
         """Prints what metrics.csv has of an interval."""
-        parts = [
-            f"loss {row['loss']:.4g}",
+        parts = [f"loss {row['loss']:.4g}"] if "loss" in row else []
+        parts += [
             f"{self._quality} {row['quality']:.4g}",
             f"sparsity {row['sparsity']:.2%}",
         ]
@@ -54,7 +54,8 @@ class Progress(keras.callbacks.Callback):
             parts.append(
                 f"penalty {row['penalty']:.4g} times {row['penalty_weight']:.4g}"
             )
-        parts.append(f"{row['seconds_per_step']:.3g} s a step")
+        if "seconds_per_step" in row:
+            parts.append(f"{row['seconds_per_step']:.3g} s a step")
         self.write(f"step {row['step']:,} of {self._total:,}: {', '.join(parts)}")
 
     def write(self, line: str) -> None:

@@ -1,14 +1,11 @@
-"""Who trains together, as the environment variable TF_CONFIG says it.
+"""The environment variable TF_CONFIG: what is wrong in it.
 
-Everything about it that can be wrong is found here, before TensorFlow waits for
-workers that will never come, or ends with pages of its own.
+It says who trains together. TensorFlow would wait for workers that will never come, or
+end with pages of its own.
 """
 
-import dataclasses
-import hashlib
 import json
 import socket
-from typing import Self
 
 TASK_TYPES = ("chief", "worker")
 EXAMPLE = (
@@ -17,73 +14,35 @@ EXAMPLE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Workers and their addresses, and which of them this process is.
+def check_tf_config(text: str) -> None:
+    """Raises ValueError unless TF_CONFIG can be used, naming the part that is wrong.
 
-    Attributes:
-      addresses: "host:port" by task, such as ("worker", 0), in the order of TF_CONFIG.
-      task: this process.
+    Args:
+      text: the value of the variable.
     """
-
-    addresses: dict[tuple[str, int], str]
-    task: tuple[str, int]
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """Reads what TF_CONFIG says.
-
-        Raises:
-          ValueError: naming the part of it that is wrong.
-        """
-        config = _parsed(text)
-        cluster = _part(config, "cluster", dict, "an object", text)
-        if not cluster:
-            raise ValueError(
-                f'TF_CONFIG: "cluster" has no worker. It must be like {EXAMPLE}. '
-                f"Received: TF_CONFIG={text!r}"
-            )
-        addresses = _addresses(cluster)
-        task = _part(config, "task", dict, "an object", text)
-        return cls(addresses, _task(task, addresses))
-
-    @property
-    def others(self) -> dict[tuple[str, int], str]:
-        """The addresses of the other workers."""
-        return {t: a for t, a in self.addresses.items() if t != self.task}
-
-    @property
-    def port(self) -> int:
-        """The port of this process."""
-        return host_and_port(self.addresses[self.task])[1]
-
-    @property
-    def digest(self) -> str:
-        """The same for processes with the same cluster."""
-        content = [[*task, address] for task, address in self.addresses.items()]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    def named(self, task: tuple[str, int]) -> str:
-        """ "worker 1 (10.0.0.2:2222)"."""
-        return f"{task[0]} {task[1]} ({self.addresses[task]})"
-
-    def check_hosts(self) -> None:
-        """Raises ValueError for a host that cannot be found, naming it."""
-        for task, address in self.addresses.items():
-            host, port = host_and_port(address)
-            try:
-                socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise ValueError(
-                    f"TF_CONFIG: {_place(*task)} is on a host that cannot be found "
-                    f"({error.strerror or error}). Received: {address!r}"
-                ) from error
+    config = _parsed(text)
+    cluster = _part(config, "cluster", dict, "an object", text)
+    if not cluster:
+        raise ValueError(
+            f'TF_CONFIG: "cluster" has no worker. It must be like {EXAMPLE}. '
+            f"Received: TF_CONFIG={text!r}"
+        )
+    addresses = _addresses(cluster)
+    _check_task(_part(config, "task", dict, "an object", text), addresses)
+    for task, address in addresses.items():
+        _check_host(address, _place(*task))
 
 
-def host_and_port(address: str) -> tuple[str, int]:
-    """Host and port of "host:port", or of "[host]:port" for IPv6."""
+def _check_host(address, place):
     host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        # Of IPv6, the host is in brackets.
+        socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(
+            f"TF_CONFIG: {place} is on a host that cannot be found "
+            f"({error.strerror or error}). Received: {address!r}"
+        ) from error
 
 
 def _parsed(text):
@@ -160,7 +119,7 @@ def _check_distinct(addresses):
         seen[address] = task
 
 
-def _task(task, addresses):
+def _check_task(task, addresses):
     types = sorted({kind for kind, _ in addresses})
     kind, index = task.get("type"), task.get("index")
     if kind not in types:
@@ -175,7 +134,6 @@ def _task(task, addresses):
             f"TF_CONFIG: task.index must be a number from 0 to {count - 1}, since "
             f"cluster.{kind} has {count}. Received: {json.dumps(index)}"
         )
-    return kind, index
 
 
 def _place(kind, index):

@@ -1,0 +1,1 @@
+"""Which devices train, on one machine or several."""
