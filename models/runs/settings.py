@@ -66,8 +66,10 @@ class Setting:
         if typing.get_origin(self.kind) is tuple:
             return self.parse_list(text.split(","))
         try:
-            return {"True": True, "False": False}[text] if self.kind is bool else (
-                self.kind(text)
+            return (
+                {"True": True, "False": False}[text]
+                if self.kind is bool
+                else (self.kind(text))
             )
         except (KeyError, ValueError) as error:
             raise UsageError(

@@ -54,15 +54,16 @@ def log_restart(folder: pathlib.Path, step: int) -> None:
       folder: of TensorBoard, with folders in it; it need not exist.
       step: at which the run goes on.
     """
-    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-    events = (
-        tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"),
-        tf.compat.v1.Event(wall_time=time.time(), step=step + 1, session_log=start),
-    )
+    log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    start = tf.compat.v1.Event(wall_time=time.time(), step=step + 1, session_log=log)
+    version = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
+    # TensorBoard takes the first start of all for the beginning of the run.
+    events = (version, start, start)
     for place in {path.parent for path in folder.rglob("*.tfevents.*")}:
         # By its name, TensorBoard reads it after all that is there.
         last = max(path.name for path in place.glob("*.tfevents.*"))
-        with tf.io.TFRecordWriter(str(place / f"{last}.restart")) as writer:
+        name = f"{last.removesuffix('.restart')}.restart"
+        with tf.io.TFRecordWriter(str(place / name)) as writer:
             for event in events:
                 writer.write(event.SerializeToString())
 

@@ -1,25 +1,22 @@
 """One process at a time trains in a folder."""
 
-import errno
-import fcntl
 import os
 import subprocess
 import sys
 
 import pytest
 
-from state_of_sparsity.models.training import folder_lock
 from state_of_sparsity.models.training.run_folder import (
     LOCK,
     RunFolder,
     RunFolderError,
+    lock,
 )
 
 HOLDER = """
 import sys, time
-from state_of_sparsity.models.training import folder_lock
-from state_of_sparsity.models.training.run_folder import RunFolder
-with folder_lock.held(RunFolder(sys.argv[1])):
+from state_of_sparsity.models.training.run_folder import RunFolder, lock
+with lock.held(RunFolder(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -51,42 +48,38 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_is_killed(
         pytest.raises(
             RunFolderError, match=rf"by process {holder.pid} on .* UTC: wait"
         ),
-        folder_lock.held(folder),
+        lock.held(folder),
     ):
         pass
     holder.kill()
     holder.wait()
     # What it left does not matter.
     assert folder.path.joinpath(LOCK).exists()
-    with folder_lock.held(folder):
+    with lock.held(folder):
         pass
 
 
 def test_two_runs_of_one_process_exclude_each_other_as_well(folder):
-    with folder_lock.held(folder):
+    with lock.held(folder):
         with (
             pytest.raises(RunFolderError, match=f"by process {os.getpid()} on"),
-            folder_lock.held(folder),
+            lock.held(folder),
         ):
             pass
-        with folder_lock.held(RunFolder(folder.path.with_name("another"))):
+        with lock.held(RunFolder(folder.path.with_name("another"))):
             pass
-    with folder_lock.held(folder):
+    with lock.held(folder):
         pass
 
 
-def test_a_folder_that_stays_empty_is_removed_again_with_those_above_it(folder):
-    with folder_lock.held(folder):
+def test_a_folder_that_stays_empty_is_removed_again(folder):
+    with lock.held(folder):
         assert folder.path.is_dir()
-    assert not folder.path.parent.exists()
-    folder.path.parent.mkdir()
-    with folder_lock.held(folder):
-        pass
-    assert not list(folder.path.parent.iterdir())
+    assert not folder.path.exists()
 
 
 def test_a_folder_with_a_run_keeps_the_run_alone(folder):
-    with folder_lock.held(folder):
+    with lock.held(folder):
         folder.start()
     assert [path.name for path in folder.path.iterdir()] == ["flags.txt"]
 
@@ -97,20 +90,10 @@ def test_a_folder_that_was_held_only_is_free(folder):
     folder.check_same_run()
 
 
-def test_a_file_system_without_locks_is_a_warning(folder, monkeypatch, capsys):
-    def flock(file, operation):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with folder_lock.held(folder):
-        folder.start()
-    assert f"warning: {folder.path} cannot be locked" in capsys.readouterr().out
-
-
 def test_a_folder_in_the_place_of_the_lock_is_one_message(folder):
     (folder.path / LOCK).mkdir(parents=True)
     with (
         pytest.raises(RunFolderError, match="cannot be written"),
-        folder_lock.held(folder),
+        lock.held(folder),
     ):
         pass

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.models.training.loop import build_dense, build_model, train
-from state_of_sparsity.models.training.weights import Start, load_weights
+from state_of_sparsity.models.training.loop.building import build_dense, build_model
+from state_of_sparsity.models.training.loop.training import train
+from state_of_sparsity.models.training.rewinding.kept_weights import Start, load_weights
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """TensorBoard has each step of a run once, however often it was interrupted."""
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
 
 from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.models.training import event_files
+from state_of_sparsity.models.training.loop.summaries import log_restart
+from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from tests.models.training.interrupted import Killed, interrupted_at, kill
 
 
@@ -35,7 +38,7 @@ def test_a_run_that_was_killed_and_interrupted_shows_each_step_once(
     run = tiny_run(pruning)
     # Before its checkpoint, but with its row and its summaries.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("state_of_sparsity.models.training.loop.Checkpoint.save", kill)
+        patch.setattr(Checkpoint, "save", kill)
         with pytest.raises(Killed):
             run.train()
     with interrupted_at(7, kill, Killed):
@@ -59,29 +62,20 @@ def test_a_run_whose_last_step_is_no_whole_interval_keeps_what_it_shows(tiny_run
 def test_what_comes_later_is_dropped(tmp_path):
     write(tmp_path / "train", [("loss", 4), ("rate", 4), ("loss", 8), ("rate", 8)])
     write(tmp_path / "sparsity", [("sparsity", 8)])
-    event_files.keep_until(tmp_path, step=4)
-    assert shown(tmp_path) == {("train", "loss"): [4], ("train", "rate"): [4]}
-    assert not list((tmp_path / "sparsity").iterdir())
+    log_restart(tmp_path, step=4)
+    write(tmp_path / "train", [("loss", 6)])
+    expected = {("train", "loss"): [4, 6], ("train", "rate"): [4]}
+    expected["sparsity", "sparsity"] = []
+    assert shown(tmp_path) == expected
 
 
 def test_a_file_that_ends_in_the_middle_of_a_value_keeps_what_is_before(tmp_path):
     write(tmp_path / "a", [("loss", 4), ("loss", 6), ("loss", 8)])
     (file,) = (tmp_path / "a").iterdir()
     file.write_bytes(file.read_bytes()[:-5])
-    event_files.keep_until(tmp_path, step=4)
+    log_restart(tmp_path, step=4)
     assert shown(tmp_path) == {("a", "loss"): [4]}
 
 
-def test_files_with_nothing_to_drop_are_not_touched(tmp_path):
-    write(tmp_path / "a", [("loss", 4)])
-    (file,) = (tmp_path / "a").iterdir()
-    before = file.stat()
-    event_files.keep_until(tmp_path, step=4)
-    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (
-        before.st_ino,
-        before.st_mtime_ns,
-    )
-
-
 def test_without_a_folder_there_is_nothing_to_drop(tmp_path):
-    event_files.keep_until(tmp_path / "none", 0)
+    log_restart(tmp_path / "none", 0)
