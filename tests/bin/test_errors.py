@@ -5,6 +5,11 @@ import zipfile
 
 import pytest
 
+import state_of_sparsity as sos
+
+# The head of flags.txt.
+BEGUN = f"# train_resnet50\n# Begun with state-of-sparsity {sos.__version__}.\n"
+
 
 def test_an_argument_that_is_no_flag_is_named(refused):
     message = refused("train_resnet50", "technique=dense")
@@ -25,6 +30,28 @@ def test_what_absl_refuses_is_named(command, flags, expected):
     assert outcome.code == 1
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("--strict_data", "a damaged record is always an error"),
+        ("--nostrict_data", "a damaged record is always an error"),
+        ("--worker_timeout=9", "workers wait as long as TensorFlow does"),
+        ("--cpu_devices=2", "examples/two_workers.py"),
+        ("--zeta=1.2", "another value is for sos.sparsify in Python"),
+    ],
+)
+def test_a_flag_that_went_says_since_when_and_what_to_do(
+    refused, tiny, tmp_path, flag, instead
+):
+    flagfile = tmp_path / "old.flags"
+    flagfile.write_text(flag)
+    name = flag.partition("=")[0].replace("no", "").lstrip("-")
+    for argument in (flag, f"--flagfile={flagfile}"):
+        message = refused("train_resnet50", *tiny, argument)
+        assert message.startswith(f"train_resnet50: --{name} went in 0.4.0: ")
+        assert instead in message
 
 
 @pytest.mark.parametrize(
@@ -145,8 +172,11 @@ def test_a_run_without_checkpoint_is_refused(refused, copied):
     ("line", "expected"),
     [
         ("# by hand", "does not say which binary wrote it"),
-        ("# train_resnet50\n--momentum=0.9", "Unknown command line flag 'momentum'"),
-        ("# train_resnet50\n--depth=51", "depth must be one of"),
+        (f"{BEGUN}--momentum=0.9", "Unknown command line flag 'momentum'"),
+        (f"{BEGUN}--depth=51", "depth must be one of"),
+        (f"{BEGUN}--depth=deep", "--depth must be int. Received: 'deep'"),
+        (f"{BEGUN}--technique=foo", "--technique must be one of dense, magnitude"),
+        (f"{BEGUN}--keep_steps=a", "--keep_steps must be numbers"),
     ],
 )
 def test_flags_that_cannot_be_read_are_refused(refused, tmp_path, line, expected):

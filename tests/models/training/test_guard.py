@@ -5,12 +5,12 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from state_of_sparsity.models.training.loop.guard import (
     Guard,
     NotFiniteError,
     check_finite,
 )
+from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from tests.models.training.interrupted import interrupted_at
 
 
