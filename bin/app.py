@@ -1,5 +1,6 @@
 """What the binaries share: how they run, fail, and say what came out."""
 
+import errno
 import io
 import locale
 import os
@@ -16,7 +17,6 @@ from state_of_sparsity.models.training.devices.lost_workers import WorkersError
 from state_of_sparsity.models.training.loop.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
-from state_of_sparsity.models.training.run_folder.disk import is_full
 from state_of_sparsity.models.usage import UsageError, usage_errors
 
 __all__ = ["usage_errors"]
@@ -71,7 +71,7 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
             give_up_standard_output()
             sys.exit(1)
         except OSError as error:
-            if not is_full(error):
+            if not _is_full(error):
                 raise
             print(f"\n{name}: {_what_is_short(error)}", file=sys.stderr)
             sys.exit(1)
@@ -104,12 +104,21 @@ def _what_is_short(error):
     """Room on a disk, or memory, with what says it of an error of many lines."""
     text = str(error).strip()
     said = text[max(text.find("OOM"), 0) :].partition("\n")[0][:300]
-    if is_full(error):
+    if _is_full(error):
         return (
             f"there is no room left on the disk: {said}\nWhat was saved before is "
             "kept: make room, and run the same command again."
         )
     return f"out of memory: {said}\nMake the batch, the model or the lengths smaller."
+
+
+def _is_full(error):
+    """Whether an error of Python's or of TensorFlow's is of a full disk or quota."""
+    kinds = errno.ENOSPC, errno.EDQUOT
+    if isinstance(error, OSError):
+        return error.errno in kinds
+    # TensorFlow has one error for disks that are full and for a lack of memory.
+    return any(os.strerror(kind) in str(error) for kind in kinds)
 
 
 def show_any_character():

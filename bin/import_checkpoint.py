@@ -107,7 +107,7 @@ def _write(folder, model, masks, task):
     sos.save_masks(folder.masks, masks)
     # Whoever restores it looks for the slots of the optimizer, which are zero.
     model.optimizer.build(model.trainable_variables)
-    Checkpoint(model, task.companions()).save(folder.checkpoints)
+    Checkpoint(model).save(folder.checkpoints)
     folder.write_source(
         {"tf1_checkpoint": flags.FLAGS.tf1_checkpoint, "step": task.options.train_steps}
     )

@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-from state_of_sparsity.models.training.run_folder.disk import is_full
-
 
 class UsageError(Exception):
     """What was given does not go together; the message says why."""
@@ -20,6 +18,4 @@ def usage_errors(flag: str = "") -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, OSError) as error:
-        if is_full(error):
-            raise
         raise UsageError(f"{flag}: {error}" if flag else str(error)) from error

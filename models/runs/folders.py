@@ -21,8 +21,7 @@ def read_run(path: str, binary: str | None = None) -> tuple[Run, RunFolder]:
 
     Raises:
       UsageError: if there is none, or one of another binary.
-      RunFolderError: if another version of the project began it, or flags.txt is
-        damaged.
+      RunFolderError: if another version of the project began it.
     """
     expected = binary
     folder = RunFolder(path)
@@ -66,7 +65,7 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
         task = run.task(folder)
         model = build_model(task, _deployed_sparsification(run, folder))
         task.prepare()
-    checkpoint = Checkpoint(model, task.companions())
+    checkpoint = Checkpoint(model)
     step = 0
     if run.options.export == "best":
         step = checkpoint.restore(folder.best)

@@ -1,4 +1,4 @@
-"""The settings of a run by name, from the fields of dataclasses, and their values as text.
+"""The settings of a run by name, from the fields of dataclasses, and as text.
 
 A hyperparameter is written down once, as a field with a line in the docstring. The flag
 gets its name, type, default and help from there.

@@ -114,9 +114,6 @@ class TranslationTask(Task):
     def prepare(self):
         _ = self.vocabulary
 
-    def companions(self):
-        return {"vocabulary": self.vocabulary.digest}
-
     def write_assets(self, folder):
         if not folder.vocabulary.is_file():
             self.vocabulary.save(folder.vocabulary)

@@ -1,6 +1,5 @@
 """Datasets that TensorFlow Datasets has prepared in a folder; nothing is downloaded."""
 
-import json
 import os
 from collections.abc import Iterable
 
@@ -57,7 +56,9 @@ def prepared_builder(
     if absent:
         raise missing(f"a {name} without its splits {absent}")
     for split in splits:
-        _check_files(builder, split, missing)
+        for file in builder.info.splits[split].file_instructions:
+            if not tf.io.gfile.exists(file.filename):
+                raise missing(f"{file.filename} of the prepared dataset is missing")
     return builder
 
 
@@ -82,25 +83,13 @@ def read_in_order(
 def _builder(folder, name):
     """The builder of a folder, if the files that describe the dataset can be read."""
     advice = f"Move {folder} away, and prepare {name} again."
-    for path in (os.path.join(folder, file) for file in DESCRIPTIONS):
-        try:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                json.loads(file.read())
-        except tf.errors.NotFoundError as error:
-            raise ValueError(
-                f"{path}, which describes the dataset, is missing. {advice}"
-            ) from error
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, which describes the dataset, is damaged ({error}). {advice}"
-            ) from error
     try:
         builder = tfds.builder_from_directory(folder)
         _ = builder.info.features, builder.info.splits
     except Exception as error:  # TensorFlow Datasets raises anything.
         raise ValueError(
-            f"{' or '.join(DESCRIPTIONS)} in {folder} is damaged: they are JSON, but "
-            f"describe no dataset ({str(error).partition(chr(10))[0][:300]}). {advice}"
+            f"{' or '.join(DESCRIPTIONS)} in {folder} is damaged or missing "
+            f"({str(error).partition(chr(10))[0][:300]}). {advice}"
         ) from error
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(
@@ -108,9 +97,3 @@ def _builder(folder, name):
             f"{builder.info.file_format.value}. {advice}"
         )
     return builder
-
-
-def _check_files(builder, split, missing):
-    for file in builder.info.splits[split].file_instructions:
-        if not tf.io.gfile.exists(file.filename):
-            raise missing(f"{file.filename} of the prepared dataset is missing")

@@ -21,7 +21,7 @@ def strategy(distribution: str) -> tf.distribute.Strategy:
         several GPUs, else one device.
 
     Raises:
-      ValueError: for another one, or if TF_CONFIG is wrong.
+      ValueError: if TF_CONFIG is wrong.
       WorkersError: if a worker does not come, for which TensorFlow waits.
     """
     # Looking at logical devices starts TensorFlow, after which it can join no workers.
@@ -33,14 +33,9 @@ def strategy(distribution: str) -> tf.distribute.Strategy:
     if distribution == "mirrored":
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    if distribution == "multi_worker":
-        check_tf_config(os.environ.get("TF_CONFIG", ""))
-        with noticing_lost_workers():
-            return tf.distribute.MultiWorkerMirroredStrategy()
-    raise ValueError(
-        f"distribution must be one of {', '.join(DISTRIBUTIONS)}. "
-        f"Received: {distribution!r}"
-    )
+    check_tf_config(os.environ.get("TF_CONFIG", ""))
+    with noticing_lost_workers():
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def counted(replicas: int) -> str:

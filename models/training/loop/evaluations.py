@@ -79,13 +79,11 @@ class Evaluations(keras.callbacks.Callback):
         now = time.perf_counter()
         self._seconds.append(now - self._last)
         self._last = now
-        step = self._step() if self._every else 0
+        if self._every is None:
+            return
+        step = self._step()
         # At the end of an interval there will be one in any case.
-        if (
-            self._every
-            and step % self._every == 0
-            and step % self._task.options.eval_steps
-        ):
+        if step % self._every == 0 and step % self._task.options.eval_steps:
             check_finite(self.model, self.step_of_run(step))
             self._checkpoint.save(self._folder.checkpoints)
 

@@ -39,7 +39,8 @@ class Guard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # With loss scaling, a loss that overflows is a step that is left out.
-        if not isinstance(self.model.optimizer, _LossScaleOptimizer):
+        scales = keras.mixed_precision.LossScaleOptimizer
+        if not isinstance(self.model.optimizer, scales):
             self._losses.append(logs["loss"])
         if len(self._losses) >= CHECKED_EVERY:
             self._check_losses()
@@ -61,9 +62,6 @@ class Guard(keras.callbacks.Callback):
 
     def _step(self):
         return self._step_of_run(int(self.model.optimizer.iterations.numpy()))
-
-
-_LossScaleOptimizer = keras.mixed_precision.LossScaleOptimizer
 
 
 def check_finite(model: keras.Model, step: int) -> None:

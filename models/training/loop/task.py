@@ -101,10 +101,6 @@ class Task(abc.ABC):
           ValueError: if that fails for the options, naming them.
         """
 
-    def companions(self) -> dict[str, str]:
-        """Digests of what a trained model is of no use without, by name."""
-        return {}
-
     def write_assets(self, folder: RunFolder) -> None:
         """Writes into the run's folder what the model is of no use without."""
         del folder

@@ -61,7 +61,7 @@ def train(
       TrainingInterrupted: by Ctrl-C or SIGTERM; what was trained has been saved.
       NotFiniteError: if a loss or a weight is NaN or infinite; the folder says so.
     """
-    checkpoint = Checkpoint(model, task.companions())
+    checkpoint = Checkpoint(model)
     step = checkpoint.restore(folder.checkpoints, falls_back=True)
     goes_on = step > 0
     if not goes_on:

@@ -18,24 +18,20 @@ class Checkpoint:
 
     Args:
       model: a compiled model.
-      companions: digests of what the model is of no use without, by name.
 
     Attributes:
       best: the best quality in validation so far; see `Best`.
       step_on_disk: step of the newest checkpoint that is complete.
     """
 
-    def __init__(self, model: keras.Model, companions: dict[str, str] | None = None):
+    def __init__(self, model: keras.Model):
         self._model = model
-        self._companions = _Companions(companions or {})
         self.best = Best()
         self._parts = {
             "model": model,
             "optimizer": model.optimizer,
             "best": self.best,
         }
-        if companions:
-            self._parts["companions"] = self._companions
         generators = _generators(model)
         if generators:
             self._parts["generators"] = generators
@@ -53,8 +49,8 @@ class Checkpoint:
           The number of training steps done.
 
         Raises:
-          CheckpointError: if it is truncated, of another model, or was written with
-            other companions. Nothing in the folder is changed.
+          CheckpointError: if it is truncated or of another model. Nothing in the folder
+            is changed.
         """
         state = tf.train.get_checkpoint_state(folder)
         if state is None:
@@ -94,12 +90,6 @@ class Checkpoint:
         except Exception as error:  # TensorFlow raises anything from IndexError on.
             _say_no_more()
             return _first_line(error)
-        for name, digest in self._companions.restored.items():
-            if digest != self._companions.digests.get(name):
-                raise CheckpointError(
-                    f"{path} was trained with another {name} than the one that is "
-                    f"there now: put that back, or move {folder} away to start again."
-                )
         return None
 
     def begin(self, step: int) -> int:
@@ -169,20 +159,6 @@ class Best(tf.train.experimental.PythonState):
 
     def deserialize(self, string_value):
         self.quality = json.loads(string_value)
-
-
-class _Companions(tf.train.experimental.PythonState):
-    """Digests in a checkpoint, and those that were in the one that is restored."""
-
-    def __init__(self, digests):
-        self.digests = digests
-        self.restored = {}
-
-    def serialize(self):
-        return json.dumps(self.digests)
-
-    def deserialize(self, string_value):
-        self.restored = json.loads(string_value)
 
 
 def _check_empty(folder):

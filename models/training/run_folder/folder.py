@@ -35,7 +35,6 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 import state_of_sparsity as sos
-from state_of_sparsity.models.training.run_folder import disk
 
 LOCK = ".lock"
 # The penalties are those of techniques that learn; others leave them empty.
@@ -84,11 +83,11 @@ class RunFolder:
     ):
         self.path = pathlib.Path(path)
         self._lines = [
-            f"--{name}={_as_utf8(text)}"
+            f"--{name}={text}"
             for name, value in (settings or {}).items()
             for text in (value if isinstance(value, list) else [value])
         ]
-        self._header = _as_utf8(header)
+        self._header = header
         self._whole = whole
         self.flags = self.path / "flags.txt"
         self.checkpoints = self.path / "checkpoints"
@@ -152,8 +151,8 @@ class RunFolder:
                 f"{self.path} holds a model that was imported (imported.json), and not "
                 "a run to go on with: choose another --output_dir."
             )
-        there, now = self.read_flags(), _by_name(self._lines)
         self.check_version()
+        there, now = self.read_flags(), _by_name(self._lines)
         differing = [
             f"  --{name}: {there.get(name, '(not set)')} in the folder, "
             f"{now.get(name, '(not set)')} now"
@@ -178,18 +177,16 @@ class RunFolder:
 
     def check_version(self) -> None:
         """Raises RunFolderError unless this version can read what began the run."""
-        pattern = r"^# Begun with state-of-sparsity (\S+)\.$"
-        found = re.search(pattern, self._read_flags_text(), re.M)
-        version = found[1] if found else "a version that is not known"
-        if version.split(".")[:2] != sos.__version__.split(".")[:2]:
+        text = self._read_flags_text()
+        found = re.search(r"^# Begun with (state-of-sparsity \S+)\.$", text, re.M)
+        begun = found[1] if found else "a version that is not known"
+        here = f"state-of-sparsity {sos.__version__}"
+        # Patches read what the others have written.
+        if begun.split(".")[:2] != here.split(".")[:2]:
             raise RunFolderError(
-                f"{self.path} holds a run that was begun with state-of-sparsity "
-                f"{version}, and this is {sos.__version__}: go on with that version, "
-                "or choose another folder."
+                f"{self.path} holds a run that was begun with {begun}, and this is "
+                f"{sos.__version__}: go on with that version, or choose another folder."
             )
-
-    def _not_writable(self, reason):
-        return f"--output_dir={self.path} cannot be written ({reason}): choose another."
 
     def start(self) -> None:
         """Makes the folder and writes flags.txt, unless they are there.
@@ -218,47 +215,25 @@ class RunFolder:
 
     @contextlib.contextmanager
     def errors_of_writing(self) -> Iterator[None]:
-        """Raises RunFolderError, naming the flag, where the folder cannot be written.
-
-        A disk that is full is none: there is room in the same folder once it is made.
-        """
+        """Raises RunFolderError where the folder cannot be written."""
         try:
             yield
         except OSError as error:
-            if disk.is_full(error):
-                raise
-            raise RunFolderError(self._not_writable(error)) from error
+            raise RunFolderError(
+                f"--output_dir={self.path} cannot be written ({error}): choose another."
+            ) from error
 
     def read_flags(self) -> dict[str, str]:
-        """What flags.txt sets each flag to; of one that is repeated, ", " between.
-
-        Raises:
-          DamagedError: if it is no flagfile.
-        """
+        """What flags.txt sets each flag to; of one that is repeated, ", " between."""
         return _by_name(self.read_flag_lines())
 
     def read_flag_lines(self) -> list[str]:
-        """The lines of flags.txt that set a flag; raises as `read_flags` does."""
+        """The lines of flags.txt that set a flag."""
         lines = self._read_flags_text().splitlines()
-        for number, line in enumerate(lines, start=1):
-            if line.strip() and not line.startswith(("--", "#")):
-                raise self._damaged_flags(f"line {number} is no flag: {line[:60]!r}")
-        found = [line for line in lines if line.startswith("--")]
-        if not found:
-            raise self._damaged_flags("it sets no flag")
-        return found
+        return [line for line in lines if line.startswith("--")]
 
     def _read_flags_text(self):
-        try:
-            return self.flags.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise self._damaged_flags("it is not UTF-8") from error
-
-    def _damaged_flags(self, reason):
-        return DamagedError(
-            f"{self.flags} is damaged ({reason}), and what the run was is written "
-            "there only: put it back, or choose another folder."
-        )
+        return self.flags.read_text(encoding="utf-8", errors="replace")
 
     def keep_metrics_until(self, step: int) -> None:
         """Drops the rows of evaluations after the step at which a run resumes."""
@@ -272,22 +247,11 @@ class RunFolder:
         self._write_metrics([*self.read_metrics(), row])
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv so far.
-
-        Raises:
-          DamagedError: if it is no table of metrics.
-        """
+        """The rows of metrics.csv so far."""
         if not self.metrics.is_file():
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != METRICS:
-                raise DamagedError(
-                    f"{self.metrics} is damaged (its columns are not "
-                    f"{','.join(METRICS)}). No checkpoint has its rows: mend it, or "
-                    "move it away to go on without them."
-                )
-            return list(reader)
+            return list(csv.DictReader(file))
 
     def _write_metrics(self, rows):
         lines = [",".join(METRICS)]
@@ -341,10 +305,5 @@ def _by_name(lines):
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file under another name, then renames it."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(_as_utf8(text), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def _as_utf8(text):
-    """Text with the characters for which Python has stand-ins in some locales."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -37,9 +37,8 @@ def held(folder: RunFolder) -> Iterator[None]:
                 f"{folder.path} is being trained by {holder or 'another process'}: "
                 "wait until that has ended, or choose another --output_dir."
             ) from error
+        path.write_text(_holder())
     try:
-        with folder.errors_of_writing():
-            path.write_text(_holder())
         yield
     finally:
         # While it is held, so that nobody else's is removed.

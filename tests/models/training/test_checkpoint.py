@@ -54,17 +54,6 @@ def check_refused(folder, message, model=None, falls_back=False):
     assert contents(folder) == before
 
 
-def test_a_checkpoint_of_other_companions_is_refused(folder):
-    Checkpoint(trained(), {"vocabulary": "1"}).save(folder)
-    before = contents(folder)
-    with pytest.raises(CheckpointError, match="trained with another vocabulary"):
-        Checkpoint(trained(steps=0), {"vocabulary": "2"}).restore(folder)
-    with pytest.raises(CheckpointError, match="checkpoint of another model"):
-        Checkpoint(trained(steps=0)).restore(folder)
-    assert contents(folder) == before
-    assert Checkpoint(trained(steps=0), {"vocabulary": "1"}).restore(folder) == 3
-
-
 @pytest.mark.parametrize("units", [4, 5])
 def test_a_checkpoint_that_is_refused_is_not_talked_about_further(
     folder, saved, units, logged
