@@ -1,4 +1,4 @@
-"""What the binaries share: how they run, fail, and say what came out."""
+"""The frame of all binaries: how they run, fail, and say what came out."""
 
 import errno
 import io

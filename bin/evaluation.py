@@ -1,4 +1,4 @@
-"""What the binaries that score runs share: one score, or one for each threshold."""
+"""Evaluation of runs: one score, or one for each threshold."""
 
 import json
 import math

@@ -14,8 +14,8 @@ from absl import flags
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin import app
-from state_of_sparsity.models.images import tf1_checkpoint as published
 from state_of_sparsity.models.images.options import PRESETS, ImageOptions
+from state_of_sparsity.models.published import resnet50 as published
 from state_of_sparsity.models.published.tf1_checkpoint import TF1Checkpoint, some_of
 from state_of_sparsity.models.runs.run import Run
 from state_of_sparsity.models.training.loop.building import build_dense, build_model

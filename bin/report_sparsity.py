@@ -11,8 +11,8 @@ from absl import flags
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin import app, model_flag
-from state_of_sparsity.models.images.tf1_checkpoint import default_threshold
 from state_of_sparsity.models.published import tf1_checkpoint
+from state_of_sparsity.models.published.resnet50 import default_threshold
 from state_of_sparsity.models.usage import usage_errors
 
 model_flag.define_flags(required=False)

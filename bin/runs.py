@@ -1,4 +1,4 @@
-"""Runs from flags."""
+"""Runs from flags, for the training binaries and the sweep."""
 
 from absl import flags
 

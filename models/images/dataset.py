@@ -1,4 +1,4 @@
-"""What the image task asks of a dataset."""
+"""The interface of image datasets, and endless shuffled batches."""
 
 import abc
 

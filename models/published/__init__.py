@@ -1,1 +1,1 @@
-"""What the authors of the paper released."""
+"""Checkpoints that the authors of the paper released."""

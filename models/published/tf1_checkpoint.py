@@ -1,4 +1,4 @@
-"""Reading the checkpoints of the published runs, which TensorFlow 1 wrote.
+"""Checkpoints of the published runs, which TensorFlow 1 wrote.
 
 Gale, Elsen & Hooker 2019 (arXiv 1902.09574) released one for each of their results.
 What a variable is, the end of its name says, whatever scopes are before it:

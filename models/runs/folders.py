@@ -1,4 +1,4 @@
-"""Runs that were trained, from their folders."""
+"""Trained runs, from their folders."""
 
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.runs.from_settings import run_of

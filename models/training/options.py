@@ -1,4 +1,4 @@
-"""What the options of all training runs have in common."""
+"""Options that all training runs have in common."""
 
 import dataclasses
 import math

@@ -9,7 +9,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.images.resnet import resnet
-from state_of_sparsity.models.images.tf1_checkpoint import load_resnet50
+from state_of_sparsity.models.published.resnet50 import load_resnet50
 from state_of_sparsity.models.published.tf1_checkpoint import TF1Checkpoint
 from state_of_sparsity.models.runs import folders as runs
 from tests import published

@@ -1,1 +1,1 @@
-"""Data on disk: what TensorFlow Datasets has prepared, and what is damaged."""
+"""Data on disk, as TensorFlow Datasets prepares them."""

@@ -1,1 +1,1 @@
-"""Which devices train, on one machine or several."""
+"""Devices that train, on one machine or several."""

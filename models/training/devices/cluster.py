@@ -1,4 +1,4 @@
-"""The environment variable TF_CONFIG: what is wrong in it.
+"""Checks of the environment variable TF_CONFIG.
 
 It says who trains together. TensorFlow would wait for workers that will never come, or
 end with pages of its own.

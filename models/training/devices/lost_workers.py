@@ -21,7 +21,8 @@ def noticing_lost_workers() -> Iterator[None]:
     except tf.errors.ResourceExhaustedError:
         raise
     except tf.errors.OpError as error:
-        said = str(error.message).strip().partition("\n")[0][:300]
+        # Before it, TensorFlow names a node of its graph.
+        said = error.message.rpartition("}} ")[2].partition("\n")[0][:300]
         raise WorkersError(
             "another worker is missing, or has ended, or cannot be reached any more: "
             f"{said}\nWhat was saved is kept: when all workers have ended, start them "

@@ -1,4 +1,4 @@
-"""What a trained model leaves: its scores, its reports, its export."""
+"""The results of a trained model: scores, reports, export."""
 
 import pathlib
 import statistics

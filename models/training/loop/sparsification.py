@@ -1,4 +1,4 @@
-"""How a run is made sparse: the technique, its overrides and its budget."""
+"""The sparsification of a run: technique, overrides, budget."""
 
 import dataclasses
 import functools

@@ -65,7 +65,8 @@ def train(
     step = checkpoint.restore(folder.checkpoints, falls_back=True)
     goes_on = step > 0
     if not goes_on:
-        step = checkpoint.begin(leg.first_step)
+        step = leg.first_step
+        checkpoint.begin(step)
     # Of several workers, all read what the chief has written.
     best = folder.best
     with contextlib.ExitStack() as stack:

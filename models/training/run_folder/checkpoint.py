@@ -1,4 +1,4 @@
-"""Retention and recovery of checkpoints, of what a model alone does not hold, too."""
+"""Retention and recovery of checkpoints."""
 
 import json
 import os
@@ -92,15 +92,10 @@ class Checkpoint:
             return _first_line(error)
         return None
 
-    def begin(self, step: int) -> int:
-        """Begins at a step of the schedule, at which there is nothing to write.
-
-        Returns:
-          That step.
-        """
+    def begin(self, step: int) -> None:
+        """Begins at a step of the schedule, at which there is nothing to write."""
         self._model.optimizer.iterations.assign(step)
         self.step_on_disk = step
-        return step
 
     def save(self, folder: str | os.PathLike) -> int:
         """Writes a checkpoint of the present state and drops old ones.

@@ -1,4 +1,4 @@
-"""The published ResNet-50: under which names its checkpoints have our weights.
+"""Names of the published ResNet-50: which variable has which of our weights.
 
 The checkpoints that Gale, Elsen & Hooker 2019 (arXiv 1902.09574) released number the
 blocks of a stage from 1, without a number for the first one, and batch normalizations
