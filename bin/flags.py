@@ -5,11 +5,7 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from state_of_sparsity.models.runs.settings import (
-    FIXED_MASK,
-    WITHOUT_FLAG,
-    Setting,
-)
+from state_of_sparsity.models.runs.settings import FIXED_MASK, WITHOUT_FLAG, Setting
 from state_of_sparsity.models.usage import UsageError
 
 __all__ = ["FIXED_MASK", "UsageError", "check_removed", "define", "values_of"]
@@ -25,7 +21,7 @@ _IN_PYTHON = "runs have its default, and another value is for sos.sparsify in Py
 REMOVED = {
     "strict_data": ("0.4.0", "a damaged record is always an error"),
     "worker_timeout": ("0.4.0", "workers wait as long as TensorFlow does"),
-    "cpu_devices": ("0.4.0", "two workers on one machine: examples/two_workers.py"),
+    "cpu_devices": ("0.4.0", "try several on a CPU with examples/two_workers.py"),
     **dict.fromkeys(WITHOUT_FLAG, ("0.4.0", _IN_PYTHON)),
 }
 

@@ -4,8 +4,11 @@ import shutil
 import zipfile
 
 import pytest
+import tensorflow_datasets as tfds
 
 import state_of_sparsity as sos
+from tests.models.images import test_mnist
+from tests.models.training import test_records
 
 # The head of flags.txt.
 BEGUN = f"# train_resnet50\n# Begun with state-of-sparsity {sos.__version__}.\n"
@@ -80,6 +83,20 @@ def test_a_data_dir_without_the_dataset_says_how_to_prepare_it(refused, tmp_path
         "train_resnet50", "--dataset=imagenet2012", f"--data_dir={tmp_path}"
     )
     assert f"tfds build imagenet2012 --data_dir={tmp_path}" in message
+
+
+def test_a_damaged_record_ends_the_run_and_is_named(refused, tmp_path):
+    tfds.disable_progress_bar()
+    test_mnist.store(tmp_path)
+    path = test_records.shard(tmp_path, index=0)
+    test_records.change(path, test_records.frames(path)[3] + 40)
+    message = refused(
+        "train_resnet50",
+        *("--dataset=mnist", f"--data_dir={tmp_path}"),
+        *("--train_steps=8", "--eval_steps=4", "--batch_size=8"),
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert f"{path}: record 3 is damaged. Prepare the dataset again." in message
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Several workers in processes of their own: what is missing, lost, and goes on."""
+"""Several workers in processes of their own: trained, lost, gone on with."""
 
 import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,10 +12,17 @@ import time
 import pytest
 
 from state_of_sparsity.bin.app import WORKER_MISSING
-from tests.bin.test_processes import free_ports
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = pathlib.Path(sys.executable).parent
+
+
+def free_addresses(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    return addresses
 
 
 def start(flags, addresses, index):
@@ -42,7 +50,7 @@ def read_until(process, text):
 
 def test_a_wrong_tf_config_is_one_message(refused, tmp_path, tiny, monkeypatch):
     flags = [*tiny, "--distribution=multi_worker", f"--output_dir={tmp_path / 'run'}"]
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = free_addresses(1)[0]
     for config, part in (
         ("worker:1", "TF_CONFIG is no JSON"),
         ({"cluster": {"worker": [address]}, "task": {}}, "task.type"),
@@ -67,21 +75,20 @@ def test_a_wrong_tf_config_is_one_message(refused, tmp_path, tiny, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny, victim):
+def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny):
     folder = tmp_path / "run"
     flags = [*tiny, "--train_steps=400", "--eval_steps=10", f"--output_dir={folder}"]
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    addresses = free_addresses(2)
     workers = [start(flags, addresses, index) for index in range(2)]
     read_until(workers[0], "step 30 of 400")
-    workers[victim].kill()
-    survivor = workers[1 - victim]
-    _, err = survivor.communicate(timeout=120)
-    assert survivor.returncode == WORKER_MISSING, err
+    # The chief.
+    workers[0].kill()
+    _, err = workers[1].communicate(timeout=120)
+    assert workers[1].returncode == WORKER_MISSING, err
     message = err.strip()
     assert message.startswith("train_resnet50: another worker is missing, or has ended")
     assert message.count("\n") == 1
-    workers[victim].communicate()
+    workers[0].communicate()
     time.sleep(1)
     # The same command goes on with what was saved.
     workers = [start(flags, addresses, index) for index in range(2)]
@@ -95,17 +102,35 @@ def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny, vi
 
 
 @pytest.mark.slow
-def test_the_example_trains_with_two_workers(tmp_path, tiny):
-    command = [
-        sys.executable,
-        ROOT / "examples" / "two_workers.py",
-        SCRIPTS / "train_resnet50",
-        *tiny,
-        f"--output_dir={tmp_path / 'run'}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done
+def test_two_workers_train_a_run_and_only_the_chief_writes(tmp_path, tiny):
+    folder, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    script = ROOT / "examples" / "two_workers.py"
+    command = [sys.executable, script, SCRIPTS / "train_resnet50", *tiny]
+
+    def train():
+        done = subprocess.run(
+            [*command, f"--output_dir={folder}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"TMPDIR": str(scratch)},
+        )
+        assert done.returncode == 0, done
+        return done.stdout, json.loads((folder / "result.json").read_text())
+
+    out, result = train()
     for index in range(2):
         said = rf"^worker {index}: steps +8, each of 8 images on 2 devices"
-        assert re.search(said, done.stdout, re.M), done.stdout
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 8
+        assert re.search(said, out, re.M), out
+    assert "worker 0: non-zero parameters" in out
+    assert "worker 1: non-zero parameters" not in out
+    assert result["steps"] == 8
+    assert result["sparsity"] == pytest.approx(0.9, abs=0.002)
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
+    # One event file each, and nothing of the other worker left behind.
+    assert len(list((folder / "tensorboard" / "sparsity").iterdir())) == 1
+    assert not list(scratch.glob("worker-*"))
+    # Killed before its last files, the run is finished by the same command.
+    (folder / "result.json").unlink()
+    assert train()[1] == result
