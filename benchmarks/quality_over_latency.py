@@ -26,14 +26,14 @@ from absl import app, flags
 from latencies import Latency, draw
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.analysis.axes import quality_label
 from state_of_sparsity.models.analysis.record import Record
 from state_of_sparsity.models.analysis.records import read_records
-from state_of_sparsity.models.training.checkpoint import CheckpointError
+from state_of_sparsity.models.runs import folders
 from state_of_sparsity.models.training.run_folder import RunFolderError
+from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of finished runs.", required=True)
 _BATCHES = flags.DEFINE_list("batches", ["8"], "Images at a time.")
@@ -77,7 +77,7 @@ def finished_runs(folders: list[str]) -> list[Record]:
         try:
             records, skipped = read_records([folder])
             for record in records:
-                runs.read_run(record.source, "train_resnet50")
+                folders.read_run(record.source, "train_resnet50")
         except (OSError, ValueError, RunFolderError, UsageError) as error:
             raise app.UsageError(f"--runs={folder}: {error}") from error
         found |= {record.source.resolve(): record for record in records}
@@ -97,7 +97,7 @@ def prepared(record: Record, folder: pathlib.Path, batch: int, threads: int) -> 
       UsageError: naming the folder of a run that cannot be loaded.
     """
     try:
-        task, model = runs.load_model(*runs.read_run(record.source))
+        task, model = folders.load_model(*folders.read_run(record.source))
     except (CheckpointError, UsageError) as error:
         raise app.UsageError(f"--runs={record.source}: {error}") from error
     folder.mkdir()

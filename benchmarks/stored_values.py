@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
+from state_of_sparsity.models.runs import folders
 from state_of_sparsity.models.translation.sparse_engine import (
     DECODER,
     SparseTransformer,
@@ -51,7 +51,7 @@ def main(argv):
     del argv
     found = []
     for folder in _RUNS.value:
-        task, model = runs.load_model(*runs.read_run(folder))
+        task, model = folders.load_model(*folders.read_run(folder))
         model = sos.strip(model)
         dense = 4 * model.count_params()
         is_translation = hasattr(task, "translator")

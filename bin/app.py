@@ -1,6 +1,6 @@
-"""What the binaries share: how they run, fail, and say what came out."""
+"""The frame of all binaries: how they run, fail, and say what came out."""
 
-import contextlib
+import errno
 import io
 import locale
 import os
@@ -10,16 +10,16 @@ import tarfile
 
 from absl import app, flags, logging
 
-from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.bin.flags import check_removed
 from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.models.training import disk
-from state_of_sparsity.models.training.checkpoint import CheckpointError
-from state_of_sparsity.models.training.disk import DiskFullError
-from state_of_sparsity.models.training.guard import NotFiniteError
-from state_of_sparsity.models.training.lost_workers import LostWorkerError
-from state_of_sparsity.models.training.records import DamagedDataError
-from state_of_sparsity.models.training.rendezvous import WorkersError
+from state_of_sparsity.models.training.data.records import DamagedDataError
+from state_of_sparsity.models.training.devices.lost_workers import WorkersError
+from state_of_sparsity.models.training.loop.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
+from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
+from state_of_sparsity.models.usage import UsageError, usage_errors
+
+__all__ = ["usage_errors"]
 
 _PACKAGE = "state_of_sparsity."
 # What the user has to mend, and says so: no traceback is of use.
@@ -53,12 +53,10 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
             sys.exit(2)
         except WorkersError as error:
             print(f"\n{name}: {error}", file=sys.stderr, flush=True)
-            if isinstance(error, LostWorkerError):
-                # TensorFlow would look for the lost worker as the process ends.
-                sys.stdout.flush()
-                os._exit(WORKER_MISSING)
-            sys.exit(WORKER_MISSING)
-        except (DiskFullError, NotFiniteError) as error:
+            sys.stdout.flush()
+            # TensorFlow would look for the lost worker as the process ends.
+            os._exit(WORKER_MISSING)
+        except NotFiniteError as error:
             print(f"\n{name}: {error}", file=sys.stderr)
             sys.exit(1)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -73,7 +71,7 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
             give_up_standard_output()
             sys.exit(1)
         except OSError as error:
-            if not disk.is_full(error):
+            if not _is_full(error):
                 raise
             print(f"\n{name}: {_what_is_short(error)}", file=sys.stderr)
             sys.exit(1)
@@ -90,7 +88,10 @@ def _parse(arguments):
             argument.encode("utf-8")
         what = "a flagfile"
         # absl reads it in the encoding of the locale.
+        check_removed(flags.FLAGS.read_flags_from_files(arguments[1:]))
         return app.parse_flags_with_usage(arguments)
+    except UsageError as error:
+        sys.exit(f"{pathlib.Path(arguments[0]).stem}: {error}")
     except UnicodeError:
         sys.exit(
             f"{pathlib.Path(arguments[0]).stem}: {what} has characters that the "
@@ -103,9 +104,21 @@ def _what_is_short(error):
     """Room on a disk, or memory, with what says it of an error of many lines."""
     text = str(error).strip()
     said = text[max(text.find("OOM"), 0) :].partition("\n")[0][:300]
-    if disk.is_full(error):
-        return f"there is no room left on the disk: {said}"
+    if _is_full(error):
+        return (
+            f"there is no room left on the disk: {said}\nWhat was saved before is "
+            "kept: make room, and run the same command again."
+        )
     return f"out of memory: {said}\nMake the batch, the model or the lengths smaller."
+
+
+def _is_full(error):
+    """Whether an error of Python's or of TensorFlow's is of a full disk or quota."""
+    kinds = errno.ENOSPC, errno.EDQUOT
+    if isinstance(error, OSError):
+        return error.errno in kinds
+    # TensorFlow has one error for disks that are full and for a lack of memory.
+    return any(os.strerror(kind) in str(error) for kind in kinds)
 
 
 def show_any_character():
@@ -143,21 +156,6 @@ def _show_in_help(doc):
         if module.startswith(_PACKAGE):
             for flag in defined:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-
-
-@contextlib.contextmanager
-def usage_errors(flag: str = ""):
-    """Reports errors in what the user passed without a traceback.
-
-    Args:
-      flag: what they passed, if what goes wrong has to do with one flag only.
-    """
-    try:
-        yield
-    except (TypeError, ValueError, OSError) as error:
-        if disk.is_full(error):
-            raise
-        raise UsageError(f"{flag}: {error}" if flag else str(error)) from error
 
 
 def print_summary(folder: RunFolder) -> None:

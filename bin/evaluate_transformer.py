@@ -19,8 +19,8 @@ import pathlib
 from absl import flags
 
 from state_of_sparsity.bin import app, evaluation
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.models.translation import bleu
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 flags.DEFINE_string("run_dir", "runs/transformer", "A folder of train_transformer.")
 flags.DEFINE_enum(
@@ -77,7 +77,7 @@ def _tokenized_references(task, split):
     if path is None:
         return None
     # Before minutes are spent on translating.
-    with app.usage_errors(f"--tokenized_reference={path}"):
+    with usage_errors(f"--tokenized_reference={path}"):
         text = pathlib.Path(path).read_text(encoding="utf-8")
         # Not `splitlines`: other characters than these end no line.
         lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")

@@ -1,6 +1,5 @@
-"""What the binaries that score runs share: one score, or one for each threshold."""
+"""Evaluation of runs: one score, or one for each threshold."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -8,23 +7,20 @@ from collections.abc import Callable
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, runs
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.execution import Execution
-from state_of_sparsity.models.training.loop import Task
-from state_of_sparsity.models.training.records import naming_damage
+from state_of_sparsity.models.runs import folders
+from state_of_sparsity.models.training.data.records import naming_damage
+from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import write_text
-from state_of_sparsity.techniques.base import field_help
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 Score = Callable[[Task, keras.Model, str], dict]
 COLUMNS = ("log_alpha_threshold", "sparsity", "quality", "split")
 
 
 def define_flags() -> None:
-    """Defines --split, --strict_data and --log_alpha_thresholds."""
+    """Defines --split and --log_alpha_thresholds."""
     flags.DEFINE_enum("split", "test", ["validation", "test"], "What to score it on.")
-    flags.DEFINE_bool("strict_data", False, field_help(Execution)["strict_data"])
     flags.DEFINE_list(
         "log_alpha_thresholds",
         None,
@@ -43,17 +39,15 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
         "quality" in it.
     """
     thresholds = _thresholds()
-    run, folder = runs.read_run(run_dir, binary)
-    execution = Execution(strict_data=flags.FLAGS.strict_data)
-    run = dataclasses.replace(run, execution=execution)
-    task, model = runs.load_model(run, folder)
+    run, folder = folders.read_run(run_dir, binary)
+    task, model = folders.load_model(run, folder)
 
     def scores_at(threshold):
-        with app.usage_errors():
+        with usage_errors():
             deployed = sos.strip(model, threshold)
         task.compile(deployed)
         sparsity = sos.sparsity_report(model, threshold).sparsity
-        with naming_damage():
+        with naming_damage(task.damage):
             return score(task, deployed, flags.FLAGS.split), sparsity
 
     if thresholds is None:
@@ -76,7 +70,7 @@ def evaluate(run_dir: str, binary: str, score: Score) -> None:
         quality = scores["quality"]
         print(f"{threshold:9g}  {sparsity:8.2%}  {quality:8.4f}", flush=True)
         lines.append(f"{threshold:g},{sparsity:.6g},{quality:.6g},{flags.FLAGS.split}")
-    with app.usage_errors():
+    with usage_errors():
         write_text(folder.thresholds, "\n".join([*lines, ""]))
     print(f"written to {folder.thresholds}")
 

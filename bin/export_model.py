@@ -17,8 +17,10 @@ import pathlib
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, runs, stored_models
-from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.bin import app, model_flag
+from state_of_sparsity.models.runs import folders
+from state_of_sparsity.models.runs.run import TRAINERS
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 # What is written into the folder, and by what an earlier export is known.
 _FILES = {
@@ -27,7 +29,7 @@ _FILES = {
     "sparse": "model.sparse",
 }
 
-stored_models.define_flags()
+model_flag.define_flags()
 flags.DEFINE_string("export_dir", None, "The folder to write.", required=True)
 flags.DEFINE_enum(
     "format", "tf_saved_model", list(_FILES), "What to write; see docs/export.md."
@@ -63,15 +65,15 @@ def main():
         raise UsageError(f"--values={given.values} is for --format=sparse.")
     path = folder if given.format == "tf_saved_model" else folder / name
     export = _exporter(given.model)
-    with app.usage_errors():
+    options = {"quantize": given.quantize, "values": given.values}
+    with usage_errors():
         try:
             export(
                 path,
+                format=given.format,
                 overwrite=given.overwrite,
                 log_alpha_threshold=given.log_alpha_threshold,
-                format=given.format,
-                quantize=given.quantize,
-                values=given.values,
+                **{n: v for n, v in options.items() if v is not None},
             )
         except (OSError, RuntimeError) as error:
             raise UsageError(f"--export_dir={folder}: {error}") from error
@@ -81,18 +83,18 @@ def main():
 
 def _file(source, format):
     """The file by which an export is known."""
-    if format == "sparse" and stored_models.is_run(source):
-        run, _ = runs.read_run(source)
-        return runs.TRAINERS[run.binary][1].sparse_file
+    if format == "sparse" and model_flag.is_run(source):
+        run, _ = folders.read_run(source)
+        return TRAINERS[run.binary][1].sparse_file
     return _FILES[format]
 
 
 def _exporter(source):
     """What writes the model; that of a run takes and returns what its task says."""
-    if stored_models.is_run(source):
-        task, model = runs.load_model(*runs.read_run(source))
+    if model_flag.is_run(source):
+        task, model = folders.load_model(*folders.read_run(source))
         return functools.partial(task.export, model)
-    return functools.partial(sos.export, stored_models.load(source))
+    return functools.partial(sos.export, model_flag.load(source))
 
 
 def run():

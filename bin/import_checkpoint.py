@@ -13,19 +13,20 @@ import dataclasses
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, runs
-from state_of_sparsity.models.images import tf1_checkpoint as published
+from state_of_sparsity.bin import app
 from state_of_sparsity.models.images.options import PRESETS, ImageOptions
-from state_of_sparsity.models.training import disk, folder_lock
-from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
-from state_of_sparsity.models.training.loop import (
-    Sparsification,
-    build_dense,
-    build_model,
+from state_of_sparsity.models.published import resnet50 as published
+from state_of_sparsity.models.published.tf1_checkpoint import TF1Checkpoint, some_of
+from state_of_sparsity.models.runs.run import Run
+from state_of_sparsity.models.training.loop.building import build_dense, build_model
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
+from state_of_sparsity.models.training.rewinding.kept_weights import Start
+from state_of_sparsity.models.training.run_folder import RunFolder, lock
+from state_of_sparsity.models.training.run_folder.checkpoint import (
+    Checkpoint,
+    CheckpointError,
 )
-from state_of_sparsity.models.training.run_folder import RunFolder
-from state_of_sparsity.models.training.tf1_checkpoint import TF1Checkpoint, some_of
-from state_of_sparsity.models.training.weights import Start
+from state_of_sparsity.models.usage import usage_errors
 
 BINARY = "train_resnet50"
 
@@ -54,8 +55,8 @@ def main():
     step = checkpoint.step
     if step < 1:
         raise CheckpointError(f"{checkpoint.prefix} was not trained: its step is 0.")
-    with app.usage_errors():
-        plain = runs.Run(BINARY, _options(step), Sparsification(), Start())
+    with usage_errors():
+        plain = Run(BINARY, _options(step), Sparsification(), Start())
         task = plain.task(RunFolder(flags.FLAGS.output_dir))
         dense = build_dense(task)
         masks = published.load_resnet50(dense, checkpoint, _threshold(checkpoint))
@@ -63,7 +64,7 @@ def main():
     folder.check_same_run()
     model = build_model(task, imported.sparsification, dense)
     model.optimizer.iterations.assign(step)
-    with disk.full_disk_named(folder.path), folder_lock.held(folder):
+    with lock.held(folder):
         _write(folder, model, masks, task)
     unknown = checkpoint.names("unknown")
     if unknown:
@@ -106,7 +107,7 @@ def _write(folder, model, masks, task):
     sos.save_masks(folder.masks, masks)
     # Whoever restores it looks for the slots of the optimizer, which are zero.
     model.optimizer.build(model.trainable_variables)
-    Checkpoint(model, task.companions()).save(folder.checkpoints)
+    Checkpoint(model).save(folder.checkpoints)
     folder.write_source(
         {"tf1_checkpoint": flags.FLAGS.tf1_checkpoint, "step": task.options.train_steps}
     )

@@ -10,11 +10,12 @@ Or those of a checkpoint of the published runs, of any technique (arXiv 1902.095
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, stored_models
-from state_of_sparsity.models.images.tf1_checkpoint import default_threshold
-from state_of_sparsity.models.training import tf1_checkpoint
+from state_of_sparsity.bin import app, model_flag
+from state_of_sparsity.models.published import tf1_checkpoint
+from state_of_sparsity.models.published.resnet50 import default_threshold
+from state_of_sparsity.models.usage import usage_errors
 
-stored_models.define_flags(required=False)
+model_flag.define_flags(required=False)
 flags.DEFINE_string(
     "tf1_checkpoint",
     None,
@@ -35,23 +36,23 @@ def main():
     print(report)
     csv, plot = flags.FLAGS.csv, flags.FLAGS.plot
     if csv:
-        with app.usage_errors(f"--csv={csv}"):
+        with usage_errors(f"--csv={csv}"):
             report.to_csv(csv)
     if plot:
-        with app.usage_errors(f"--plot={plot}"):
+        with usage_errors(f"--plot={plot}"):
             report.plot(plot)
 
 
 def _report():
     threshold = flags.FLAGS.log_alpha_threshold
     if flags.FLAGS.tf1_checkpoint is None:
-        model = stored_models.load(flags.FLAGS.model)
-        with app.usage_errors():
+        model = model_flag.load(flags.FLAGS.model)
+        with usage_errors():
             return sos.sparsity_report(model, threshold)
     checkpoint = tf1_checkpoint.TF1Checkpoint(flags.FLAGS.tf1_checkpoint)
     if threshold is None:
         threshold = default_threshold(checkpoint)
-    with app.usage_errors():
+    with usage_errors():
         report = tf1_checkpoint.sparsity_report(checkpoint, threshold)
     unknown = checkpoint.names("unknown")
     if unknown:

@@ -18,18 +18,19 @@ import tqdm
 from absl import flags
 from tensorboard.plugins.hparams import api as hparams
 
-from state_of_sparsity.bin import app, configurations, runs
+from state_of_sparsity.bin import app, configurations
 from state_of_sparsity.bin.configurations import Configuration
 from state_of_sparsity.bin.pool import LocalPool, RayPool, log_of
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs.run import TRAINERS
+from state_of_sparsity.models.training.loop.summaries import show_result
 from state_of_sparsity.models.training.run_folder import (
     RunFolder,
     RunFolderError,
     write_text,
 )
-from state_of_sparsity.models.training.summaries import show_result
 
-flags.DEFINE_enum("binary", "train_resnet50", list(runs.TRAINERS), "That trains them.")
+flags.DEFINE_enum("binary", "train_resnet50", list(TRAINERS), "That trains them.")
 flags.DEFINE_string("output_dir", "runs/sweep", "The folder of the runs' folders.")
 flags.DEFINE_multi_string(
     "grid", [], "FLAG=VALUE,VALUE,...: one axis of the grid. Can be repeated."

@@ -16,10 +16,11 @@ import tqdm
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import app, runs
-from state_of_sparsity.bin.flags import UsageError
+from state_of_sparsity.bin import app
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs import folders
 from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 flags.DEFINE_string("model", "runs/transformer", "A folder of train_transformer.")
 flags.DEFINE_string("input", "-", "A UTF-8 file of a sentence per line; - for stdin.")
@@ -42,11 +43,11 @@ flags.DEFINE_string(
 
 
 def main():
-    run, folder = runs.read_run(flags.FLAGS.model, "train_transformer")
+    run, folder = folders.read_run(flags.FLAGS.model, "train_transformer")
     lines = _read(flags.FLAGS.input)
     if not lines:
         print("translate: the input holds no lines.", file=sys.stderr)
-    task, model = runs.load_model(run, folder)
+    task, model = folders.load_model(run, folder)
     translator = task.translator(_with_engine(sos.strip(model)))
     _warn_of_long_lines(translator, lines)
     _warn_of_unknown_characters(translator.vocabulary.characters, lines)
@@ -81,7 +82,7 @@ def _with_engine(model):
 
 def _read(path):
     """The lines of a file, as bytes of valid UTF-8, without their ends."""
-    with app.usage_errors(f"--input={path}"):
+    with usage_errors(f"--input={path}"):
         text = _read_bytes(path)
     try:
         text.decode()

@@ -15,8 +15,7 @@ from absl import flags
 
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.disk import DiskFullError
-from state_of_sparsity.models.training.guard import NotFiniteError
+from state_of_sparsity.models.training.loop.guard import NotFiniteError
 
 
 def train(binary: str, arguments: list[str]) -> None:
@@ -43,7 +42,7 @@ def _answer(binary, arguments):
         train(binary, arguments)
     except (KeyboardInterrupt, MemoryError):
         raise
-    except (*app.MISTAKES, DiskFullError, NotFiniteError) as error:
+    except (*app.MISTAKES, NotFiniteError) as error:
         print(error)
         return str(error)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What the image task asks of a dataset."""
+"""The interface of image datasets, and endless shuffled batches."""
 
 import abc
 
@@ -30,6 +30,10 @@ class ImageDataset(abc.ABC):
     @abc.abstractmethod
     def evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Each example of the split ("validation" or "test") once, in a fixed order."""
+
+    def damage(self) -> str | None:
+        """Which record on disk is the first that cannot be read; None if all can."""
+        return None
 
 
 def endless_batches(

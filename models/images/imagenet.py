@@ -10,9 +10,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.dataset import ImageDataset, endless
-from state_of_sparsity.models.training.gaps import Places, filled, readable
-from state_of_sparsity.models.training.prepared import prepared_builder
-from state_of_sparsity.models.training.records import Records
+from state_of_sparsity.models.training.data.prepared import (
+    prepared_builder,
+    read_in_order,
+)
+from state_of_sparsity.models.training.data.records import (
+    first_damaged,
+    shuffled_records,
+)
 
 ARCHIVES = (
     "Put the official archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
@@ -32,6 +37,9 @@ STD = (0.229, 0.224, 0.225)
 # Encoded images are about 110 KB: the buffer takes 1.8 GB.
 SHUFFLE_BUFFER = 16_384
 PREFETCHED_BATCHES = 2
+SPLITS = ("train", "validation")
+# A window is decoded alone.
+ENCODED = {"image": tfds.decode.SkipDecoding()}
 
 
 class ImageNet(ImageDataset):
@@ -46,9 +54,6 @@ class ImageNet(ImageDataset):
       image_size: height and width of the images, in pixels.
       shuffle_buffer: how many encoded training images the shuffle buffer holds; the
         files they come from are shuffled as well.
-      strict: whether a damaged record, or an image that cannot be decoded, is an
-        error. By default it is left out and named in the log; in training, the next
-        image takes its place.
 
     Raises:
       ValueError: if `data_dir` is empty or None, or what it says of the dataset is
@@ -58,32 +63,34 @@ class ImageNet(ImageDataset):
 
     name = "imagenet2012"
 
-    def __init__(
-        self, data_dir, image_size=224, shuffle_buffer=SHUFFLE_BUFFER, strict=False
-    ):
-        splits = ("train", "validation")
-        builder = prepared_builder(self.name, data_dir, splits, ARCHIVES)
-        self._features = builder.info.features
-        self._records = {split: Records(builder, split, strict) for split in splits}
+    def __init__(self, data_dir, image_size=224, shuffle_buffer=SHUFFLE_BUFFER):
+        self._builder = prepared_builder(self.name, data_dir, SPLITS, ARCHIVES)
         self._shuffle_buffer = shuffle_buffer
-        self.classes = self._features["label"].num_classes
+        self.classes = self._builder.info.features["label"].num_classes
         self.image_shape = (image_size, image_size, 3)
-        self.training_examples = self._records["train"].count
+        self.training_examples = self._builder.info.splits["train"].num_examples
 
     def training(self, batch_size, seed, start_step=0):
         """Endless shuffled batches of random crops, see `ImageDataset.training`."""
-        records, start = self._records["train"], start_step * batch_size
-        order = self.training_examples, seed, start, self._shuffle_buffer
+        examples = endless(
+            lambda seed_of_epoch: shuffled_records(
+                self._builder, "train", seed_of_epoch
+            ),
+            self.training_examples,
+            seed,
+            start_step * batch_size,
+            self._shuffle_buffer,
+        )
 
         def load(position, record):
-            example = self._example(record)
+            example = self._builder.info.features.deserialize_example(
+                record, decoders=ENCODED
+            )
             pair = tf.stack([tf.constant(seed, tf.int64), position])
             image = training_image(example["image"], pair, self.image_shape[0])
             return image, tf.cast(example["label"], tf.int32)
 
-        records.check(lambda record: load(tf.constant(0, tf.int64), record))
-        places = Places(records, endless(records.places, *order))
-        loaded = filled(endless(records.read, *order), load, start, places)
+        loaded = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
         return _shared_out(loaded.batch(batch_size, drop_remainder=True))
 
     def evaluation(self, split, batch_size):
@@ -97,20 +104,17 @@ class ImageNet(ImageDataset):
                 f'`split` must be "validation" or "test". Received: {split!r}'
             )
 
-        def load(_, record):
-            example = self._example(record)
+        def load(example):
             image = evaluation_image(example["image"], self.image_shape[0])
             return image, tf.cast(example["label"], tf.int32)
 
-        records = self._records["validation"]
-        records.check(lambda record: load(0, record))
-        return _shared_out(readable(records, load, batch_size))
+        examples = read_in_order(self._builder, "validation", ENCODED)
+        loaded = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
+        return _shared_out(loaded.batch(batch_size))
 
-    def _example(self, record):
-        """The encoded image and the label of a record."""
-        return self._features.deserialize_example(
-            record, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+    def damage(self):
+        load = self._builder.info.features.deserialize_example
+        return first_damaged(self._builder, SPLITS, load)
 
 
 def _shared_out(batches):

@@ -11,17 +11,17 @@ from state_of_sparsity.models.images.mnist import MNIST
 from state_of_sparsity.models.images.mnist1d import MNIST1D
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
 from state_of_sparsity.models.images.options import ImageOptions
-from state_of_sparsity.models.training.distribution import counted
-from state_of_sparsity.models.training.learning_rate import WarmupThenSteps
-from state_of_sparsity.models.training.loop import Task
-from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.devices.strategy import counted
+from state_of_sparsity.models.training.loop.learning_rate import WarmupThenSteps
+from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 DATASETS = {
-    "digits": lambda options, strict: Digits(),
-    "mnist1d": lambda options, strict: MNIST1D(),
-    "mnist": lambda options, strict: MNIST(options.data_dir, strict),
-    "imagenet2012": lambda options, strict: ImageNet(options.data_dir, strict=strict),
+    "digits": lambda options: Digits(),
+    "mnist1d": lambda options: MNIST1D(),
+    "mnist": lambda options: MNIST(options.data_dir),
+    "imagenet2012": lambda options: ImageNet(options.data_dir),
 }
 
 
@@ -31,7 +31,6 @@ class ImageTask(Task):
     Args:
       options: resolved.
       folder: the run's folder, of which images need nothing.
-      strict_data: whether a damaged record of the data is an error.
 
     Raises:
       ValueError: if the network takes no images of the dataset's shape.
@@ -39,15 +38,10 @@ class ImageTask(Task):
 
     quality_metric = "top1"
 
-    def __init__(
-        self,
-        options: ImageOptions,
-        folder: RunFolder | None = None,
-        strict_data: bool = False,
-    ):
+    def __init__(self, options: ImageOptions, folder: RunFolder | None = None):
         del folder
         self.options = options
-        self.dataset: ImageDataset = DATASETS[options.dataset](options, strict_data)
+        self.dataset: ImageDataset = DATASETS[options.dataset](options)
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._images_per_replica = math.ceil(options.batch_size / self._replicas)
@@ -119,6 +113,9 @@ class ImageTask(Task):
 
     def evaluation_data(self, split):
         return self.dataset.evaluation(split, min(self.options.batch_size, 256))
+
+    def damage(self):
+        return self.dataset.damage()
 
 
 def _check_memory(batch_size, image_shape):

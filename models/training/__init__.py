@@ -1,1 +1,1 @@
-"""What all tasks share: training, its options, and what it leaves in a folder."""
+"""Training, which all tasks share, in rooms: loop, run folder, devices, rewinding."""

@@ -1,10 +1,10 @@
-"""What the options of all training runs have in common."""
+"""Options that all training runs have in common."""
 
 import dataclasses
 import math
 from typing import ClassVar, Self
 
-from state_of_sparsity.models.training.distribution import DISTRIBUTIONS
+from state_of_sparsity.models.training.devices.strategy import DISTRIBUTIONS
 
 EXPORTED = ("last", "best")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")

@@ -1,4 +1,4 @@
-"""What the translation task asks of a dataset, and batches of tokens made out of it.
+"""The interface of translation datasets, and batches of tokens made out of them.
 
 For training, sentences are packed into rows of equal length, as they were for the
 Transformer runs of Gale, Elsen & Hooker 2019 (arXiv 1902.09574). Which lengths go
@@ -43,6 +43,10 @@ class TranslationDataset(abc.ABC):
         Raises:
           ValueError: if `split` is not one of "train", "validation" and "test".
         """
+
+    def damage(self) -> str | None:
+        """Which record on disk is the first that cannot be read; None if all can."""
+        return None
 
     @staticmethod
     def check_split(split: str) -> None:

@@ -9,10 +9,10 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines import formats
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.exporting import check_free
-from state_of_sparsity.models.training.distribution import counted
-from state_of_sparsity.models.training.learning_rate import InverseSquareRoot
-from state_of_sparsity.models.training.loop import Task
-from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.devices.strategy import counted
+from state_of_sparsity.models.training.loop.learning_rate import InverseSquareRoot
+from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.translation import bleu
 from state_of_sparsity.models.translation.dataset import (
@@ -36,8 +36,8 @@ from state_of_sparsity.models.translation.vocabulary import Vocabulary
 from state_of_sparsity.models.translation.wmt14 import Wmt14
 
 DATASETS = {
-    "numbers": lambda options, strict: Numbers(),
-    "wmt14_translate/de-en": lambda options, strict: Wmt14(options.data_dir, strict),
+    "numbers": lambda options: Numbers(),
+    "wmt14_translate/de-en": lambda options: Wmt14(options.data_dir),
 }
 # Sentences that are translated at a time when a model is scored.
 TRANSLATED_AT_A_TIME = 100
@@ -54,22 +54,15 @@ class TranslationTask(Task):
       options: resolved.
       folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
         learned from the training split.
-      strict_data: whether a damaged record of the data is an error.
     """
 
     quality_metric = "bleu"
     name = "transformer"
     sparse_file = DECODER
 
-    def __init__(
-        self,
-        options: TranslationOptions,
-        folder: RunFolder | None = None,
-        strict_data: bool = False,
-    ):
+    def __init__(self, options: TranslationOptions, folder: RunFolder | None = None):
         self.options = options
         self._folder = folder
-        self._strict_data = strict_data
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._rows = options.rows_per_replica * self._replicas
@@ -81,7 +74,7 @@ class TranslationTask(Task):
         Raises:
           ValueError, FileNotFoundError: if there is no such dataset.
         """
-        return DATASETS[self.options.dataset](self.options, self._strict_data)
+        return DATASETS[self.options.dataset](self.options)
 
     # Not before the model is built: `tf.random.set_seed`, which comes first, drops the
     # resources of tokenizers that are there already.
@@ -121,9 +114,6 @@ class TranslationTask(Task):
 
     def prepare(self):
         _ = self.vocabulary
-
-    def companions(self):
-        return {"vocabulary": self.vocabulary.digest}
 
     def write_assets(self, folder):
         if not folder.vocabulary.is_file():
@@ -209,6 +199,9 @@ class TranslationTask(Task):
         )
         return batches.map(weighted_by_token)
 
+    def damage(self):
+        return self.dataset.damage()
+
     def translator(self, deployed: Transformer) -> Translator:
         """Maps strings to strings with a stripped model."""
         options = self.options
@@ -268,9 +261,9 @@ class TranslationTask(Task):
         self,
         model,
         path,
+        format="tf_saved_model",
         overwrite=False,
         log_alpha_threshold=None,
-        format="tf_saved_model",
         **options,
     ):
         if format not in ("tf_saved_model", "sparse"):

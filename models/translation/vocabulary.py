@@ -4,7 +4,6 @@ SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959) over the characters 
 are: nothing is normalized, so that decoding what was encoded gives the text back.
 """
 
-import hashlib
 import io
 import os
 import pathlib
@@ -134,11 +133,6 @@ class Vocabulary(tf.Module):
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         temporary.write_bytes(self._model)
         temporary.replace(path)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the SentencePiece model, in hexadecimal digits."""
-        return hashlib.sha256(self._model).hexdigest()
 
     def encode(self, strings) -> tf.RaggedTensor:
         """Ids of each string, with id 1 at the end.

@@ -2,14 +2,12 @@
 
 import tensorflow as tf
 
-from state_of_sparsity.models.training.gaps import readable
-from state_of_sparsity.models.training.prepared import prepared_builder
-from state_of_sparsity.models.training.records import Records
-from state_of_sparsity.models.translation.dataset import (
-    CHUNK,
-    SPLITS,
-    TranslationDataset,
+from state_of_sparsity.models.training.data.prepared import (
+    prepared_builder,
+    read_in_order,
 )
+from state_of_sparsity.models.training.data.records import first_damaged
+from state_of_sparsity.models.translation.dataset import SPLITS, TranslationDataset
 
 SOURCE, TARGET = "en", "de"
 
@@ -22,8 +20,6 @@ class Wmt14(TranslationDataset):
     Args:
       data_dir: the `--data_dir` of TensorFlow Datasets, in which
         `wmt14_translate/de-en` has been prepared. Nothing is ever downloaded.
-      strict: whether a damaged record, or a sentence that is not UTF-8, is an error. By
-        default the pair is left out, and named in the log.
 
     Raises:
       ValueError: if `data_dir` is empty or None, or what it says of the dataset is
@@ -33,22 +29,24 @@ class Wmt14(TranslationDataset):
 
     name = "wmt14_translate/de-en"
 
-    def __init__(self, data_dir, strict=False):
-        builder = prepared_builder(self.name, data_dir, SPLITS)
-        self._features = builder.info.features
-        self._records = {split: Records(builder, split, strict) for split in SPLITS}
-        self.training_examples = self._records["train"].count
+    def __init__(self, data_dir):
+        self._builder = prepared_builder(self.name, data_dir, SPLITS)
+        self.training_examples = self._builder.info.splits["train"].num_examples
 
     def sentences(self, split):
         self.check_split(split)
+        examples = read_in_order(self._builder, split)
+        return examples.map(_pair, tf.data.AUTOTUNE, deterministic=True)
 
-        def load(_, record):
-            pair = self._features.deserialize_example(record)
-            return _checked(pair[SOURCE]), _checked(pair[TARGET])
+    def damage(self):
+        def load(record):
+            return _pair(self._builder.info.features.deserialize_example(record))
 
-        records = self._records[split]
-        records.check(lambda record: load(0, record))
-        return readable(records, load, CHUNK).unbatch()
+        return first_damaged(self._builder, SPLITS, load)
+
+
+def _pair(example):
+    return _checked(example[SOURCE]), _checked(example[TARGET])
 
 
 def _checked(text):

@@ -4,6 +4,14 @@ import shutil
 import zipfile
 
 import pytest
+import tensorflow_datasets as tfds
+
+import state_of_sparsity as sos
+from tests.models.images import test_mnist
+from tests.models.training import test_records
+
+# The head of flags.txt.
+BEGUN = f"# train_resnet50\n# Begun with state-of-sparsity {sos.__version__}.\n"
 
 
 def test_an_argument_that_is_no_flag_is_named(refused):
@@ -25,6 +33,28 @@ def test_what_absl_refuses_is_named(command, flags, expected):
     assert outcome.code == 1
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("--strict_data", "a damaged record is always an error"),
+        ("--nostrict_data", "a damaged record is always an error"),
+        ("--worker_timeout=9", "workers wait as long as TensorFlow does"),
+        ("--cpu_devices=2", "examples/two_workers.py"),
+        ("--zeta=1.2", "another value is for sos.sparsify in Python"),
+    ],
+)
+def test_a_flag_that_went_says_since_when_and_what_to_do(
+    refused, tiny, tmp_path, flag, instead
+):
+    flagfile = tmp_path / "old.flags"
+    flagfile.write_text(flag)
+    name = flag.partition("=")[0].replace("no", "").lstrip("-")
+    for argument in (flag, f"--flagfile={flagfile}"):
+        message = refused("train_resnet50", *tiny, argument)
+        assert message.startswith(f"train_resnet50: --{name} went in 0.4.0: ")
+        assert instead in message
 
 
 @pytest.mark.parametrize(
@@ -53,6 +83,20 @@ def test_a_data_dir_without_the_dataset_says_how_to_prepare_it(refused, tmp_path
         "train_resnet50", "--dataset=imagenet2012", f"--data_dir={tmp_path}"
     )
     assert f"tfds build imagenet2012 --data_dir={tmp_path}" in message
+
+
+def test_a_damaged_record_ends_the_run_and_is_named(refused, tmp_path):
+    tfds.disable_progress_bar()
+    test_mnist.store(tmp_path)
+    path = test_records.shard(tmp_path, index=0)
+    test_records.change(path, test_records.frames(path)[3] + 40)
+    message = refused(
+        "train_resnet50",
+        *("--dataset=mnist", f"--data_dir={tmp_path}"),
+        *("--train_steps=8", "--eval_steps=4", "--batch_size=8"),
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert f"{path}: record 3 is damaged. Prepare the dataset again." in message
 
 
 @pytest.mark.parametrize(
@@ -145,8 +189,11 @@ def test_a_run_without_checkpoint_is_refused(refused, copied):
     ("line", "expected"),
     [
         ("# by hand", "does not say which binary wrote it"),
-        ("# train_resnet50\n--momentum=0.9", "Unknown command line flag 'momentum'"),
-        ("# train_resnet50\n--depth=51", "depth must be one of"),
+        (f"{BEGUN}--momentum=0.9", "Unknown command line flag 'momentum'"),
+        (f"{BEGUN}--depth=51", "depth must be one of"),
+        (f"{BEGUN}--depth=deep", "--depth must be int. Received: 'deep'"),
+        (f"{BEGUN}--technique=foo", "--technique must be one of dense, magnitude"),
+        (f"{BEGUN}--keep_steps=a", "--keep_steps must be numbers"),
     ],
 )
 def test_flags_that_cannot_be_read_are_refused(refused, tmp_path, line, expected):

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs import folders
 
 RESULT = (
     "technique",
@@ -64,7 +64,7 @@ def result(finished):
 @pytest.fixture(scope="module")
 def sparse(finished):
     """The sparse model of the run, from its checkpoint."""
-    return runs.load_model(*runs.read_run(finished))[1]
+    return folders.load_model(*folders.read_run(finished))[1]
 
 
 def images():

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.images.resnet import resnet
-from state_of_sparsity.models.images.tf1_checkpoint import load_resnet50
-from state_of_sparsity.models.training.tf1_checkpoint import TF1Checkpoint
+from state_of_sparsity.models.published.resnet50 import load_resnet50
+from state_of_sparsity.models.published.tf1_checkpoint import TF1Checkpoint
+from state_of_sparsity.models.runs import folders as runs
 from tests import published
 
 WIDTH = "--width=0.05"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs import train as runs_train
+from state_of_sparsity.models.runs.folders import read_run
 from state_of_sparsity.models.training.run_folder import METRICS
 from tests.models.training.interrupted import raise_keyboard_interrupt
 
@@ -22,16 +23,16 @@ def run(command, tiny, tmp_path_factory):
     """The folder of a run that was interrupted at the start of its last round."""
     folder = tmp_path_factory.mktemp("runs") / "rounds"
     flags = (*tiny, *ROUNDS, f"--output_dir={folder}")
-    train = runs.train
+    train = runs_train.train_model
 
     def interrupted(*arguments, **options):
-        leg = arguments[-1]
+        leg = arguments[-2]
         if leg.number == 2:
             raise_keyboard_interrupt()
         return train(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "train", interrupted)
+        patch.setattr(runs_train, "train_model", interrupted)
         assert command("train_resnet50", *flags).code == 130
     assert not (folder / "result.json").exists()
     message = command("evaluate_resnet50", f"--run_dir={folder}").err
@@ -69,13 +70,13 @@ def test_the_same_command_again_says_that_the_run_is_finished(run, command):
 
 
 def test_the_folder_of_a_round_is_that_of_a_run_of_fewer_rounds(folder):
-    whole, folders = runs.read_run(folder)[0], folder / "rounds"
-    first, _ = runs.read_run(folders / "1")
+    whole, folders = read_run(folder)[0], folder / "rounds"
+    first, _ = read_run(folders / "1")
     assert first.rounds == dataclasses.replace(whole.rounds, rounds=1)
     assert first.sparsification.target_sparsity == 0.5
     assert first.sparsification.overrides == {"conv1": None}
     assert (first.options, first.start) == (whole.options, whole.start)
-    dense, _ = runs.read_run(folders / "0")
+    dense, _ = read_run(folders / "0")
     assert dense.rounds is dense.sparsification.technique is None
 
 

@@ -12,10 +12,7 @@ import time
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.models.training import folder_lock
-from state_of_sparsity.models.training.run_folder import RunFolder
-from tests.small_disk import mounted
+from state_of_sparsity.models.training.run_folder import RunFolder, lock
 
 SCRIPT = pathlib.Path(sys.executable).parent / "train_resnet50"
 
@@ -39,26 +36,11 @@ def nothing_is_built(monkeypatch):
     def fail(*arguments):
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr("state_of_sparsity.bin.runs.build_dense", fail)
-
-
-@pytest.fixture
-def nothing_is_trained(monkeypatch):
-    def fail(*arguments):
-        raise AssertionError("something was trained")
-
-    monkeypatch.setattr("tf_keras.Model.fit", fail)
+    monkeypatch.setattr("state_of_sparsity.models.runs.train.build_dense", fail)
 
 
 def contents(folder):
-    """By path; TensorBoard's files of the result have another name each time."""
-    found = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            of_result = path.is_relative_to(folder / "tensorboard" / "result")
-            name = path.parent if of_result else path
-            found[str(name.relative_to(folder))] = path.read_bytes()
-    return found
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def without_times(result):
@@ -71,7 +53,7 @@ def test_a_folder_that_is_held_is_refused_to_train_and_not_to_read(
 ):
     (copied / "result.json").unlink()
     before = contents(copied)
-    with folder_lock.held(RunFolder(copied)):
+    with lock.held(RunFolder(copied)):
         message = refused(*arguments)
         assert f"{copied} is being trained by process {os.getpid()} on" in message
     assert contents(copied) == before
@@ -79,7 +61,7 @@ def test_a_folder_that_is_held_is_refused_to_train_and_not_to_read(
 
 @pytest.mark.slow
 def test_a_folder_that_is_held_can_be_read(copied, command):
-    with folder_lock.held(RunFolder(copied)):
+    with lock.held(RunFolder(copied)):
         for binary, flag in (
             ("evaluate_resnet50", "run_dir"),
             ("report_sparsity", "model"),
@@ -108,109 +90,25 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     assert command("evaluate_resnet50", f"--run_dir={copied}").code == 0
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("nothing_is_trained")
-@pytest.mark.parametrize(
-    "name", ["export", "layers.csv", "masks.npz", "sparsity.png", "result.json"]
-)
-def test_what_a_finished_run_lacks_is_made_again_from_its_checkpoint(
-    copied, finished, command, arguments, name
-):
-    path = copied / name
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif name == "result.json":
-        path.write_text('{"technique": ')
-    else:
-        path.unlink()
-    outcome = command(*arguments)
-    assert (outcome.code, outcome.err) == (0, ""), outcome
-    assert f"{path}: missing, and made again" in outcome.out or (
-        f"warning: {path} is damaged: it is made again" in outcome.out
-    )
-    before, after = contents(finished), contents(copied)
-    assert before.keys() == after.keys()
-    for unchanged in ("layers.csv", "flags.txt", "metrics.csv"):
-        assert after[unchanged] == before[unchanged]
-    for file in (finished, copied):
-        tf.saved_model.load(str(file / "export"))
-    assert json.loads(after["result.json"]) == json.loads(before["result.json"])
-    masks, expected = (sos.load_masks(f / "masks.npz") for f in (copied, finished))
-    assert {n: m.sum() for n, m in masks.items()} == {
-        n: m.sum() for n, m in expected.items()
-    }
-    assert "There is nothing left" not in outcome.out
-    assert "nothing left to do" in command(*arguments).out
-
-
 @pytest.mark.usefixtures("nothing_is_built")
-def test_without_a_checkpoint_a_finished_run_says_what_it_lacks(
-    copied, command, arguments
+@pytest.mark.parametrize("content", ["", "# train_resnet50\n--depth=18"])
+def test_a_version_that_is_not_known_is_one_message_before_a_model_is_built(
+    copied, refused, arguments, content
 ):
-    shutil.rmtree(copied / "checkpoints")
-    shutil.rmtree(copied / "export")
+    (copied / "result.json").unlink()
+    (copied / "flags.txt").write_text(content)
     before = contents(copied)
-    outcome = command(*arguments)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert f"{copied / 'export'}: missing, and there is no checkpoint" in outcome.out
-    assert "nothing left to do" in outcome.out
+    assert "with a version that is not known, and this is" in refused(*arguments)
     assert contents(copied) == before
 
 
-@pytest.mark.usefixtures("nothing_is_built")
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("metrics.csv", "mine", "metrics.csv is damaged"),
-        ("flags.txt", "", "flags.txt is damaged"),
-        ("checkpoints", "mine", "checkpoints is a file"),
-        ("export", "mine", "export is a file"),
-        ("checkpoints/checkpoint", None, "ckpt-8 cannot be read"),
-    ],
-)
-def test_what_cannot_be_mended_is_one_message_before_a_model_is_built(
-    copied, refused, arguments, name, content, expected
-):
-    (copied / "result.json").unlink()
-    path = copied / name
-    if content is None:
-        for file in (copied / "checkpoints").glob("*.data-*"):
-            file.write_bytes(b"half")
-    else:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        path.write_text(content)
-    before = contents(copied)
-    assert expected in refused(*arguments)
-    assert contents(copied) == before
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_another_version_says_which_one_goes_on(
-    copied, refused, arguments
-):
-    (copied / "result.json").unlink()
+def test_a_run_of_another_version_is_not_evaluated(copied, refused):
     flags = copied / "flags.txt"
-    text = flags.read_text().replace("--width=0.05", "--width=0.1")
-    flags.write_text(text.replace(f"sparsity {sos.__version__}.", "sparsity 0.1.7."))
-    message = refused(*arguments, "--width=0.1")
-    assert "is a checkpoint of another model" in message
-    assert "begun with state-of-sparsity 0.1.7, and this is" in message
+    flags.write_text(
+        flags.read_text().replace(f"sparsity {sos.__version__}.", "sparsity 0.1.7.")
+    )
     message = refused("evaluate_resnet50", f"--run_dir={copied}")
     assert "begun with state-of-sparsity 0.1.7, and this is" in message
-
-
-@pytest.mark.slow
-def test_leftovers_of_a_killed_process_are_gone_when_the_run_goes_on(
-    copied, finished, command, arguments
-):
-    (copied / "result.json").unlink()
-    for name in (".export-0a1b2c3d/new/export/saved_model.pb", ".result.json.new"):
-        (copied / name).parent.mkdir(parents=True, exist_ok=True)
-        (copied / name).write_text("half")
-    (copied / "checkpoints" / "ckpt-12_temp").mkdir()
-    assert command(*arguments).code == 0
-    assert contents(copied).keys() == contents(finished).keys()
-    assert not (copied / "checkpoints" / "ckpt-12_temp").exists()
 
 
 @pytest.mark.parametrize(
@@ -298,22 +196,3 @@ def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, f
     assert message.startswith("train_resnet50: ")
     assert "does not have: set PYTHONUTF8=1" in message
     assert not (tmp_path / "Läufe").exists()
-
-
-@pytest.mark.slow
-def test_a_disk_without_room_is_named_and_the_run_goes_on_with_room(
-    command, tiny, tmp_path
-):
-    with mounted(tmp_path / "disk", "2m") as place:
-        (place / "filler").write_bytes(b"0" * (2 * 2**20 - 64 * 1024))
-        arguments = ("train_resnet50", *tiny, f"--output_dir={place / 'run'}")
-        outcome = command(*arguments)
-        assert outcome.code == 1
-        assert f"there is no room left on the disk of {place / 'run'}" in outcome.err
-        assert "memory" not in outcome.err
-        assert "run the same command again" in outcome.err
-        assert "Traceback" not in outcome.err
-        (place / "filler").unlink()
-        outcome = command(*arguments)
-        assert outcome.code == 0, outcome
-        assert not list((place / "run").glob(".*"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs import folders as runs
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.runs import folders as runs
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.translation import bleu
 from state_of_sparsity.models.translation.numbers_dataset import Numbers

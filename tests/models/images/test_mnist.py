@@ -5,7 +5,6 @@ import pytest
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.mnist import MNIST
-from state_of_sparsity.models.training.records import DamagedDataError
 
 TRAINING, TEST = 60, 10
 
@@ -84,11 +83,3 @@ def test_without_a_prepared_dataset_the_message_says_how_to_prepare_it(tmp_path)
     message = r"no prepared mnist. Run `tfds build mnist --data_dir="
     with pytest.raises(FileNotFoundError, match=message):
         MNIST(tmp_path)
-
-
-def test_training_images_that_are_all_damaged_are_an_error(folder, monkeypatch):
-    dataset = MNIST(folder)
-    nothing = dataset.evaluation("test", 4).take(0)
-    monkeypatch.setattr(dataset, "_batches", lambda split, batch_size: nothing)
-    with pytest.raises(DamagedDataError, match="All 55 training examples of mnist"):
-        dataset.training(4, seed=0)

@@ -8,7 +8,8 @@ import pytest
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.options import PRESETS, ImageOptions
 from state_of_sparsity.models.images.task import ImageTask, SmoothedCrossEntropy
-from state_of_sparsity.models.training.loop import Sparsification, build_model
+from state_of_sparsity.models.training.loop.building import build_model
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
 
 
 def cross_entropy(labels, logits, smoothing):

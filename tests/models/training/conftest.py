@@ -8,12 +8,10 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.images.dataset import endless
-from state_of_sparsity.models.training.loop import (
-    Sparsification,
-    Task,
-    build_model,
-    train,
-)
+from state_of_sparsity.models.training.loop.building import build_model
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
+from state_of_sparsity.models.training.loop.task import Task
+from state_of_sparsity.models.training.loop.training import train
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 EXAMPLES = 40

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from state_of_sparsity.models.training import loop
-from state_of_sparsity.models.training.loop import TrainingInterrupted
+from state_of_sparsity.models.training.loop import training
+from state_of_sparsity.models.training.loop.training import TrainingInterrupted
 
 
 class Killed(BaseException):
@@ -33,7 +33,7 @@ def interrupted_at(
       match: what its message has to match.
     """
 
-    class Interrupting(loop.Record):
+    class Interrupting(training.Evaluations):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             done = int(self.model.optimizer.iterations.numpy())
@@ -41,6 +41,6 @@ def interrupted_at(
                 interrupt()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "Record", Interrupting)
+        patch.setattr(training, "Evaluations", Interrupting)
         with pytest.raises(error, match=match):
             yield

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.training.checkpoint import Checkpoint, CheckpointError
+from state_of_sparsity.models.training.run_folder.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+)
 
 
 def trained(units=4, steps=3):
@@ -40,26 +43,15 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def check_refused(folder, message, model=None):
+def check_refused(folder, message, model=None, falls_back=False):
     before = contents(folder)
     with pytest.raises(CheckpointError, match=message) as error:
-        Checkpoint(model or trained(steps=0)).restore(folder)
+        Checkpoint(model or trained(steps=0)).restore(folder, falls_back)
     assert f"Move {folder} away" in str(error.value) or "Move it away" in str(
         error.value
     )
     assert "\n" not in str(error.value)
     assert contents(folder) == before
-
-
-def test_a_checkpoint_of_other_companions_is_refused(folder):
-    Checkpoint(trained(), {"vocabulary": "1"}).save(folder)
-    before = contents(folder)
-    with pytest.raises(CheckpointError, match="trained with another vocabulary"):
-        Checkpoint(trained(steps=0), {"vocabulary": "2"}).restore(folder)
-    with pytest.raises(CheckpointError, match="checkpoint of another model"):
-        Checkpoint(trained(steps=0)).restore(folder)
-    assert contents(folder) == before
-    assert Checkpoint(trained(steps=0), {"vocabulary": "1"}).restore(folder) == 3
 
 
 @pytest.mark.parametrize("units", [4, 5])
@@ -116,31 +108,64 @@ def test_a_step_that_is_on_disk_is_not_written_again(folder, saved):
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def damage(path, how):
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "flipped":
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle:])
+    else:
+        path.write_bytes(whole[: int(how * len(whole))])
+
+
+@pytest.fixture
+def saved_twice(folder):
+    """A folder with checkpoints of steps 2 and 3."""
+    model = trained(steps=2)
+    checkpoint = Checkpoint(model)
+    checkpoint.save(folder)
+    model.optimizer.iterations.assign(3)
+    checkpoint.save(folder)
+    return model
+
+
+@pytest.mark.parametrize("how", [0.0, 0.5, 0.95, "missing", "flipped"])
 @pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
-@pytest.mark.usefixtures("saved")
-def test_a_truncated_file_is_refused(folder, suffix, share):
-    file = folder / f"ckpt-3.{suffix}"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
+def test_before_a_damaged_checkpoint_is_the_one_to_go_on_from(
+    folder, saved_twice, suffix, how, capsys
+):
+    damage(folder / f"ckpt-3.{suffix}", how)
+    restored = trained(steps=0)
+    checkpoint = Checkpoint(restored)
+    assert checkpoint.restore(folder, falls_back=True) == 2
+    out = capsys.readouterr().out
+    assert out.startswith(f"warning: {folder / 'ckpt-3'} cannot be read, it may be tru")
+    assert "The run goes on from step 2, the checkpoint before" in out
+    assert out.count("\n") == 1
+    for a, b in zip(saved_twice.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The damaged one is written again when the run comes to its step.
+    restored.optimizer.iterations.assign(3)
+    checkpoint.save(folder)
+    assert Checkpoint(trained(steps=0)).restore(folder) == 3
+
+
+@pytest.mark.parametrize("how", [0.5, "missing"])
+@pytest.mark.usefixtures("saved_twice")
+def test_without_another_checkpoint_it_is_refused_and_left_alone(folder, how):
+    for step in (2, 3):
+        damage(folder / f"ckpt-{step}.data-00000-of-00001", how)
+    message = "ckpt-3 cannot be read, .* There is no other checkpoint"
+    check_refused(folder, message, falls_back=True)
+
+
+@pytest.mark.parametrize("how", [0.0, 0.5, 0.95, "missing", "flipped"])
+@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
+@pytest.mark.usefixtures("saved_twice")
+def test_a_damaged_file_is_refused(folder, suffix, how):
+    damage(folder / f"ckpt-3.{suffix}", how)
     check_refused(folder, "ckpt-3 cannot be read, it may be truncated")
-
-
-@pytest.mark.usefixtures("saved")
-def test_damaged_data_is_refused(folder):
-    file = folder / "ckpt-3.data-00000-of-00001"
-    damaged = bytearray(file.read_bytes())
-    # In the middle of the weights.
-    damaged[len(damaged) // 2] ^= 0xFF
-    file.write_bytes(damaged)
-    check_refused(folder, "ckpt-3 cannot be read|another model")
-
-
-@pytest.mark.parametrize("suffix", ["data-00000-of-00001", "index"])
-@pytest.mark.usefixtures("saved")
-def test_a_missing_file_is_refused(folder, suffix):
-    (folder / f"ckpt-3.{suffix}").unlink()
-    check_refused(folder, "cannot be read|no checkpoint that could be read")
 
 
 @pytest.mark.usefixtures("saved")

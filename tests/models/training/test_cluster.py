@@ -1,51 +1,21 @@
-"""What can be wrong with TF_CONFIG, and how workers wait for each other."""
+"""What can be wrong with TF_CONFIG, and what is said where other workers are lost."""
 
-import dataclasses
 import json
-import re
-import socket
-import threading
-import time
 
 import pytest
 
-from state_of_sparsity.models.training import rendezvous
-from state_of_sparsity.models.training.cluster import Cluster
-from state_of_sparsity.models.training.rendezvous import WorkersError, wait_for_all
+from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.devices.cluster import check_tf_config
+from state_of_sparsity.models.training.devices.lost_workers import (
+    WorkersError,
+    noticing_lost_workers,
+)
 
 CLUSTER = {"worker": ["127.0.0.1:2001", "127.0.0.1:2002"]}
 
 
 def config(cluster=CLUSTER, kind="worker", index=0):
     return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
-
-
-def free_addresses(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    return addresses
-
-
-def test_addresses_and_task_are_those_of_tf_config():
-    both = {"chief": ["[::1]:1"], "worker": ["a.b:20", "c:65535"]}
-    cluster = Cluster.from_text(config(both, index=1))
-    assert cluster.addresses == {
-        ("chief", 0): "[::1]:1",
-        ("worker", 0): "a.b:20",
-        ("worker", 1): "c:65535",
-    }
-    assert cluster.port == 65535
-    assert cluster.named(("worker", 0)) == "worker 0 (a.b:20)"
-    assert set(cluster.others) == {("chief", 0), ("worker", 0)}
-
-
-def test_clusters_differ_by_addresses_and_their_order_only():
-    cluster = Cluster.from_text(config())
-    assert cluster.digest == Cluster.from_text(config(index=1)).digest
-    turned = {"worker": CLUSTER["worker"][::-1]}
-    assert cluster.digest != Cluster.from_text(config(turned)).digest
 
 
 @pytest.mark.parametrize(
@@ -80,105 +50,36 @@ def test_clusters_differ_by_addresses_and_their_order_only():
 )
 def test_a_wrong_tf_config_is_an_error_which_names_the_part(text, message):
     with pytest.raises(ValueError, match=message) as error:
-        Cluster.from_text(text)
+        check_tf_config(text)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_host_is_an_error_which_names_it():
     # Names under .invalid are never given to anybody.
     addresses = ["127.0.0.1:1", "no-such-host.invalid:2"]
-    cluster = Cluster.from_text(config({"worker": addresses}))
     with pytest.raises(ValueError, match=r"worker\[1\] is on a host that cannot be fo"):
-        cluster.check_hosts()
-    Cluster.from_text(config()).check_hosts()
+        check_tf_config(config({"worker": addresses}))
 
 
-def test_a_port_in_use_is_an_error_which_names_it():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        cluster = Cluster.from_text(config({"worker": [f"127.0.0.1:{port}"]}))
-        message = rf"cluster.worker\[0\], which is this worker, has the port {port}"
-        with pytest.raises(ValueError, match=message):
-            wait_for_all(cluster, 5)
-    # And it is free again after a while, and after waiting.
-    wait_for_all(cluster, 5)
-    wait_for_all(cluster, 5)
+def test_a_tf_config_without_mistakes_is_taken():
+    check_tf_config(config())
+    both = {"chief": ["[::1]:1"], "worker": ["localhost:20", "127.0.0.1:65535"]}
+    check_tf_config(config(both, index=1))
 
 
-def clusters(count):
-    first = Cluster.from_text(config({"worker": free_addresses(count)}))
-    return [
-        dataclasses.replace(first, task=("worker", index)) for index in range(count)
-    ]
+@pytest.mark.parametrize(
+    "kind", [tf.errors.UnavailableError, tf.errors.DeadlineExceededError]
+)
+def test_errors_of_tensorflow_are_one_message_where_several_workers_train(kind):
+    said = "Connection reset by peer\nAdditional GRPC error information"
+    message = "another worker is missing, .*: Connection reset by peer\n.* same comma"
+    with pytest.raises(WorkersError, match=message), noticing_lost_workers():
+        raise kind(None, None, said)
 
 
-def wait_in_thread(cluster, ended):
-    def wait():
-        try:
-            wait_for_all(cluster, 5)
-            ended[cluster.task] = None
-        except Exception as error:
-            ended[cluster.task] = error
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-def test_nobody_goes_on_before_all_are_there(capsys, monkeypatch):
-    monkeypatch.setattr(rendezvous, "SAID_AFTER", 0.2)
-    early, other, late = clusters(3)
-    ended = {}
-    threads = [wait_in_thread(cluster, ended) for cluster in (early, other)]
-    time.sleep(1.5)
-    assert not ended
-    threads.append(wait_in_thread(late, ended))
-    for thread in threads:
-        thread.join()
-    assert ended == dict.fromkeys(early.addresses)
-    said = f"Waiting for {late.named(late.task)}, for at most 5 seconds."
-    assert said in capsys.readouterr().out
-
-
-def test_a_worker_that_never_comes_is_named_when_time_is_over():
-    cluster, absent = clusters(2)
-    message = re.escape(cluster.named(absent.task)) + " did not come within 0.5 seconds"
-    with pytest.raises(WorkersError, match=message):
-        wait_for_all(cluster, 0.5)
-
-
-def test_something_else_that_listens_is_no_worker(monkeypatch):
-    monkeypatch.setattr(rendezvous, "ANSWERED_WITHIN", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        addresses = [*free_addresses(1), f"127.0.0.1:{silent.getsockname()[1]}"]
-        cluster = Cluster.from_text(config({"worker": addresses}))
-        with pytest.raises(WorkersError, match=r"worker 1 .* did not come"):
-            wait_for_all(cluster, 1)
-
-
-def test_workers_with_other_addresses_find_out():
-    first, second = clusters(2)
-    stranger = dict(second.addresses) | {("worker", 2): "127.0.0.1:1"}
-    ended = {}
-    thread = wait_in_thread(dataclasses.replace(second, addresses=stranger), ended)
-    with pytest.raises(ValueError, match=r"worker 1.* has another cluster"):
-        wait_for_all(first, 20)
-    thread.join()
-    # The other one sees the same, or nobody any more.
-    assert isinstance(ended["worker", 1], ValueError | WorkersError)
-
-
-def test_a_worker_with_the_index_of_another_one_is_found_out():
-    first, second = clusters(2)
-    # As on another machine, where the port is free.
-    turned = list(first.addresses.values())[::-1]
-    same_index = Cluster.from_text(config({"worker": turned}))
-    ended = {}
-    thread = wait_in_thread(same_index, ended)
-    # Who asks, and who is asked, may find it out first.
-    named = re.escape(first.named(second.task))
-    message = rf"at the address of {named}, .* worker 0|takes itself for worker 0, as"
-    with pytest.raises(ValueError, match=message):
-        wait_for_all(first, 20)
-    thread.join()
-    assert ended["worker", 0] is not None
+def test_a_lack_of_memory_has_nothing_to_do_with_other_workers():
+    with (
+        pytest.raises(tf.errors.ResourceExhaustedError),
+        noticing_lost_workers(),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM")

@@ -5,8 +5,12 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.models.training.checkpoint import Checkpoint
-from state_of_sparsity.models.training.guard import Guard, NotFiniteError, check_finite
+from state_of_sparsity.models.training.loop.guard import (
+    Guard,
+    NotFiniteError,
+    check_finite,
+)
+from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from tests.models.training.interrupted import interrupted_at
 
 
@@ -73,7 +77,7 @@ def test_what_is_nan_is_not_saved_by_an_interruption(tiny_run):
 
 
 def test_long_intervals_are_checked_on_the_way(tiny_run, monkeypatch):
-    monkeypatch.setattr("state_of_sparsity.models.training.guard.CHECKED_EVERY", 3)
+    monkeypatch.setattr("state_of_sparsity.models.training.loop.guard.CHECKED_EVERY", 3)
     run = poisoned(tiny_run(eval_steps=12), 4)
     with pytest.raises(NotFiniteError, match="at step 4, the loss"):
         run.train()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.models.training.learning_rate import (
+from state_of_sparsity.models.training.loop.learning_rate import (
     InverseSquareRoot,
     WarmupThenSteps,
 )

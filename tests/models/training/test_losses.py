@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from state_of_sparsity.models.training.losses import SmoothedCrossEntropy
+from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.translation.task import weighted_by_token
 
 

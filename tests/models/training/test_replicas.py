@@ -8,11 +8,8 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.task import ImageTask
-from state_of_sparsity.models.training.loop import (
-    Sparsification,
-    build_dense,
-    build_model,
-)
+from state_of_sparsity.models.training.loop.building import build_dense, build_model
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.translation.options import TranslationOptions
 from state_of_sparsity.models.translation.task import TranslationTask
 

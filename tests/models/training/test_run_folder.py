@@ -1,12 +1,11 @@
 """The folder of a run on disk."""
 
-import os
-
 import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.models.training.run_folder import (
     METRICS,
+    DamagedError,
     RunFolder,
     RunFolderError,
 )
@@ -94,14 +93,6 @@ def test_other_settings_are_refused_and_all_that_differ_are_listed(path):
     assert contents(path) == before
 
 
-def test_a_run_of_0_1_0_goes_on_with_the_flags_that_say_what_it_did(path):
-    RunFolder(path, SETTINGS).start()
-    RunFolder(path, SETTINGS | {"extra_length": "100"}).check_same_run()
-    RunFolder(path, SETTINGS | {"shared_positions": "False"}).check_same_run()
-    with pytest.raises(RunFolderError, match="shared_positions: False in the folder"):
-        RunFolder(path, SETTINGS | {"shared_positions": "True"}).check_same_run()
-
-
 def test_a_folder_of_something_else_is_refused(path):
     path.mkdir(parents=True)
     (path / "thesis.tex").write_text("dear")
@@ -117,19 +108,53 @@ def test_a_file_is_refused(tmp_path):
         RunFolder(file).check_same_run()
 
 
-@pytest.mark.parametrize("method", ["check_same_run", "start"])
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, method):
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     folder = RunFolder(tmp_path / "file" / "a" / "b")
     with pytest.raises(RunFolderError, match=r"--output_dir=.*/a/b cannot be written"):
-        getattr(folder, method)()
+        folder.start()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(RunFolderError, match="no permission in"):
-        RunFolder(tmp_path / "a" / "b").check_same_run()
+@pytest.mark.parametrize("version", ["0.1.7.", "100.0.0.", None])
+def test_a_run_of_another_version_is_one_message(path, version):
+    folder = RunFolder(path, SETTINGS)
+    folder.start()
+    begun = f"state-of-sparsity {sos.__version__}."
+    text = folder.flags.read_text()
+    other = f"state-of-sparsity {version}" if version else "state"
+    folder.flags.write_text(text.replace(begun, other))
+    named = f"state-of-sparsity {version[:-1]}" if version else "a version that is not"
+    message = f"begun with {named}.*, and this is {sos.__version__}: "
+    with pytest.raises(RunFolderError, match=message):
+        folder.check_same_run()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"quality": 0.', "\0\0\0"])
+def test_a_damaged_result_is_no_finished_run(path, text):
+    folder = RunFolder(path)
+    folder.start()
+    folder.result.write_text(text)
+    assert not folder.is_finished
+    with pytest.raises(DamagedError, match=r"result.json is damaged \("):
+        folder.read_result()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(path):
+    folder = RunFolder(path, SETTINGS)
+    folder.start()
+    before = contents(path) | {".lock": b"", "checkpoints/ckpt-4.index": b""}
+    for name in (
+        ".lock",
+        "checkpoints/ckpt-4.index",
+        "checkpoints/ckpt-8_temp/part-0",
+        ".export-0a1b2c3d/new/export/saved_model.pb",
+        ".result.json.new",
+        "weights/.step_0.npz-abcd1234/new/step_0.npz",
+    ):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("")
+    folder.start()
+    assert contents(path) == before
 
 
 def test_metrics_are_read_back_in_order_with_all_columns(path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.models.training.checkpoint import CheckpointError
-from state_of_sparsity.models.training.tf1_checkpoint import (
+from state_of_sparsity.models.published.tf1_checkpoint import (
     TF1Checkpoint,
     sparsity_report,
 )
+from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
 from tests import published
 
 BODY = "transformer/body/encoder/layer_0"

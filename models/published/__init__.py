@@ -1,0 +1,1 @@
+"""Checkpoints that the authors of the paper released."""

@@ -1,0 +1,243 @@
+"""A run from the values of its settings, with all that can be wrong in them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+from state_of_sparsity.mask_files import load_masks, shuffle_masks
+from state_of_sparsity.models.runs.run import TRAINERS, Run
+from state_of_sparsity.models.runs.settings import DENSE, FIXED_MASK, owners
+from state_of_sparsity.models.saved_by_keras import (
+    is_saved_by_keras,
+    load_saved_by_keras,
+)
+from state_of_sparsity.models.training.loop.sparsification import Sparsification
+from state_of_sparsity.models.training.rewinding.kept_weights import Start
+from state_of_sparsity.models.training.rewinding.rounds import Rounds
+from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.usage import UsageError, usage_errors
+from state_of_sparsity.report import weight_masks
+from state_of_sparsity.techniques import (
+    TECHNIQUES,
+    FixedMask,
+    MagnitudePruning,
+    Technique,
+)
+
+Values = Mapping[str, object]
+
+
+def run_of(binary: str, values: Values) -> Run:
+    """The run that settings describe.
+
+    Args:
+      binary: that trains it.
+      values: of all settings of `settings_of`, by name; None for those not given.
+
+    Raises:
+      UsageError: if they do not go together, or one is bad.
+    """
+    with usage_errors():
+        options = _of(TRAINERS[binary][0], values).resolved()
+        options = _stretched(options, values)
+        start = _with_absolute_path(_of(Start, values))
+        rounds = _rounds(options, values)
+        every = values["checkpoint_every_steps"]
+        if every is not None and every < 1:
+            raise ValueError(
+                f"checkpoint_every_steps must be at least 1. Received: {every}"
+            )
+    defaults = (rounds or options).technique_defaults()
+    technique = _technique(defaults, values)
+    _check_steps(technique, start, options.train_steps)
+    with usage_errors():
+        masks = _masks_settings(values)
+        sparsification = Sparsification(
+            technique, _overrides(values), _budget(values), masks
+        )
+    if start.init == "sparse" and not masks:
+        raise UsageError("--init=sparse needs --technique=fixed_mask.")
+    return Run(binary, options, sparsification, start, rounds, every)
+
+
+def _of(cls, values):
+    return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
+
+def _check_steps(technique, start, train_steps):
+    end_step = getattr(technique, "end_step", 0)
+    if end_step > train_steps:
+        raise UsageError(
+            f"--end_step={end_step} is after the last of --train_steps={train_steps}: "
+            "the run would end before it is sparse."
+        )
+    ramp_begin = getattr(technique, "ramp_begin", 0)
+    if ramp_begin >= train_steps:
+        raise UsageError(
+            f"--ramp_begin={ramp_begin} is not before the last of --train_steps="
+            f"{train_steps}: nothing would become sparse."
+        )
+    late = [step for step in start.keep_steps or () if step > train_steps]
+    if late:
+        raise UsageError(
+            f"--keep_steps has steps after the last of --train_steps={train_steps}. "
+            f"Received: {late}"
+        )
+
+
+def _stretched(options, values):
+    multiplier = values["train_steps_multiplier"]
+    schedule = values["stretch_schedule"]
+    if multiplier is None:
+        if schedule is not None:
+            raise ValueError(
+                "stretch_schedule needs train_steps_multiplier. Received: "
+                f"stretch_schedule={schedule}"
+            )
+        return options
+    # What comes of it is in the flags of the run, so that it is not stretched twice.
+    return options.stretched(multiplier, schedule or "constant_final")
+
+
+def _with_absolute_path(start):
+    if start.load_weights_from is None:
+        return start
+    path = str(pathlib.Path(start.load_weights_from).resolve())
+    return dataclasses.replace(start, load_weights_from=path)
+
+
+def _rounds(options, values):
+    rounds = _of(Rounds, values)
+    if rounds.rounds is None:
+        return None
+    chosen = values["technique"]
+    if chosen != MagnitudePruning.technique_name():
+        raise ValueError(
+            f"--technique={chosen} does not have --rounds (it belongs to "
+            f"{MagnitudePruning.technique_name()})"
+        )
+    for field in dataclasses.fields(MagnitudePruning):
+        value = values.get(field.name)
+        if field.name != "sparsity" and value is not None:
+            raise ValueError(
+                f"--{field.name} is not for --rounds, where the smallest weights "
+                f"are masked between trainings. Received: {value}"
+            )
+    if options.distribution == "multi_worker":
+        raise ValueError(
+            "--rounds is for one machine, with any number of devices. Received: "
+            f"--distribution={options.distribution}"
+        )
+    return rounds.resolved(values["sparsity"], options.train_steps)
+
+
+def _technique(defaults: Values, values: Values) -> Technique | None:
+    """The technique that is chosen, or None for a dense model.
+
+    Args:
+      defaults: of hyperparameters that are not given.
+      values: of the settings.
+    """
+    chosen = values["technique"]
+    _check_belong_to(chosen, values)
+    if chosen == DENSE:
+        return None
+    if chosen == FIXED_MASK:
+        return _fixed_mask(values)
+    hyperparameters = {}
+    for name, techniques in owners().items():
+        value = values[name] if values[name] is not None else defaults.get(name)
+        if chosen in techniques and value is not None:
+            hyperparameters[name] = value
+    for field in dataclasses.fields(TECHNIQUES[chosen]):
+        required = field.default is dataclasses.MISSING
+        if required and field.name not in hyperparameters:
+            raise UsageError(f"--technique={chosen} needs --{field.name}")
+    with usage_errors(f"--technique={chosen}"):
+        return TECHNIQUES[chosen](**hyperparameters)
+
+
+def _check_belong_to(chosen, values):
+    for name in ("load_masks_from", "shuffle_masks"):
+        if values[name] is not None and chosen != FIXED_MASK:
+            raise UsageError(
+                f"--technique={chosen} does not have --{name} (it belongs to "
+                f"{FIXED_MASK})"
+            )
+    for name, techniques in owners().items():
+        # The seed belongs to the run as well.
+        if name != "seed" and values[name] is not None and chosen not in techniques:
+            raise UsageError(
+                f"--technique={chosen} does not have --{name} "
+                f"(it belongs to {', '.join(techniques)})"
+            )
+
+
+def _fixed_mask(values):
+    source = values["load_masks_from"]
+    if source is None:
+        raise UsageError(f"--technique={FIXED_MASK} needs --load_masks_from")
+    try:
+        masks = _masks_from(pathlib.Path(source))
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(
+            "--load_masks_from must be the folder of a finished run, which has "
+            "masks.npz, a file of masks, or a model that tf_keras saved. Received: "
+            f"{source!r} ({error})"
+        ) from error
+    if values["shuffle_masks"]:
+        masks = shuffle_masks(masks, values["seed"])
+    return FixedMask(masks)
+
+
+def _masks_from(path):
+    if path.is_dir() and not is_saved_by_keras(path):
+        return load_masks(RunFolder(path).masks)
+    if path.suffix == ".npz":
+        return load_masks(path)
+    return weight_masks(load_saved_by_keras(path))
+
+
+def _masks_settings(values):
+    """The settings that say which masks are fixed, as text by name."""
+    source, shuffle = values["load_masks_from"], values["shuffle_masks"]
+    given = {"load_masks_from": source and str(pathlib.Path(source).resolve())}
+    return {n: v for n, v in {**given, "shuffle_masks": shuffle}.items() if v}
+
+
+def _overrides(values):
+    """The overrides for `sos.sparsify`."""
+    texts = values["override"]
+    if values["technique"] == DENSE and texts:
+        raise UsageError(f"--technique={DENSE} does not have --override={texts[0]}")
+    overrides = {}
+    for text in texts:
+        pattern, _, value = text.rpartition("=")
+        try:
+            sparsity = None if value == DENSE else float(value)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise UsageError(
+                f"--override must be REGEX=SPARSITY or REGEX={DENSE}. "
+                f"Received: {text!r}"
+            )
+        if pattern in overrides:
+            both = [other for other in texts if other.rpartition("=")[0] == pattern]
+            raise UsageError(
+                f"--override has the pattern {pattern!r} more than once. "
+                f"Received: {', '.join(both)}"
+            )
+        overrides[pattern] = sparsity
+    return overrides
+
+
+def _budget(values):
+    """The budget, by name or path."""
+    budget, chosen = values["budget"], values["technique"]
+    if budget is None:
+        return None
+    if not hasattr(TECHNIQUES.get(chosen), "score"):
+        raise UsageError(f"--technique={chosen} does not have --budget={budget}")
+    # Runs may go on from another folder.
+    return str(pathlib.Path(budget).resolve()) if "." in budget else budget

@@ -1,0 +1,1 @@
+"""Data on disk, as TensorFlow Datasets prepares them."""

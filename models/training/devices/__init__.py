@@ -1,0 +1,1 @@
+"""Devices that train, on one machine or several."""

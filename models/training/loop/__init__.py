@@ -1,0 +1,1 @@
+"""The training of a task: building, the loop with its callbacks, finishing."""
