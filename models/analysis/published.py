@@ -6,11 +6,10 @@ best score of each group of runs of lottery tickets and of training from scratch
 are of Gale, Elsen & Hooker 2019 (arXiv 1902.09574), and in `bin/recipes/`.
 """
 
-import csv
 import pathlib
-import re
 
-from state_of_sparsity.models.analysis.record import Record, Statistic
+import pandas as pd
+
 from state_of_sparsity.models.analysis.variants import DENSE, in_words, target
 
 # On what the published models were trained.
@@ -23,80 +22,83 @@ _NAMES = {
     "scratch_b": "scratch-b",
 }
 _GROUPS = ("experiment", "initialization", "time_multiplier", "mean", "runs")
+_NUMBERS = ("sparsity", "quality", "deviation", "runs", "failed_runs")
 
 
-def read(path: pathlib.Path) -> list[Record]:
-    """The records in a published table.
+def read(path: pathlib.Path) -> pd.DataFrame:
+    """The rows of a published table, with columns as of `finished_runs`.
 
     Raises:
       ValueError: if it is none, or a row of it is damaged.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            make = _reader_of(path, reader.fieldnames or ())
-            return [_record(path, reader.line_num, make, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+        table = pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is no published table: {error}") from error
-
-
-def _reader_of(path, header):
-    if set(_RESULTS) <= set(header):
-        return _result
-    if set(_GROUPS) <= set(header):
-        return _group
-    raise ValueError(
-        f"{path} is neither a run's folder nor a published table, which has the "
-        f"columns {', '.join(_RESULTS)}, or {', '.join(_GROUPS)} and others. "
-        f"Received: {', '.join(header)[:200]}"
+    if set(_RESULTS) <= set(table):
+        runs = _results(table)
+    elif set(_GROUPS) <= set(table):
+        runs = _groups(table)
+    else:
+        raise ValueError(
+            f"{path} is neither a run's folder nor a published table, which has the "
+            f"columns {', '.join(_RESULTS)}, or {', '.join(_GROUPS)} and others. "
+            f"Received: {', '.join(table)[:200]}"
+        )
+    runs["dataset"] = runs.model.map(DATASETS)
+    for name in ("dataset", *_NUMBERS):
+        numbers = (
+            pd.to_numeric(runs[name], "coerce") if name in _NUMBERS else runs[name]
+        )
+        if numbers.isna().any():
+            line = numbers.isna().idxmax()
+            raise ValueError(
+                f"{path}, line {line + 2}, is damaged: it has no {name} that is known."
+            )
+    sparsity = runs.sparsity.astype(float)
+    return runs.assign(
+        source=path,
+        published=True,
+        sparsity=sparsity,
+        group=sparsity.map(target),
+        flags=[{}] * len(runs),
     )
 
 
-def _record(path, line, make, row):
-    try:
-        model, sparsity = row["model"], float(row["sparsity"])
-        return Record(
-            source=path,
-            group=target(sparsity),
-            model=model,
-            dataset=DATASETS[model],
-            metric=row["metric"],
-            sparsity=sparsity,
-            published=True,
-            **make(row),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}, line {line}, is damaged: {error!r}") from error
+def _results(table):
+    of_several = table.hyperparameters.astype(str).str.extract(r"best of (\d+)")[0]
+    return pd.DataFrame(
+        {
+            **table[["model", "technique", "sparsity", "metric"]],
+            "variant": table.technique.map(_name),
+            "quality": table.score,
+            "statistic": table.technique.map({DENSE: "run"}).fillna("best"),
+            "deviation": 0.0,
+            "runs": of_several.fillna(1).astype(int),
+            "failed_runs": 0,
+        }
+    )
 
 
-def _result(row):
-    technique = row["technique"]
-    of_several = re.search(r"best of (\d+)", row["hyperparameters"])
-    return {
-        "technique": technique,
-        "variant": _name(technique),
-        "quality": float(row["score"]),
-        "statistic": Statistic.RUN if technique == DENSE else Statistic.BEST,
-        "runs": int(of_several[1]) if of_several else 1,
-    }
-
-
-def _group(row):
-    parts = [_name(row["experiment"])]
-    if row["learning_rate_schedule"] == "constant_final":
-        parts.append("constant final rate")
-    if row["initialization"] == "augmented":
-        parts.append("augmented init")
-    return {
-        "technique": row["experiment"],
-        "variant": ", ".join(parts),
-        "quality": float(row["mean"]),
-        "statistic": Statistic.MEAN,
-        "deviation": float(row["standard_deviation"]),
-        "runs": int(row["runs"]),
-        "failed_runs": int(row["failed_runs"]),
-    }
+def _groups(table):
+    variants = table.experiment.map(_name)
+    is_constant = table.learning_rate_schedule == "constant_final"
+    variants += is_constant.map({True: ", constant final rate", False: ""})
+    is_augmented = table.initialization == "augmented"
+    variants += is_augmented.map({True: ", augmented init", False: ""})
+    return pd.DataFrame(
+        {
+            **table[["model", "sparsity", "metric", "runs", "failed_runs"]],
+            "technique": table.experiment,
+            "variant": variants,
+            "quality": table["mean"],
+            "statistic": "mean",
+            "deviation": table.standard_deviation,
+        }
+    )
 
 
 def _name(technique):
-    return _NAMES.get(technique) or in_words(technique)
+    return _NAMES.get(technique) or in_words(str(technique))

@@ -7,6 +7,8 @@ import types
 import pytest
 
 import state_of_sparsity.bin
+from state_of_sparsity.models.analysis.finished_runs import of_one_network, read_runs
+from state_of_sparsity.models.analysis.points import summarize
 
 _NOTHING = types.MappingProxyType({})
 LAYERS = {"conv1/kernel": 100, "conv2/kernel": 800, "logits/kernel": 100}
@@ -68,6 +70,11 @@ def make_run(tmp_path):
         return write_run(tmp_path / name, quality, sparsity, seed, **keywords)
 
     return make
+
+
+def points_of(*paths, labels=None, **chosen):
+    """The points of the runs in some folders and tables."""
+    return summarize(of_one_network(read_runs(paths, labels)[0], **chosen))
 
 
 # Accuracies of three seeds, in their order, by technique and sparsity.

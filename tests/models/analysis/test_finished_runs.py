@@ -1,75 +1,56 @@
-"""Reading runs and published tables."""
+"""Reading runs and published tables, and choosing among them."""
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from state_of_sparsity.models.analysis.record import Statistic
-from state_of_sparsity.models.analysis.records import (
+from state_of_sparsity.models.analysis.finished_runs import (
+    of_one_network,
     read_layers,
-    read_records,
+    read_runs,
     runs_named,
 )
 
 
-def test_a_run_is_read_from_its_folder(make_run):
+def test_a_run_is_a_row(make_run):
     path = make_run("run", 0.875, 0.75, 3, flags={"sparsity": 0.75})
-    (record,), skipped = read_records([path])
+    runs, skipped = read_runs([path])
+    (run,) = runs.itertuples()
     assert not skipped
-    assert (record.source, record.variant) == (path, "magnitude pruning")
-    assert (record.model, record.dataset, record.metric) == (
-        "resnet50",
-        "digits",
-        "top1",
-    )
-    assert (record.quality, record.sparsity, record.seed) == (87.5, 0.75, 3)
-    assert (record.statistic, record.runs) == (Statistic.RUN, 1)
-    assert not record.published
+    assert (run.source, run.variant) == (path, "magnitude pruning")
+    assert (run.model, run.dataset, run.metric) == ("resnet50", "digits", "top1")
+    assert (run.quality, run.sparsity, run.seed) == (87.5, 0.75, 3)
+    assert (run.statistic, run.runs, run.published) == ("run", 1, False)
     # The layers have 100, 800 and 100 weights; 100 parameters are biases.
-    assert (record.counted_weights, record.parameters) == (1_000, 1_100)
-    assert record.compression == 1_100 / 350
-    assert (record.speed_up, record.flops_share) == (4, 0.25)
-    assert record.training_flops_share == 0.75
+    assert (run.counted_weights, run.parameters) == (1_000, 1_100)
+    assert run.compression == 1_100 / 350
+    assert (run.speed_up, run.flops_share) == (4, 0.25)
+    assert run.training_flops_share == 0.75
 
 
 def test_bleu_is_no_share(make_run):
     path = make_run("run", 27.3, result={"quality_metric": "bleu"})
-    assert read_records([path])[0][0].quality == 27.3
-
-
-def test_a_run_of_0_1_0_has_no_operations_of_training(make_run):
-    path = make_run("run")
-    result = json.loads((path / "result.json").read_text())
-    del result["training_flops"], result["dense_training_flops"]
-    (path / "result.json").write_text(json.dumps(result))
-    (record,), _ = read_records([path])
-    assert record.training_flops_share is None
-    assert record.flops_share == pytest.approx(0.1)
+    assert read_runs([path])[0].quality.item() == 27.3
 
 
 def test_runs_are_found_at_any_depth_and_read_once(make_run, tmp_path):
     make_run("a/b/one")
     make_run("a/two", seed=1)
+    # What is inside of a run is no run.
+    make_run("a/two/rounds/0")
     paths = [tmp_path, tmp_path / "a", tmp_path / "a" / "two", f"{tmp_path}/a/../a"]
-    records, _ = read_records(paths)
-    assert sorted(record.source.name for record in records) == ["one", "two"]
-
-
-def test_what_is_inside_of_a_run_is_no_run(make_run):
-    path = make_run("run")
-    make_run("run/weights/other")
-    assert [record.source for record in read_records([path])[0]] == [path]
+    runs, _ = read_runs(paths)
+    assert sorted(source.name for source in runs.source) == ["one", "two"]
 
 
 def test_runs_without_a_result_or_flags_are_skipped_and_listed(make_run, tmp_path):
     make_run("done")
     (make_run("running") / "result.json").unlink()
     (make_run("strange") / "flags.txt").unlink()
-    records, skipped = read_records([tmp_path])
-    assert [record.source.name for record in records] == ["done"]
+    runs, skipped = read_runs([tmp_path])
+    assert [source.name for source in runs.source] == ["done"]
     assert skipped == [
         f"{tmp_path / 'running'}: not finished",
         f"{tmp_path / 'strange'}: has no flags.txt",
@@ -80,19 +61,16 @@ def test_runs_of_which_none_is_finished_are_an_error_that_lists_them(make_run):
     path = make_run("running")
     (path / "result.json").unlink()
     with pytest.raises(ValueError, match=r"no finished run\.\n.*running: not finished"):
-        read_records([path])
+        read_runs([path])
 
 
-def test_no_paths_are_refused():
+def test_paths_without_runs_are_named(tmp_path):
     with pytest.raises(ValueError, match="Give folders of runs, or published tables"):
-        read_records([])
-
-
-def test_a_path_without_runs_is_named(tmp_path):
+        read_runs([])
     with pytest.raises(ValueError, match=f"nothing at {tmp_path / 'none'}"):
-        read_records([tmp_path / "none"])
+        read_runs([tmp_path / "none"])
     with pytest.raises(ValueError, match=f"{tmp_path} holds no runs"):
-        read_records([tmp_path])
+        read_runs([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +85,7 @@ def test_a_damaged_result_is_named(make_run, text, reason):
     path = make_run("run")
     (path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=rf"run/result.json is damaged \(.*{reason}"):
-        read_records([path])
+        read_runs([path])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +100,7 @@ def test_a_damaged_result_is_named(make_run, text, reason):
 def test_a_figure_of_a_result_that_cannot_be_is_named(make_run, name, value):
     path = make_run("run", result={name: value})
     with pytest.raises(ValueError, match=r"run/result\.json is damaged"):
-        read_records([path])
+        read_runs([path])
 
 
 def test_labels_rename_by_path_and_the_first_counts(make_run, tmp_path):
@@ -130,46 +108,35 @@ def test_labels_rename_by_path_and_the_first_counts(make_run, tmp_path):
         make_run(name)
     labels = {r"early_\d": "early", "early_1": "never", "late$": "late"}
     with pytest.raises(ValueError, match="'early_1' is found in the path of none"):
-        read_records([tmp_path], labels)
+        read_runs([tmp_path], labels)
     del labels["early_1"]
-    records, _ = read_records([tmp_path], labels)
-    assert [record.variant for record in records] == ["early", "early", "late"]
-
-
-def test_a_label_that_is_no_expression_is_refused(make_run):
+    runs, _ = read_runs([tmp_path], labels)
+    assert list(runs.variant) == ["early", "early", "late"]
     with pytest.raises(ValueError, match=r"regular expression. Received: '\('"):
-        read_records([make_run("run")], {"(": "name"})
+        read_runs([tmp_path], {"(": "name"})
 
 
 def test_the_published_tables_are_read_row_by_row(published):
-    records, skipped = read_records(published)
+    runs, skipped = read_runs(published)
     assert not skipped
-    assert all(record.published for record in records)
+    assert runs.published.all()
     lines = [path.read_text().splitlines()[1:] for path in published]
-    assert len(records) == sum(map(len, lines))
-    (best,) = (
-        r
-        for r in records
-        if (r.model, r.technique, r.sparsity)
-        == ("transformer", "magnitude_pruning", 0.9)
-    )
-    assert (best.quality, best.statistic, best.metric) == (
-        23.26,
-        Statistic.BEST,
-        "bleu",
-    )
+    assert len(runs) == sum(map(len, lines))
+    assert runs.flops_share.isna().all()
+    pruned = runs[(runs.technique == "magnitude_pruning") & (runs.sparsity == 0.9)]
+    (best,) = pruned[pruned.model == "transformer"].itertuples()
+    assert (best.quality, best.statistic, best.metric) == (23.26, "best", "bleu")
     assert best.dataset == "wmt14_translate/de-en"
-    assert best.flops_share is None
 
 
 def test_published_groups_have_mean_deviation_and_runs(published):
-    records, _ = read_records(published[1:])
-    found = {(r.model, r.variant, r.sparsity): r for r in records}
+    runs, _ = read_runs(published[1:])
+    found = {(r.model, r.variant, r.sparsity): r for r in runs.itertuples()}
     group = found["resnet50", "scratch-b, constant final rate, augmented init", 0.9]
     assert (group.quality, group.deviation, group.runs) == (67.62, 0.19, 9)
     failed = found["transformer", "scratch-e", 0.8]
     assert (failed.runs, failed.failed_runs) == (25, 1)
-    assert {r.statistic for r in records} == {Statistic.MEAN}
+    assert set(runs.statistic) == {"mean"}
 
 
 @pytest.mark.parametrize(
@@ -185,42 +152,69 @@ def test_published_groups_have_mean_deviation_and_runs(published):
         (
             "model,technique,sparsity,metric,score,hyperparameters\n"
             "vgg16,dense,0.0,top1,76,\n",
-            "table.csv, line 2, is damaged: KeyError",
+            "table.csv, line 2, is damaged",
         ),
     ],
 )
 def test_another_table_is_refused(tmp_path, text, expected):
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(ValueError, match=expected):
-        read_records([tmp_path / "table.csv"])
+        read_runs([tmp_path / "table.csv"])
 
 
 def test_a_picture_is_no_table(tmp_path):
     (tmp_path / "plot.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ValueError, match=r"plot\.png is no published table"):
-        read_records([tmp_path / "plot.png"])
+        read_runs([tmp_path / "plot.png"])
 
 
 def test_runs_are_chosen_by_path_and_by_the_end_of_it(study):
-    records, _ = read_records([study])
+    runs, _ = read_runs([study])
     name = "magnitude_pruning_0.9_1"
     for text in (name, f"study/{name}", study / name):
-        (run,) = runs_named(records, [text])
-        assert run.source == study / name
-
-
-def test_a_run_that_was_not_read_is_an_error_that_lists_those_that_were(study):
-    records, _ = read_records([study])
+        assert runs_named(runs, [text]).source.item() == study / name
     with pytest.raises(ValueError, match=r"'none' is the name of no run .*dense_0.0_0"):
-        runs_named(records, ["none"])
+        runs_named(runs, ["none"])
 
 
 def test_a_name_of_two_runs_is_an_error_that_lists_them(make_run, tmp_path):
     for seed in (0, 1):
         make_run(f"{seed}/run", seed=seed)
-    records, _ = read_records([tmp_path])
+    runs, _ = read_runs([tmp_path])
     with pytest.raises(ValueError, match=r"more than one run.*0/run, .*1/run"):
-        runs_named(records, ["run"])
+        runs_named(runs, ["run"])
+
+
+def test_two_datasets_are_refused_and_listed(study, published):
+    runs, _ = read_runs([study, *published])
+    with pytest.raises(ValueError, match="There are two datasets") as error:
+        of_one_network(runs)
+    listed = str(error.value).splitlines()[1:]
+    assert [line.split()[:2] for line in listed] == [
+        ["--dataset=digits", "--model=resnet50"],
+        ["--dataset=wmt14_translate/de-en", "--model=transformer"],
+        ["--dataset=imagenet2012", "--model=resnet50"],
+    ]
+    assert set(of_one_network(runs, dataset="digits").dataset) == {"digits"}
+    assert set(of_one_network(runs, model="transformer").model) == {"transformer"}
+    with pytest.raises(ValueError, match="two datasets"):
+        of_one_network(runs, model="resnet50")
+    with pytest.raises(ValueError, match=r"(?s)--dataset=mnist.*--dataset=digits"):
+        of_one_network(runs, dataset="mnist")
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"quality_metric": "top5"}, r"(?s)measures of quality.*top1.*top5"),
+        ({"flops": 40_000}, r"(?s)10,000 FLOPs: 1\n.*40,000 FLOPs: 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(make_run, tmp_path, result, message):
+    make_run("one")
+    make_run("other", result=result)
+    with pytest.raises(ValueError, match=message):
+        of_one_network(read_runs([tmp_path])[0])
 
 
 def test_layers_that_are_missing_or_damaged_are_named(make_run):
@@ -234,7 +228,7 @@ def test_layers_that_are_missing_or_damaged_are_named(make_run):
 
 
 def test_the_analysis_imports_no_framework(tmp_path):
-    modules = "axes, page, pictures, records, summary, tables"
+    modules = "axes, finished_runs, page, pictures, points, tables"
     script = (
         f"import sys; from state_of_sparsity.models.analysis import {modules}; "
         "assert not {'keras', 'tf_keras', 'tensorflow', 'absl'} & sys.modules.keys()"
