@@ -116,6 +116,7 @@ setuptools.setup(
         "state_of_sparsity.models",
         "state_of_sparsity.models.analysis",
         "state_of_sparsity.models.images",
+        "state_of_sparsity.models.sweeps",
         "state_of_sparsity.models.training",
         "state_of_sparsity.models.translation",
         "state_of_sparsity.bin",

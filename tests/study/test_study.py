@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from state_of_sparsity.bin.sweep import check
 from state_of_sparsity.models.training.run_folder import RunFolder
 from study import page
 from study.claims import (
@@ -39,7 +40,7 @@ def test_each_run_is_another_one_and_has_flags_that_its_binary_takes(lab):
     for run in runs:
         assert run.experiment in EXPERIMENTS
         if "budget" not in run.configuration.settings:
-            run.configuration.check()
+            check(run.configuration)
 
 
 def test_the_whole_grid_is_run_on_mnist1d():
