@@ -116,6 +116,8 @@ setuptools.setup(
         "state_of_sparsity.models",
         "state_of_sparsity.models.analysis",
         "state_of_sparsity.models.images",
+        "state_of_sparsity.models.published",
+        "state_of_sparsity.models.runs",
         "state_of_sparsity.models.sweeps",
         "state_of_sparsity.models.training",
         "state_of_sparsity.models.translation",

@@ -30,8 +30,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from state_of_sparsity.models.analysis import published
-from state_of_sparsity.models.analysis.variants import group, read_settings, variant
+from state_of_sparsity.models.published import tables as published
+from state_of_sparsity.models.runs.variants import group, read_settings, variant
 from state_of_sparsity.models.training.run_folder import DamagedError, RunFolder
 
 _TEXTS = ("model", "dataset", "quality_metric")
@@ -62,8 +62,11 @@ def read_runs(
     paths = [pathlib.Path(path) for path in paths]
     if not paths:
         raise ValueError("Give folders of runs, or published tables (.csv).")
+    files = {path.resolve(): path for path in paths if path.is_file()}
+    folders = [f for path in paths if not path.is_file() for f in _runs_in(path)]
     rows, skipped = [], []
-    for folder in _without_repeats(_run_folders(paths)):
+    # Each once, by whatever paths it was given.
+    for folder in {folder.path.resolve(): folder for folder in folders}.values():
         if not folder.flags.is_file():
             skipped.append(f"{folder.path}: has no flags.txt")
         elif not folder.result.is_file():
@@ -72,52 +75,39 @@ def read_runs(
         else:
             rows.append(_read_run(folder))
     _label(rows, labels or {})
-    for path in _without_repeats(path for path in paths if path.is_file()):
+    for path in files.values():
         rows += published.read(path).to_dict("records")
     if not rows:
         raise ValueError("\n  ".join(["There is no finished run.", *skipped]))
     return _table(rows), skipped
 
 
-def _run_folders(paths) -> Iterator[RunFolder]:
-    for path in paths:
-        if path.is_file():
-            continue
-        if not path.is_dir():
-            raise ValueError(f"There is nothing at {path}.")
-        found = list(_below(path))
-        if not found:
-            raise ValueError(
-                f"{path} holds no runs: neither it nor a folder in it has flags.txt."
-            )
-        yield from found
-
-
-def _below(path):
+def _runs_in(path) -> Iterator[RunFolder]:
     """The runs in a folder, in order; there are none inside of a run."""
+    if not path.is_dir():
+        raise ValueError(f"There is nothing at {path}.")
+    is_empty = True
     for place, folders, files in os.walk(path):
         if {"flags.txt", "result.json"} & set(files):
             folders.clear()
+            is_empty = False
             yield RunFolder(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-
-
-def _without_repeats(items):
-    """Folders and files, each once, by whatever paths they were given."""
-    places = {}
-    for item in items:
-        places.setdefault(getattr(item, "path", item).resolve(), item)
-    return list(places.values())
+    if is_empty:
+        raise ValueError(
+            f"{path} holds no runs: neither it nor a folder in it has flags.txt."
+        )
 
 
 def _read_run(folder: RunFolder) -> dict:
     try:
         result = folder.read_result()
         _check(result)
-    except DamagedError as error:
-        raise _no_run(str(error).removesuffix(".")) from error
     except (TypeError, ValueError) as error:
-        raise _no_run(f"{folder.result} is damaged ({error})") from error
+        named = str(error).removesuffix(".")
+        if not isinstance(error, DamagedError):
+            named = f"{folder.result} is damaged ({error})"
+        raise ValueError(f"{named}: train the run anew, or leave it out.") from error
     settings = read_settings(folder)
     counted = folder.layers.is_file() and read_layers(folder.path)["size"].sum()
     # BLEU is a number from 0 to 100, accuracy a share.
@@ -137,10 +127,6 @@ def _read_run(folder: RunFolder) -> dict:
         "failed_runs": 0,
         "flags": settings.flags,
     }
-
-
-def _no_run(reason):
-    return ValueError(f"{reason}: train the run anew, or leave it out.")
 
 
 def _check(result):

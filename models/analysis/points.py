@@ -9,7 +9,7 @@ import math
 
 import pandas as pd
 
-from state_of_sparsity.models.analysis.variants import DENSE, INCIDENTAL, order
+from state_of_sparsity.models.runs.variants import DENSE, INCIDENTAL, order
 
 # What a point has the median of, and with "_low" and "_high" the ends of their range.
 FIGURES = (

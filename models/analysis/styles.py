@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from state_of_sparsity.models.analysis.variants import PAPER
+from state_of_sparsity.models.runs.variants import PAPER
 
 # Paul Tol's "muted" scheme, which readers without full colour vision can tell apart
 # (https://sronpersonalpages.nl/~pault/), and grey.

@@ -11,7 +11,7 @@ from state_of_sparsity.models.analysis.finished_runs import read_runs, runs_name
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
 from state_of_sparsity.models.analysis.points import summarize
 from state_of_sparsity.models.analysis.styles import styles
-from state_of_sparsity.models.analysis.variants import PAPER
+from state_of_sparsity.models.runs.variants import PAPER
 from tests.models.analysis.conftest import ACCURACIES, LAYERS, points_of
 
 

@@ -10,7 +10,7 @@ import pathlib
 
 import pandas as pd
 
-from state_of_sparsity.models.analysis.variants import DENSE, in_words, target
+from state_of_sparsity.models.runs.variants import DENSE, in_words, target
 
 # On what the published models were trained.
 DATASETS = {"resnet50": "imagenet2012", "transformer": "wmt14_translate/de-en"}
@@ -22,7 +22,8 @@ _NAMES = {
     "scratch_b": "scratch-b",
 }
 _GROUPS = ("experiment", "initialization", "time_multiplier", "mean", "runs")
-_NUMBERS = ("sparsity", "quality", "deviation", "runs", "failed_runs")
+_TEXTS = ["model", "technique", "variant", "metric", "statistic"]
+_NUMBERS = ["sparsity", "quality", "deviation", "runs", "failed_runs"]
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:
@@ -47,56 +48,47 @@ def read(path: pathlib.Path) -> pd.DataFrame:
             f"columns {', '.join(_RESULTS)}, or {', '.join(_GROUPS)} and others. "
             f"Received: {', '.join(table)[:200]}"
         )
-    runs["dataset"] = runs.model.map(DATASETS)
-    for name in ("dataset", *_NUMBERS):
-        numbers = (
-            pd.to_numeric(runs[name], "coerce") if name in _NUMBERS else runs[name]
+    numbers = runs[_NUMBERS].apply(pd.to_numeric, errors="coerce")
+    is_damaged = numbers.isna().any(axis=1) | ~runs.model.isin(DATASETS)
+    if is_damaged.any():
+        line = is_damaged.idxmax() + 2
+        raise ValueError(
+            f"{path}, line {line}, is damaged: its model or a number is not known."
         )
-        if numbers.isna().any():
-            line = numbers.isna().idxmax()
-            raise ValueError(
-                f"{path}, line {line + 2}, is damaged: it has no {name} that is known."
-            )
-    sparsity = runs.sparsity.astype(float)
-    return runs.assign(
+    return runs[_TEXTS].assign(
+        **numbers,
         source=path,
         published=True,
-        sparsity=sparsity,
-        group=sparsity.map(target),
+        dataset=runs.model.map(DATASETS),
+        group=numbers.sparsity.map(target),
         flags=[{}] * len(runs),
     )
 
 
 def _results(table):
     of_several = table.hyperparameters.astype(str).str.extract(r"best of (\d+)")[0]
-    return pd.DataFrame(
-        {
-            **table[["model", "technique", "sparsity", "metric"]],
-            "variant": table.technique.map(_name),
-            "quality": table.score,
-            "statistic": table.technique.map({DENSE: "run"}).fillna("best"),
-            "deviation": 0.0,
-            "runs": of_several.fillna(1).astype(int),
-            "failed_runs": 0,
-        }
+    return table.rename(columns={"score": "quality"}).assign(
+        variant=table.technique.map(_name),
+        statistic=table.technique.map({DENSE: "run"}).fillna("best"),
+        deviation=0.0,
+        runs=of_several.fillna("1"),
+        failed_runs=0,
     )
 
 
 def _groups(table):
-    variants = table.experiment.map(_name)
     is_constant = table.learning_rate_schedule == "constant_final"
-    variants += is_constant.map({True: ", constant final rate", False: ""})
     is_augmented = table.initialization == "augmented"
-    variants += is_augmented.map({True: ", augmented init", False: ""})
-    return pd.DataFrame(
-        {
-            **table[["model", "sparsity", "metric", "runs", "failed_runs"]],
-            "technique": table.experiment,
-            "variant": variants,
-            "quality": table["mean"],
-            "statistic": "mean",
-            "deviation": table.standard_deviation,
-        }
+    names = {
+        "experiment": "technique",
+        "mean": "quality",
+        "standard_deviation": "deviation",
+    }
+    return table.rename(columns=names).assign(
+        variant=table.experiment.map(_name)
+        + is_constant.map({True: ", constant final rate", False: ""})
+        + is_augmented.map({True: ", augmented init", False: ""}),
+        statistic="mean",
     )
 
 

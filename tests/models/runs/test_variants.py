@@ -2,7 +2,7 @@
 
 import pytest
 
-from state_of_sparsity.models.analysis.variants import (
+from state_of_sparsity.models.runs.variants import (
     Settings,
     group,
     order,
@@ -10,6 +10,7 @@ from state_of_sparsity.models.analysis.variants import (
     variant,
 )
 from state_of_sparsity.models.training.run_folder import RunFolder
+from tests.models.analysis.conftest import write_run
 
 PRUNED = {"technique": "magnitude_pruning", "train_steps": "600", "sparsity": "0.9"}
 DROPOUT = {
@@ -142,11 +143,12 @@ def test_dense_runs_are_a_point_if_trained_as_long():
 
 
 @pytest.mark.parametrize("place", ["", "masks.npz"])
-def test_settings_know_the_run_of_the_masks_by_folder_and_by_file(make_run, place):
-    pruned = make_run("pruned", flags={"sparsity": 0.9})
+def test_settings_know_the_run_of_the_masks_by_folder_and_by_file(tmp_path, place):
+    pruned = write_run(tmp_path / "pruned", 0.9, 0.9, flags={"sparsity": 0.9})
     flags = {"technique": "fixed_mask", "load_masks_from": pruned / place}
     (pruned / "masks.npz").write_bytes(b"")
-    settings = read_settings(RunFolder(make_run("alone", flags=flags)))
+    alone = write_run(tmp_path / "alone", 0.9, 0.9, flags=flags)
+    settings = read_settings(RunFolder(alone))
     assert settings.source.flags["sparsity"] == "0.9"
     assert variant(settings) == "scratch-e"
 

@@ -1,0 +1,1 @@
+"""Runs: what their settings say, how they are trained, and how they are read again."""
