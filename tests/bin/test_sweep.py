@@ -182,19 +182,13 @@ def test_only_what_is_not_finished_is_trained_and_shown_once(stand_in, tmp_path)
     assert [row["status"] for row in table(tmp_path)] == ["finished"] * 2
     shown = EventAccumulator(str(runs[1].tensorboard / "result")).Reload()
     assert [event.step for event in shown.Tensors("quality")] == [6]
-
-
-def test_tensorboard_shows_what_varies_and_what_came_out(stand_in, tmp_path):
-    (run,) = grid("technique=dense")
-    train([run], tmp_path)
-    top = EventAccumulator(str(tmp_path)).Reload().PluginTagToContent("hparams")
-    assert b"technique" in top["_hparams_/experiment"]
-    shown = EventAccumulator(str(tmp_path / run.name / "tensorboard/result")).Reload()
-    assert (
-        b"technique"
-        in shown.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    )
-    assert {"quality", "sparsity"} <= set(shown.Tags()["tensors"])
+    # TensorBoard knows of the run what varies, and of the sweep as well.
+    for events, name in (
+        (shown, "session_start_info"),
+        (EventAccumulator(str(tmp_path)).Reload(), "experiment"),
+    ):
+        content = events.PluginTagToContent("hparams")[f"_hparams_/{name}"]
+        assert b"technique" in content
 
 
 def test_so_many_runs_as_jobs_are_trained_at_a_time(stand_in, tmp_path):
@@ -209,29 +203,29 @@ def test_so_many_runs_as_jobs_are_trained_at_a_time(stand_in, tmp_path):
     assert begun[3] < 2
 
 
-def test_runs_at_the_same_time_share_the_cores(stand_in, tmp_path, monkeypatch):
-    program = "import os; print(os.environ.get('TF_NUM_INTRAOP_THREADS'))"
-    monkeypatch.setattr(
-        processes, "command", lambda *_: [sys.executable, "-c", program]
-    )
+@pytest.mark.parametrize(
+    ("program", "said", "errors"),
+    [
+        ("import os; print(os.environ['OMP_NUM_THREADS'])", "4", [None, None]),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "",
+            ["its process ended with signal SIGKILL"] * 2,
+        ),
+    ],
+    ids=["share the cores", "are killed"],
+)
+def test_runs_at_the_same_time(tmp_path, monkeypatch, program, said, errors):
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr(processes, "command", lambda *_: command)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "logs").mkdir()
-    said = {}
-    for jobs in (1, 2):
-        runs = grid(f"width={jobs}", seeds="01")
-        list(processes.LocalProcesses(tmp_path, jobs).train(runs))
-        said[jobs] = processes.log_of(tmp_path, runs[0]).read_text().strip()
-    assert said == {1: "None", 2: "4"}
-
-
-def test_a_process_that_is_killed_is_a_run_that_failed(tmp_path, monkeypatch):
-    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(
-        processes, "command", lambda *_: [sys.executable, "-c", program]
-    )
-    runs = grid("technique=dense", seeds="01")
-    failed = train(runs, tmp_path, jobs=2)
-    assert failed == dict.fromkeys(runs, "its process ended with signal SIGKILL")
+    runs = grid("width=1", seeds="01")
+    found = dict(processes.LocalProcesses(tmp_path, jobs=2).train(runs))
+    assert [found[run] for run in runs] == errors
+    for run in runs:
+        assert processes.log_of(tmp_path, run).read_text().strip() == said
 
 
 @pytest.mark.slow

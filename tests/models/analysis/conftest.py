@@ -10,6 +10,11 @@ import state_of_sparsity.bin
 from state_of_sparsity.models.analysis.finished_runs import of_one_network, read_runs
 from state_of_sparsity.models.analysis.points import summarize
 
+_RECIPES = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
+PUBLISHED = [
+    _RECIPES / "published_results.csv",
+    _RECIPES / "published_scratch_and_lottery.csv",
+]
 _NOTHING = types.MappingProxyType({})
 LAYERS = {"conv1/kernel": 100, "conv2/kernel": 800, "logits/kernel": 100}
 FLAGS = {
@@ -107,9 +112,7 @@ def study(tmp_path):
     return write_study(tmp_path / "study")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def published():
     """The published tables."""
-    folder = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
-    names = ("published_results.csv", "published_scratch_and_lottery.csv")
-    return [folder / name for name in names]
+    return PUBLISHED

@@ -91,16 +91,11 @@ def test_the_schedule_of_twice_the_steps_is_told_from_its_epochs(epochs, name):
     assert variant(Settings(flags, Settings(source))) == name
 
 
-def test_other_masks_than_of_magnitude_pruning_are_named():
+def test_the_run_on_which_another_builds_is_named():
     name = variant(Settings(TICKET, Settings(DROPOUT)))
     assert name == "lottery ticket, masks of variational dropout"
-
-
-def test_without_the_run_of_the_masks_training_from_scratch_says_its_steps():
+    # Unless it is gone.
     assert variant(Settings(FIXED)) == "scratch, 600 steps"
-
-
-def test_a_budget_of_another_run_names_its_technique():
     flags = {"technique": "random_pruning", "budget": "/runs/vd/layers.csv"}
     name = variant(Settings(flags, Settings(DROPOUT)))
     assert name == "random pruning, layers of variational dropout"
