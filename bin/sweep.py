@@ -17,7 +17,8 @@ from absl import flags
 
 from state_of_sparsity.bin import app, runs
 from state_of_sparsity.bin.flags import FIXED_MASK, UsageError
-from state_of_sparsity.models.sweeps import configurations, sweep
+from state_of_sparsity.models.sweeps import sweep
+from state_of_sparsity.models.sweeps.configurations import Configuration, of_grid
 from state_of_sparsity.models.sweeps.processes import LocalProcesses, RayProcesses
 
 flags.DEFINE_enum("binary", "train_resnet50", list(runs.TRAINERS), "That trains them.")
@@ -44,7 +45,7 @@ flags.DEFINE_string(
 def main():
     values = flags.FLAGS
     with app.usage_errors():
-        wanted = configurations.of_grid(
+        wanted = of_grid(
             values.binary, values.grid, values.seeds, values.fixed, values.flagfiles
         )
     for configuration in wanted:
@@ -52,9 +53,9 @@ def main():
     folder = pathlib.Path(values.output_dir)
     with app.usage_errors(f"--ray_address={values.ray_address}"):
         processes = (
-            RayProcesses(folder, values.ray_address, values.jobs)
+            RayProcesses(folder, values.jobs, command, values.ray_address)
             if values.ray_address
-            else LocalProcesses(folder, values.jobs)
+            else LocalProcesses(folder, values.jobs, command)
         )
     # As Ctrl-C, which lets runs save what they have.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,7 +66,7 @@ def main():
         sys.exit(1)
 
 
-def check(configuration: configurations.Configuration) -> None:
+def check(configuration: Configuration) -> None:
     """Raises UsageError for flags that the binary would refuse."""
     values = flags.FlagValues()
     runs.define_run_flags(configuration.binary, values)
@@ -76,6 +77,15 @@ def check(configuration: configurations.Configuration) -> None:
             runs.run_from_flags(configuration.binary, values)
     except (UsageError, flags.Error) as error:
         raise UsageError(f"{configuration.title}: {error}") from error
+
+
+def command(folder: pathlib.Path, configuration: Configuration) -> list[str]:
+    """The command line of a run that has its place in the folder of a sweep."""
+    return [
+        *(sys.executable, "-m", f"state_of_sparsity.bin.{configuration.binary}"),
+        *configuration.arguments,
+        f"--output_dir={folder / configuration.name}",
+    ]
 
 
 def run():

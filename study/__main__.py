@@ -16,6 +16,7 @@ import sys
 from absl import app as absl_app
 from absl import flags
 
+from state_of_sparsity.bin.sweep import command
 from state_of_sparsity.models.sweeps import sweep
 from state_of_sparsity.models.sweeps.processes import LocalProcesses
 from state_of_sparsity.models.training.run_folder import RunFolder
@@ -57,7 +58,7 @@ def _folder(name):
 
 def _train(stage, folder):
     wanted = [run.configuration for run in stage]
-    processes = LocalProcesses(folder, _PROCESSES.value)
+    processes = LocalProcesses(folder, _PROCESSES.value, command)
     failed = sweep.train(wanted, folder, processes)
     if failed:
         print("\n".join(sweep.said(failed)))

@@ -5,20 +5,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from state_of_sparsity.models.sweeps.configurations import Configuration
 
-
-def command(folder: pathlib.Path, configuration: Configuration) -> list[str]:
-    """What trains a run that has its place in the folder of a sweep."""
-    return [
-        *(sys.executable, "-m", f"state_of_sparsity.bin.{configuration.binary}"),
-        *configuration.arguments,
-        f"--output_dir={folder / configuration.name}",
-    ]
+# The command line of a run that has its place in the folder of a sweep.
+Command = Callable[[pathlib.Path, Configuration], list[str]]
 
 
 def log_of(folder: pathlib.Path, configuration: Configuration) -> pathlib.Path:
@@ -32,10 +25,11 @@ class LocalProcesses:
     Args:
       folder: of the sweep.
       jobs: runs at a time.
+      command: of a run.
     """
 
-    def __init__(self, folder: pathlib.Path, jobs: int):
-        self._folder, self._jobs = folder, jobs
+    def __init__(self, folder: pathlib.Path, jobs: int, command: Command):
+        self._folder, self._jobs, self._command = folder, jobs, command
         self._processes: list[subprocess.Popen] = []
         self._lock, self._has_ended = threading.Lock(), False
 
@@ -64,7 +58,7 @@ class LocalProcesses:
                 if self._has_ended:
                     return "the sweep was interrupted"
                 process = subprocess.Popen(
-                    command(self._folder, configuration),
+                    self._command(self._folder, configuration),
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self._environment(),
@@ -93,15 +87,16 @@ class RayProcesses:
 
     Args:
       folder: of the sweep.
-      address: of the cluster, as of `ray.init`; "local" starts one on this machine.
       jobs: runs at a time on a node, as shares of its GPUs if it has some, and else of
         its cores.
+      command: of a run.
+      address: of the cluster, as of `ray.init`; "local" starts one on this machine.
 
     Raises:
-      ValueError: if Ray is not installed, or there is no such cluster.
+      ValueError, ConnectionError: if Ray is not installed, or there is no such cluster.
     """
 
-    def __init__(self, folder: pathlib.Path, address: str, jobs: int):
+    def __init__(self, folder: pathlib.Path, jobs: int, command: Command, address: str):
         try:
             import ray
         except ImportError as error:
@@ -109,11 +104,8 @@ class RayProcesses:
                 "it needs Ray: pip install 'state-of-sparsity[sweep]'"
             ) from error
         self._ray = ray
-        self._folder = folder.absolute()
-        try:
-            ray.init(address, logging_level="ERROR", log_to_driver=False)
-        except ConnectionError as error:
-            raise ValueError(str(error)) from error
+        self._arguments = folder.absolute(), 1, command
+        ray.init(address, logging_level="ERROR", log_to_driver=False)
         resources = ray.cluster_resources()
         kind = "num_gpus" if resources.get("GPU") else "num_cpus"
         total = resources.get("GPU") or resources["CPU"]
@@ -124,8 +116,8 @@ class RayProcesses:
         self, configurations: list[Configuration]
     ) -> Iterator[tuple[Configuration, str | None]]:
         """Yields each run as it ends, with what went wrong, or None."""
-        remote = self._ray.remote(**self._share, max_retries=0)(_train_alone)
-        pending = {remote.remote(self._folder, c): c for c in configurations}
+        remote = self._ray.remote(**self._share, max_retries=0)(_run)
+        pending = {remote.remote(self._arguments, c): c for c in configurations}
         try:
             while pending:
                 (done,), _ = self._ray.wait(list(pending))
@@ -140,6 +132,6 @@ class RayProcesses:
             self._ray.shutdown()
 
 
-def _train_alone(folder, configuration):
-    """A run in a process of its own, which a node of the cluster starts."""
-    return LocalProcesses(folder, jobs=1).run(configuration)
+def _run(arguments, configuration):
+    """Trains a run in a process of its own, which a node of the cluster starts."""
+    return LocalProcesses(*arguments).run(configuration)

@@ -13,9 +13,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.bin.sweep import check
-from state_of_sparsity.models.sweeps import processes, sweep
+from state_of_sparsity.bin.sweep import check, command
+from state_of_sparsity.models.sweeps import sweep
 from state_of_sparsity.models.sweeps.configurations import Configuration, of_grid
+from state_of_sparsity.models.sweeps.processes import (
+    LocalProcesses,
+    RayProcesses,
+    log_of,
+)
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 TINY = {
@@ -136,19 +141,14 @@ result = {"quality_metric": "top1", "quality": 0.5, "sparsity": 0.25, "steps": 6
 """
 
 
-@pytest.fixture
-def stand_in(monkeypatch):
+def stand_in(folder, run):
     """Runs take no time, but for their flag --seconds; the one of seed 2 fails."""
-
-    def command(folder, run):
-        place = f"--output_dir={folder / run.name}"
-        return [sys.executable, "-c", STAND_IN, *run.arguments, place]
-
-    monkeypatch.setattr(processes, "command", command)
+    place = f"--output_dir={folder / run.name}"
+    return [sys.executable, "-c", STAND_IN, *run.arguments, place]
 
 
 def train(wanted, folder, jobs=1):
-    return sweep.train(wanted, folder, processes.LocalProcesses(folder, jobs))
+    return sweep.train(wanted, folder, LocalProcesses(folder, jobs, stand_in))
 
 
 def table(folder):
@@ -156,7 +156,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
-def test_each_run_has_a_folder_and_a_row_and_what_fails_is_listed(stand_in, tmp_path):
+def test_each_run_has_a_folder_and_a_row_and_what_fails_is_listed(tmp_path):
     wanted = grid("technique=dense", seeds="012")
     failed = train(wanted, tmp_path, jobs=2)
     rows = table(tmp_path)
@@ -171,7 +171,7 @@ def test_each_run_has_a_folder_and_a_row_and_what_fails_is_listed(stand_in, tmp_
     assert line == f"  {wanted[2].name}  {wanted[2].title}: there is no such seed"
 
 
-def test_only_what_is_not_finished_is_trained_and_shown_once(stand_in, tmp_path):
+def test_only_what_is_not_finished_is_trained_and_shown_once(tmp_path):
     wanted = grid("technique=dense", seeds="01")
     train(wanted, tmp_path)
     runs = [RunFolder(tmp_path / run.name) for run in wanted]
@@ -191,7 +191,7 @@ def test_only_what_is_not_finished_is_trained_and_shown_once(stand_in, tmp_path)
         assert b"technique" in content
 
 
-def test_so_many_runs_as_jobs_are_trained_at_a_time(stand_in, tmp_path):
+def test_so_many_runs_as_jobs_are_trained_at_a_time(tmp_path):
     wanted = grid("technique=dense", seeds="013", fixed=["seconds=1"])
     begun = {}
     for jobs in (1, 3):
@@ -216,16 +216,15 @@ def test_so_many_runs_as_jobs_are_trained_at_a_time(stand_in, tmp_path):
     ids=["share the cores", "are killed"],
 )
 def test_runs_at_the_same_time(tmp_path, monkeypatch, program, said, errors):
-    command = [sys.executable, "-c", program]
-    monkeypatch.setattr(processes, "command", lambda *_: command)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "logs").mkdir()
     runs = grid("width=1", seeds="01")
-    found = dict(processes.LocalProcesses(tmp_path, jobs=2).train(runs))
+    processes = LocalProcesses(tmp_path, 2, lambda *_: [sys.executable, "-c", program])
+    found = dict(processes.train(runs))
     assert [found[run] for run in runs] == errors
     for run in runs:
-        assert processes.log_of(tmp_path, run).read_text().strip() == said
+        assert log_of(tmp_path, run).read_text().strip() == said
 
 
 @pytest.mark.slow
@@ -233,13 +232,13 @@ def test_runs_at_the_same_time(tmp_path, monkeypatch, program, said, errors):
 def test_an_interrupted_sweep_saves_its_runs_and_goes_on(tmp_path, sent):
     long = {**TINY, "train_steps": "1000000", "eval_steps": "20"}
     fixed = [f"{name}={value}" for name, value in long.items()]
-    command = [
+    arguments = [
         *(sys.executable, "-m", "state_of_sparsity.bin.sweep"),
         *("--grid=technique=dense", "--jobs=1", f"--output_dir={tmp_path}"),
         *(f"--fixed={text}" for text in fixed),
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     (run,) = grid("technique=dense", fixed=fixed)
     metrics = tmp_path / run.name / "metrics.csv"
@@ -261,7 +260,7 @@ def test_runs_can_be_those_of_a_ray_cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *sys.path]))
     runs = grid("technique=dense", seeds="01", fixed=FIXED)
     broken = dataclasses.replace(runs[1], settings={**runs[1].settings, "seed": "-1"})
-    cluster = processes.RayProcesses(tmp_path, "local", jobs=2)
+    cluster = RayProcesses(tmp_path, 2, command, "local")
     failed = sweep.train([runs[0], broken], tmp_path, cluster)
     assert RunFolder(tmp_path / runs[0].name).is_finished
     assert list(failed) == [broken]
