@@ -34,16 +34,19 @@ TF_MOT = [
 ]
 LAB = [
     *TF_MOT,
+    "filelock>=3.16,<5",
     # tensorflow-datasets 4.9 reads and writes through importlib_resources without
     # declaring it.
     "importlib_resources>=6,<8",
     "mnist1d>=0.0.2,<0.1",
     "num2words>=0.5.13,<0.6",
-    "plotly>=7.1,<8",
+    "pandas>=3.0,<4",
     "sacrebleu>=2.4,<3",
     "sacremoses>=0.1.1,<0.2",
     "scikit-learn>=1.5,<2",
     "sentencepiece>=0.2,<0.3",
+    # Pandas writes Markdown through it.
+    "tabulate>=0.9,<0.11",
     # TensorFlow writes its summaries through it without depending on it.
     "tensorboard>=2.20,<3",
     "tensorflow-datasets>=4.9.10,<4.10",
@@ -115,6 +118,7 @@ setuptools.setup(
         "state_of_sparsity.models.images",
         "state_of_sparsity.models.published",
         "state_of_sparsity.models.runs",
+        "state_of_sparsity.models.sweeps",
         "state_of_sparsity.models.training",
         "state_of_sparsity.models.training.data",
         "state_of_sparsity.models.training.devices",

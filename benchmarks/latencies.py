@@ -1,45 +1,31 @@
 """Latencies of runs, and a picture of quality over them."""
 
-import dataclasses
-import statistics
 import textwrap
 
 import matplotlib.figure
+import pandas as pd
 
-from state_of_sparsity.models.analysis.axes import quality_label
-from state_of_sparsity.models.analysis.record import Record
+from state_of_sparsity.models.analysis.points import quality_label, summarize
 from state_of_sparsity.models.analysis.styles import styles
-from state_of_sparsity.models.analysis.summary import summarize
 
 _DENSE = "#000000"
 
 
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Medians of milliseconds of a run.
+def draw(latencies: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Draws quality over milliseconds, a panel for each batch and number of threads.
 
-    Attributes:
-      record: of the run.
-      setting: batch and threads, in words.
-      engine, onnxruntime: the milliseconds.
+    Args:
+      latencies: a table of finished runs with their `setting`, batch and threads in
+        words, and medians of milliseconds, `engine` and `onnxruntime`.
     """
-
-    record: Record
-    setting: str
-    engine: float
-    onnxruntime: float
-
-
-def draw(latencies: list[Latency]) -> matplotlib.figure.Figure:
-    """Draws quality over milliseconds, a panel for each batch and number of threads."""
-    settings = list(dict.fromkeys(latency.setting for latency in latencies))
+    settings = list(latencies.setting.unique())
     size = 1.6 + 5 * len(settings), 4.4
     figure = matplotlib.figure.Figure(size, layout="constrained")
     panels = figure.subplots(1, len(settings), squeeze=False, sharey=True)[0]
     for axes, setting in zip(panels, settings, strict=True):
-        _draw_panel(axes, [each for each in latencies if each.setting == setting])
+        _draw_panel(axes, latencies[latencies.setting == setting])
         axes.set_title(setting, loc="left", fontsize=11)
-    panels[0].set_ylabel(quality_label(latencies[0].record.metric))
+    panels[0].set_ylabel(quality_label(latencies))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
     return figure
@@ -47,24 +33,23 @@ def draw(latencies: list[Latency]) -> matplotlib.figure.Figure:
 
 def _draw_panel(axes, latencies):
     """A line for each variant through medians of runs, which are small marks."""
-    taken = {each.record.source: each for each in latencies}
-    points = summarize([each.record for each in latencies])
-    look = styles(point.variant for point in points)
+    points = summarize(latencies)
+    look = styles(points.variant)
     lines, marks = {}, []
-    for point in points:
-        here = [taken[record.source] for record in point.records]
-        place = statistics.median(each.engine for each in here)
-        marks.append((place, point.quality.median))
+    for point in points.itertuples():
+        here = latencies[latencies.source.map(str).isin(point.sources)]
+        place = here.engine.median()
+        marks.append((place, point.quality))
         if point.is_dense:
-            dense = statistics.median(each.onnxruntime for each in here)
-            marks.append((dense, point.quality.median))
-            _draw_dense(axes, dense, place, point.quality.median)
+            dense = here.onnxruntime.median()
+            marks.append((dense, point.quality))
+            _draw_dense(axes, dense, place, point.quality)
             continue
         style = look[point.variant]
-        places = [each.engine for each in here]
-        qualities = [each.record.quality for each in here]
-        axes.scatter(places, qualities, 9, style.colour, style.marker, alpha=0.5)
-        of_point = point.spread("sparsity").median, *marks[-1]
+        axes.scatter(
+            here.engine, here.quality, 9, style.colour, style.marker, alpha=0.5
+        )
+        of_point = point.sparsity, *marks[-1]
         lines.setdefault(point.variant, []).append(of_point)
     for variant, line in lines.items():
         _draw_line(axes, sorted(line), look[variant], variant)
@@ -94,7 +79,7 @@ def _draw_line(axes, line, style, variant):
         qualities,
         color=style.colour,
         marker=style.marker,
-        linestyle=":" if style.dotted else "-",
+        linestyle=style.dash,
         label=textwrap.fill(variant, 26),
     )
     for sparsity, *point in line:

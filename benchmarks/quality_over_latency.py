@@ -21,17 +21,17 @@ import engines
 import figures
 import numpy as np
 import onnx
+import pandas as pd
 import turns
 from absl import app, flags
-from latencies import Latency, draw
+from latencies import draw
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.analysis.axes import quality_label
-from state_of_sparsity.models.analysis.record import Record
-from state_of_sparsity.models.analysis.records import read_records
-from state_of_sparsity.models.runs import folders
+from state_of_sparsity.models.analysis.finished_runs import read_runs
+from state_of_sparsity.models.analysis.points import quality_label
+from state_of_sparsity.models.runs import folders as runs
 from state_of_sparsity.models.training.run_folder import RunFolderError
 from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
 
@@ -49,12 +49,12 @@ class Model:
     """The model of a run.
 
     Attributes:
-      record: of the run, with the quality that the engine has.
+      quality: that the engine has, in percent.
       files: what engines load, by engine.
       inputs: some images of the test split, by the name of the input.
     """
 
-    record: Record
+    quality: float
     files: dict[str, pathlib.Path]
     inputs: dict[str, np.ndarray]
 
@@ -66,40 +66,46 @@ class Model:
         }
 
 
-def finished_runs(folders: list[str]) -> list[Record]:
-    """The runs of images in some folders.
+def finished_runs(folders: list[str]) -> pd.DataFrame:
+    """The runs of images in some folders, a row each.
 
     Raises:
       UsageError: naming the folder that has none, or others.
     """
-    found = {}
+    tables = []
     for folder in folders:
         try:
-            records, skipped = read_records([folder])
-            for record in records:
-                folders.read_run(record.source, "train_resnet50")
+            table, skipped = read_runs([folder])
+            for source in table.source:
+                runs.read_run(source, "train_resnet50")
         except (OSError, ValueError, RunFolderError, UsageError) as error:
             raise app.UsageError(f"--runs={folder}: {error}") from error
-        found |= {record.source.resolve(): record for record in records}
+        tables.append(table)
         for line in skipped:
             print(f"Skipped: {line}", file=sys.stderr)
-    by_dataset = {record.dataset: record.source for record in found.values()}
-    if len(by_dataset) > 1:
-        listed = ", ".join(f"{path} of {name}" for name, path in by_dataset.items())
+    found = pd.concat(tables, ignore_index=True)
+    found = found[~found.source.map(pathlib.Path.resolve).duplicated()]
+    of_datasets = found.drop_duplicates("dataset")
+    if len(of_datasets) > 1:
+        listed = ", ".join(
+            f"{r.source} of {r.dataset}" for r in of_datasets.itertuples()
+        )
         raise app.UsageError(f"--runs must be of one dataset. Received: {listed}")
-    return list(found.values())
+    return found
 
 
-def prepared(record: Record, folder: pathlib.Path, batch: int, threads: int) -> Model:
+def prepared(
+    source: pathlib.Path, folder: pathlib.Path, batch: int, threads: int
+) -> Model:
     """The model of a run, its files written to a folder, and its quality computed.
 
     Raises:
       UsageError: naming the folder of a run that cannot be loaded.
     """
     try:
-        task, model = folders.load_model(*folders.read_run(record.source))
+        task, model = runs.load_model(*runs.read_run(source))
     except (CheckpointError, UsageError) as error:
-        raise app.UsageError(f"--runs={record.source}: {error}") from error
+        raise app.UsageError(f"--runs={source}: {error}") from error
     folder.mkdir()
     sparse, dense = folder / "model.sparse", folder / "model.onnx"
     sos.export(sos.strip(model), sparse, format="sparse")
@@ -111,7 +117,7 @@ def prepared(record: Record, folder: pathlib.Path, batch: int, threads: int) -> 
     images, _ = next(iter(data))
     keras.backend.clear_session()
     return Model(
-        dataclasses.replace(record, quality=quality),
+        quality,
         {"engine": sparse, "onnxruntime": dense},
         {name: images.numpy()},
     )
@@ -128,8 +134,8 @@ def _accuracy(session, data, batch):
     return np.mean(np.concatenate(right))
 
 
-def measure(models: list[Model], batch: int, threads: int) -> list[Latency]:
-    """Latencies of all models, in turns."""
+def measure(models: list[Model], batch: int, threads: int) -> pd.DataFrame:
+    """Median milliseconds of all models by engine, in turns."""
     jobs = {
         (number, engine): engines.ALL[engine](
             str(model.files[engine]), model.batch(batch), threads
@@ -138,61 +144,62 @@ def measure(models: list[Model], batch: int, threads: int) -> list[Latency]:
         for engine in _ENGINES
     }
     times = turns.take_turns(jobs, _ROUNDS.value, _CALLS.value)
-    setting = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
-    return [
-        Latency(
-            model.record,
-            setting,
-            **{e: 1000 * statistics.median(times[number, e]) for e in _ENGINES},
-        )
-        for number, model in enumerate(models)
-    ]
+    return pd.DataFrame(
+        {
+            engine: [
+                1000 * statistics.median(times[number, engine])
+                for number in range(len(models))
+            ]
+            for engine in _ENGINES
+        }
+    ).assign(setting=f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}")
 
 
-def as_figures(models: list[Model], latencies: list[Latency]):
+def as_figures(models: list[Model], latencies: pd.DataFrame):
     """What was measured, run by run."""
     found = []
-    for model in models:
-        case = _name(model.record)
+    label = quality_label(latencies)
+    for model, (_, of_run) in zip(
+        models, latencies.groupby("source", sort=False), strict=True
+    ):
+        run = of_run.iloc[0]
+        case = _name(run)
         size = model.files["engine"].stat().st_size / 1e6
         found += [
-            figures.Figure(
-                case, quality_label(model.record.metric), model.record.quality
-            ),
-            figures.Figure(case, "% sparsity", 100 * model.record.sparsity),
+            figures.Figure(case, label, run.quality),
+            figures.Figure(case, "% sparsity", 100 * run.sparsity),
             figures.Figure(case, "MB of file", size),
         ]
-        for latency in latencies:
-            if latency.record is model.record:
-                engine, other = latency.engine, latency.onnxruntime
-                found += [
-                    figures.Figure(case, f"ms, {latency.setting}", engine),
-                    figures.Figure(
-                        case, f"ms in ONNX Runtime, {latency.setting}", other
-                    ),
-                ]
+        for latency in of_run.itertuples():
+            unit = f"ms in ONNX Runtime, {latency.setting}"
+            found += [
+                figures.Figure(case, f"ms, {latency.setting}", latency.engine),
+                figures.Figure(case, unit, latency.onnxruntime),
+            ]
     return found
 
 
-def _name(record):
-    return f"{record.variant} {record.sparsity:.1%} ({record.source.name})"
+def _name(run):
+    return f"{run.variant} {run.sparsity:.1%} ({run.source.name})"
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments. Received: {argv[1:]}")
-    records = finished_runs(_RUNS.value)
+    table = finished_runs(_RUNS.value).reset_index(drop=True)
     batches, threads = ([int(n) for n in f.value] for f in (_BATCHES, _THREADS))
-    latencies = []
     with tempfile.TemporaryDirectory() as folder:
         models = []
-        for number, record in enumerate(records):
-            place = pathlib.Path(folder, str(number))
-            models.append(prepared(record, place, batches[0], threads[0]))
-            print(f"{_name(models[-1].record)} is ready.", file=sys.stderr)
-        for count in threads:
-            for batch in batches:
-                latencies += measure(models, batch, count)
+        for run in table.itertuples():
+            place = pathlib.Path(folder, str(run.Index))
+            models.append(prepared(run.source, place, batches[0], threads[0]))
+            print(f"{_name(run)} is ready.", file=sys.stderr)
+        table["quality"] = [model.quality for model in models]
+        latencies = pd.concat(
+            table.join(measure(models, batch, count))
+            for count in threads
+            for batch in batches
+        )
         figures.publish(as_figures(models, latencies))
     if _PLOT.value:
         draw(latencies).savefig(_PLOT.value, dpi=150)

@@ -16,9 +16,14 @@ from absl import flags
 
 from state_of_sparsity.bin import app
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.models.analysis import axes, page, pictures, tables
-from state_of_sparsity.models.analysis.records import read_records, runs_named
-from state_of_sparsity.models.analysis.summary import of_one_network, summarize
+from state_of_sparsity.models.analysis import (
+    axes,
+    finished_runs,
+    page,
+    pictures,
+    tables,
+)
+from state_of_sparsity.models.analysis.points import summarize
 
 flags.DEFINE_string(
     "output_dir", "runs/comparison", "Where to write pictures and table."
@@ -45,18 +50,21 @@ flags.DEFINE_string("title", "", "Of the pictures, in place of what they show.")
 def main(paths):
     values = flags.FLAGS
     with app.usage_errors():
-        records, skipped = read_records(paths, _labels(values.label))
-        records = of_one_network(records, values.dataset, values.model)
-    points = summarize(records)
-    with app.usage_errors("--layers_of"):
-        chosen = runs_named(records, values.layers_of)
-        layers = pictures.draw_layers(chosen, points, values.title) if chosen else None
-    figures = {
-        axis.name: pictures.draw_quality(points, axis, values.title)
+        runs, skipped = finished_runs.read_runs(paths, _labels(values.label))
+        runs = finished_runs.of_one_network(runs, values.dataset, values.model)
+    points = summarize(runs)
+    figures = [
+        (axis.name, axis.title, pictures.draw_quality(points, axis, values.title))
         for axis in axes.AXES
-    } | {"sparsity_by_layer": layers}
+    ]
+    if values.layers_of:
+        with app.usage_errors("--layers_of"):
+            chosen = finished_runs.runs_named(runs, values.layers_of)
+            layers = pictures.draw_layers(chosen, points, values.title)
+        figures.append(("sparsity_by_layer", "Sparsity by layer", layers))
     try:
-        written = list(_write(points, figures, chosen))
+        # There are no FLOPs of published runs.
+        written = list(_write(points, [f for f in figures if f[-1] is not None]))
     except OSError as error:
         raise UsageError(f"--output_dir={values.output_dir}: {error}") from error
     if skipped:
@@ -74,21 +82,20 @@ def _labels(texts):
     return labels
 
 
-def _write(points, figures, layers_of):
+def _write(points, figures):
     """Writes what came out, and yields the files."""
     folder = pathlib.Path(flags.FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        # There are no FLOPs of published runs, and layers only if asked for.
-        if figure is not None:
-            yield from pictures.save(figure, folder, name)
+    for name, _, figure in figures:
+        yield from pictures.save(figure, folder, name)
     csv, markdown = folder / "comparison.csv", folder / "comparison.md"
     csv.write_text(tables.to_csv(points), encoding="utf-8")
     markdown.write_text(tables.to_markdown(points), encoding="utf-8")
     yield from (csv, markdown)
     if flags.FLAGS.html:
         path = folder / "comparison.html"
-        page.write_page(points, path, layers_of, flags.FLAGS.title)
+        by_heading = {heading: figure for _, heading, figure in figures}
+        page.write_page(points, path, by_heading, flags.FLAGS.title)
         yield path
 
 

@@ -10,12 +10,15 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import signal
 import sys
 
 from absl import app as absl_app
 from absl import flags
 
-from state_of_sparsity.bin import sweep
+from state_of_sparsity.bin.sweep import command
+from state_of_sparsity.models.sweeps import sweep
+from state_of_sparsity.models.sweeps.processes import LocalProcesses
 from state_of_sparsity.models.training.run_folder import RunFolder
 from study import labs, page
 from study.claims import judge
@@ -26,13 +29,13 @@ _STUDY_DIR = flags.DEFINE_string("study_dir", "runs/study", "The runs' folders."
 _DOCS = flags.DEFINE_string("docs", "docs", "Where study.md is written.")
 _LABS = flags.DEFINE_list("datasets", list(labs.LABS), "Which of the datasets.")
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Runs at a time.")
-# Starting TensorFlow takes as long as a short run.
-RUNS_PER_PROCESS = 25
 _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "mnist1d")
 
 
 def main(argv):
     del argv
+    # As Ctrl-C, which lets runs save what they have.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = {name: labs.LABS[name] for name in _LABS.value}
     runs = {}
     for name, lab in chosen.items():
@@ -54,12 +57,9 @@ def _folder(name):
 
 
 def _train(stage, folder):
-    failed = sweep.train(
-        [run.configuration for run in stage],
-        folder,
-        _PROCESSES.value,
-        RUNS_PER_PROCESS,
-    )
+    wanted = [run.configuration for run in stage]
+    processes = LocalProcesses(folder, _PROCESSES.value, command)
+    failed = sweep.train(wanted, folder, processes)
     if failed:
         print("\n".join(sweep.said(failed)))
         sys.exit("Run the same command again once their cause is gone.")

@@ -4,6 +4,8 @@ import pathlib
 import textwrap
 from collections.abc import Mapping
 
+import pandas as pd
+
 from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
@@ -131,7 +133,7 @@ def _section(lab, results, assets):
             yield f"![{title}](assets/study/{lab.name}_{name}.png)"
             yield ""
     techniques = [t for t in ("magnitude", "vd", "l0") if t in results]
-    runs = [results.nearest(name, _LAYERS_AT) for name in techniques]
+    runs = pd.concat(results.nearest(name, _LAYERS_AT) for name in techniques)
     title = f"Sparsity by layer near {_LAYERS_AT:.0%}: {lab.name}"
     figure = draw_layers(runs, results.points(techniques), title)
     _save(figure, assets / f"{lab.name}_layers.png")
@@ -172,10 +174,10 @@ def _item(text):
 
 
 def _settings(lab, results):
-    record = results["dense"][0].records[0]
+    run = results["dense"][0].runs.iloc[0]
     flags = " ".join(f"--{name}={value}" for name, value in lab.settings.items())
     return _wrapped(
-        f"`{lab.binary} {flags}`, everything else by default: {record.model} of "
-        f"{record.parameters:,} parameters, {record.steps:,} steps. "
+        f"`{lab.binary} {flags}`, everything else by default: {run.model} of "
+        f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. "
         f"{lab.trials} configurations were tried on the validation split."
     )

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from state_of_sparsity.bin.configurations import Configuration
+from state_of_sparsity.models.sweeps.configurations import Configuration
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 SEEDS = (0, 1, 2)

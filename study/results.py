@@ -4,12 +4,12 @@ import dataclasses
 import itertools
 import math
 import pathlib
-import statistics
 from collections.abc import Iterable, Sequence
 
-from state_of_sparsity.models.analysis.record import Record
-from state_of_sparsity.models.analysis.records import read_layers, read_records
-from state_of_sparsity.models.analysis.summary import Point, summarize
+import pandas as pd
+
+from state_of_sparsity.models.analysis.finished_runs import read_layers, read_runs
+from state_of_sparsity.models.analysis.points import summarize
 from study.plan import EXPERIMENTS, Run
 
 
@@ -19,30 +19,27 @@ class Outcome:
 
     Attributes:
       at: target sparsity or weight.
-      records: of the runs, a seed each.
+      runs: the table of the runs, a seed each.
     """
 
     at: float
-    records: tuple[Record, ...]
+    runs: pd.DataFrame
 
     @property
     def qualities(self) -> tuple[float, ...]:
         """Of each seed: accuracy in percent, or BLEU."""
-        return tuple(record.quality for record in self.records)
+        return tuple(self.runs.quality)
 
     @property
     def sparsity(self) -> float:
         """The median of the seeds."""
-        return statistics.median(record.sparsity for record in self.records)
+        return self.runs.sparsity.median()
 
     @property
     def layers(self) -> dict[str, float]:
         """The median sparsity of each tensor, in the order of the model."""
-        found: dict[str, list[float]] = {}
-        for record in self.records:
-            for row in read_layers(record.source):
-                found.setdefault(row["name"], []).append(float(row["sparsity"]))
-        return {name: statistics.median(values) for name, values in found.items()}
+        layers = pd.concat(map(read_layers, self.runs.source))
+        return layers.groupby("name", sort=False).sparsity.median().to_dict()
 
 
 class Results:
@@ -55,22 +52,20 @@ class Results:
 
     def __init__(self, runs: Iterable[Run], folder: pathlib.Path):
         by_name = {run.configuration.name: run for run in runs}
-        records, _ = read_records([folder / name for name in by_name])
-        groups: dict[tuple[str, float], list[Record]] = {}
-        for record in records:
-            run = by_name[record.source.name]
-            groups.setdefault((run.experiment, run.point), []).append(
-                dataclasses.replace(
-                    record, variant=EXPERIMENTS[run.experiment], group=str(run.point)
-                )
-            )
+        table, _ = read_runs([folder / name for name in by_name])
+        planned = [by_name[source.name] for source in table.source]
+        self._runs = table.assign(
+            experiment=[run.experiment for run in planned],
+            variant=[EXPERIMENTS[run.experiment] for run in planned],
+            at=[run.point for run in planned],
+            group=[str(run.point) for run in planned],
+        )
         self._outcomes: dict[str, list[Outcome]] = {}
-        for (experiment, at), of_point in groups.items():
-            outcome = Outcome(at, tuple(of_point))
-            self._outcomes.setdefault(experiment, []).append(outcome)
+        for (experiment, at), of_point in self._runs.groupby(["experiment", "at"]):
+            self._outcomes.setdefault(experiment, []).append(Outcome(at, of_point))
         for outcomes in self._outcomes.values():
             outcomes.sort(key=lambda outcome: outcome.sparsity)
-        self.metric = records[0].metric
+        self.metric = table.metric[0]
 
     def __contains__(self, experiment: str) -> bool:
         return experiment in self._outcomes
@@ -78,24 +73,17 @@ class Results:
     def __getitem__(self, experiment: str) -> Sequence[Outcome]:
         return self._outcomes[experiment]
 
-    def points(self, experiments: Iterable[str]) -> list[Point]:
+    def points(self, experiments: Iterable[str]) -> pd.DataFrame:
         """What pictures and tables show of some experiments, if they were run."""
-        return summarize(
-            [
-                record
-                for experiment in experiments
-                for outcome in self._outcomes.get(experiment, ())
-                for record in outcome.records
-            ]
-        )
+        return summarize(self._runs[self._runs.experiment.isin(list(experiments))])
 
-    def nearest(self, experiment: str, sparsity: float) -> Record:
+    def nearest(self, experiment: str, sparsity: float) -> pd.DataFrame:
         """The middle run, by quality, of the outcome that is nearest to a sparsity."""
         outcome = min(
             self._outcomes[experiment], key=lambda o: abs(o.sparsity - sparsity)
         )
-        by_quality = sorted(outcome.records, key=lambda record: record.quality)
-        return by_quality[len(by_quality) // 2]
+        by_quality = outcome.runs.sort_values("quality", kind="stable")
+        return by_quality.iloc[[len(by_quality) // 2]]
 
     def qualities_at(
         self, experiment: str, sparsity: float

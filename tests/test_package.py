@@ -93,7 +93,7 @@ def test_wheel_has_one_top_level_package_with_recipes(tmp_path):
     assert {f for f in folders if not f.endswith(".dist-info")} == {"state_of_sparsity"}
     for expected in (
         "state_of_sparsity/techniques/magnitude.py",
-        "state_of_sparsity/models/analysis/records.py",
+        "state_of_sparsity/models/analysis/finished_runs.py",
         "state_of_sparsity/models/images/resnet.py",
         "state_of_sparsity/models/training/loop/training.py",
         "state_of_sparsity/models/translation/transformer.py",

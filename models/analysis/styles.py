@@ -4,98 +4,64 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
-from state_of_sparsity.models.analysis.variants import PAPER
+import pandas as pd
 
-# Grey, and Paul Tol's "muted" scheme, which readers without full colour vision can tell
-# apart (https://sronpersonalpages.nl/~pault/).
-_INDIGO, _CYAN, _TEAL = "#332288", "#88CCEE", "#44AA99"
-_GREEN, _OLIVE, _SAND = "#117733", "#999933", "#DDCC77"
-_ROSE, _WINE, _PURPLE = "#CC6677", "#882255", "#AA4499"
-_GREY = "#777777"
+from state_of_sparsity.models.runs.variants import PAPER
+
+# Paul Tol's "muted" scheme, which readers without full colour vision can tell apart
+# (https://sronpersonalpages.nl/~pault/), and grey.
 _COLOURS = (
-    _INDIGO,
-    _ROSE,
-    _GREEN,
-    _SAND,
-    _CYAN,
-    _TEAL,
-    _WINE,
-    _PURPLE,
-    _OLIVE,
-    _GREY,
+    *("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"),
+    *("#44AA99", "#882255", "#AA4499", "#999933", "#777777"),
 )
-# The names of markers in Matplotlib and in Plotly.
-_MARKERS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "p": "pentagon",
-    ">": "triangle-right",
-    "h": "hexagon",
-    "<": "triangle-left",
-}
+_MARKERS = "os^DvPXp>h<"
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """Colour and marker of a line.
+    """Colour and marker of a line, as Matplotlib calls them.
 
     Attributes:
       colour: as "#rrggbb".
-      marker: as Matplotlib calls it.
-      dotted: whether the line is, since there is another one of its colour.
+      marker: its shape.
+      dash: "solid", "dotted" or "dashed".
+      hollow: whether the marker is.
     """
 
     colour: str
     marker: str
-    dotted: bool = False
-
-    @property
-    def symbol(self) -> str:
-        """The marker, as Plotly calls it."""
-        return _MARKERS[self.marker]
+    dash: str = "solid"
+    hollow: bool = False
 
 
-# In the order in which the variants of the paper and all colours and markers are.
-_KNOWN = {
-    name: Style(colour, marker)
-    for name, colour, marker in zip(PAPER, _COLOURS, _MARKERS, strict=False)
-}
+_DENSE = Style("#000000", "o")
+# First those of the paper's variants; then colours that are left, then dotted lines.
+_PLAIN = [Style(*both) for both in zip(_COLOURS, _MARKERS, strict=False)]
+_DOTTED = [
+    Style(colour, _MARKERS[(place + turn) % len(_MARKERS)], "dotted")
+    for turn in range(1, len(_MARKERS))
+    for place, colour in enumerate(_COLOURS)
+]
 
 
 def styles(variants: Iterable[str]) -> dict[str, Style]:
     """A style for each variant.
 
     Those of the paper have the same one in every picture. The others take what is
-    left, in the order of their names: first colours that are free, then the same with
-    dotted lines. No two are alike until all combinations are used up.
+    left, in the order of their names, and no two are alike until all are used up.
     """
-    names = sorted(set(variants))
-    given = {name: _KNOWN[name] for name in names if name in _KNOWN}
-    others = [name for name in names if name not in _KNOWN]
-    free = itertools.cycle(_free(list(given.values())))
-    return given | dict(zip(others, free, strict=False))
+    others = sorted(set(variants) - {*PAPER})
+    free = itertools.cycle([*_PLAIN, *_DOTTED])
+    return dict(zip([*PAPER, *others], free, strict=False))
 
 
-def _free(used):
-    """The styles that are left, those that are least like the used ones first."""
-    colours = [style.colour for style in used]
-    markers = [style.marker for style in used]
-    of_the_paper = [style.colour for style in _KNOWN.values()]
-    free_colours = sorted(
-        (colour for colour in _COLOURS if colour not in colours),
-        key=lambda colour: colour in of_the_paper,
-    )
-    free_markers = [marker for marker in _MARKERS if marker not in markers]
-    in_order = [*free_markers, *markers]
-    plain = [Style(colour, in_order[i]) for i, colour in enumerate(free_colours)]
-    dotted = [
-        Style(colour, in_order[(place + turn) % len(in_order)], dotted=True)
-        for turn in range(len(in_order))
-        for place, colour in enumerate(_COLOURS, len(plain))
-    ]
-    return plain + dotted
+def styles_of(points: pd.DataFrame) -> dict[str, Style]:
+    """A style for each label of points: its variant's, if marked dashed and hollow."""
+    look = styles(points.variant[~points.is_dense])
+    found = {}
+    for point in points.itertuples():
+        style = _DENSE if point.is_dense else look[point.variant]
+        if point.marked:
+            style = dataclasses.replace(style, dash="dashed", hollow=True)
+        found[point.label] = style
+    return found

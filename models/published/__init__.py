@@ -1,1 +1,1 @@
-"""Checkpoints that the authors of the paper released."""
+"""What the authors of the paper released."""

@@ -1,11 +1,10 @@
 """The binary `compare`, and what it says about bad input."""
 
-import pathlib
+import re
 
 import pytest
 
-import state_of_sparsity.bin
-from tests.models.analysis.conftest import write_run, write_study
+from tests.models.analysis.conftest import PUBLISHED, write_run, write_study
 
 FILES = {
     f"{name}.{ending}"
@@ -23,16 +22,14 @@ def study(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def published():
-    folder = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
-    names = ("published_results.csv", "published_scratch_and_lottery.csv")
-    return [folder / name for name in names]
-
-
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "deep" / "out"
+
+
+def rows(text):
+    """A table without what pads its columns."""
+    return re.sub(" +", " ", text)
 
 
 def files(folder):
@@ -45,7 +42,7 @@ def test_runs_become_pictures_and_tables_and_unfinished_ones_are_listed(
     outcome = command("compare", study, f"--output_dir={out}")
     assert outcome.code == 0, outcome
     assert files(out) == FILES
-    assert "| magnitude pruning | 90.00 % | 3 |" in outcome.out
+    assert "| magnitude pruning | 90.00 % | 3 |" in rows(outcome.out)
     assert (out / "comparison.md").read_text() in outcome.out
     assert f"skipped:\n  {study / 'running'}: not finished" in outcome.err
     for name in FILES:
@@ -64,7 +61,7 @@ def test_layers_and_a_page_come_when_they_are_asked_for(command, study, out):
     )
     assert outcome.code == 0, outcome
     assert files(out) == FILES | LAYERS | {"comparison.html"}
-    assert "| learned | 81.00 % |" in outcome.out
+    assert "| learned | 81.00 % |" in rows(outcome.out)
     assert "<h1>Mine</h1>" in (out / "comparison.html").read_text(encoding="utf-8")
     assert "learned, 82.0%, seed 2" in (out / "sparsity_by_layer.svg").read_text()
 
@@ -73,31 +70,22 @@ def test_a_trained_run_is_compared(command, finished, out):
     outcome = command("compare", finished, "--layers_of=tiny", f"--output_dir={out}")
     assert outcome.code == 0, outcome
     assert files(out) == FILES | LAYERS
-    assert "| magnitude pruning, conv1=dense, logits=0.5 | 88.29 % |" in outcome.out
+    assert "| magnitude pruning, conv1=dense, logits=0.5 | 88.29 % |" in rows(
+        outcome.out
+    )
 
 
-@pytest.mark.parametrize("model", ["resnet50", "transformer"])
-def test_the_published_tables_are_drawn_alone(command, published, out, model):
-    outcome = command("compare", *published, f"--model={model}", f"--output_dir={out}")
+def test_the_published_tables_are_drawn_alone(command, out):
+    outcome = command("compare", *PUBLISHED, "--model=resnet50", f"--output_dir={out}")
     assert outcome.code == 0, outcome
     assert files(out) == {name for name in FILES if "flops" not in name}
     assert "published mean and standard deviation" in outcome.out
-
-
-def test_two_datasets_are_refused_with_the_flags_that_choose(
-    refused, study, published, out
-):
-    message = refused("compare", study, published[0], f"--output_dir={out}")
-    assert "--dataset=digits --model=resnet50" in message
-    assert "--dataset=wmt14_translate/de-en --model=transformer" in message
-    assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         (["--dataset=mnist"], "There is no finished run of --dataset=mnist"),
-        (["--layers_of=none"], "--layers_of: 'none' is the name of no run"),
         (["--layers_of=running"], "--layers_of: 'running' is the name of no run"),
         (["--label=erk"], "--label must be REGEX=NAME. Received: 'erk'"),
         (["--label=(=erk"], "must be a regular expression. Received: '('"),
@@ -110,13 +98,9 @@ def test_bad_flags_leave_no_folder(refused, study, out, flags, expected):
     assert not out.exists()
 
 
-def test_nothing_to_compare_is_refused(refused, tmp_path):
+def test_what_cannot_be_read_is_refused(refused, tmp_path):
     assert "Give folders of runs" in refused("compare")
-    assert "holds no runs" in refused("compare", tmp_path)
     assert "There is nothing at" in refused("compare", tmp_path / "none")
-
-
-def test_a_damaged_result_is_named(refused, tmp_path):
     run = write_run(tmp_path / "run", 0.9, 0.9)
     (run / "result.json").write_text('{"quality":')
     assert f"{run / 'result.json'} is damaged" in refused("compare", run)

@@ -4,20 +4,23 @@ import csv
 import dataclasses
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from state_of_sparsity.bin import sweep
-from state_of_sparsity.bin.configurations import Configuration, of_grid
 from state_of_sparsity.bin.flags import UsageError
-from state_of_sparsity.bin.pool import LocalPool, log_of
+from state_of_sparsity.bin.sweep import check, command
+from state_of_sparsity.models.sweeps import sweep
+from state_of_sparsity.models.sweeps.configurations import Configuration, of_grid
+from state_of_sparsity.models.sweeps.processes import (
+    LocalProcesses,
+    RayProcesses,
+    log_of,
+)
 from state_of_sparsity.models.training.run_folder import RunFolder
 
 TINY = {
@@ -94,7 +97,7 @@ def test_a_grid_can_be_over_flagfiles(tmp_path):
 )
 def test_a_grid_that_will_not_do_is_an_error_which_names_the_flag(arguments, message):
     axes = arguments.pop("axes")
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(ValueError, match=message):
         grid(*axes, **arguments)
 
 
@@ -112,7 +115,7 @@ def test_a_flag_that_the_binary_would_refuse_is_said_before_anything_starts(
     said = refused("sweep", f"--output_dir={tmp_path / 'sweep'}", f"--grid={axis}")
     assert not (tmp_path / "sweep").exists()
     with pytest.raises(UsageError, match=message):
-        grid(axis)[0].check()
+        check(*grid(axis))
     assert axis in said
 
 
@@ -122,19 +125,30 @@ def test_a_folder_that_cannot_be_written_is_one_message(refused, tmp_path):
     assert "cannot be written (" in said
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """A sweep that was run: two that succeed, in one process, and one that cannot."""
-    folder = tmp_path_factory.mktemp("sweep")
-    wanted = grid("technique=dense", seeds=("0", "1"), fixed=FIXED)
-    lost = Configuration(
-        BINARY,
-        {**TINY, "technique": "fixed_mask", "load_masks_from": "nowhere"},
-        {"technique": "fixed_mask"},
-    )
-    wanted.append(lost)
-    failed = sweep.train(wanted, folder, jobs=1, runs_per_process=3)
-    return folder, wanted, failed
+# Stands in for a training binary: it takes no seconds to start.
+STAND_IN = """
+import json, pathlib, sys, time
+flags = dict(text[2:].split("=", 1) for text in sys.argv[1:])
+folder = pathlib.Path(flags["output_dir"])
+folder.mkdir(exist_ok=True)
+(folder / "flags.txt").touch()
+print(flags, flush=True)
+time.sleep(float(flags.get("seconds", 0)))
+if flags["seed"] == "2":
+    sys.exit("there is no such seed")
+result = {"quality_metric": "top1", "quality": 0.5, "sparsity": 0.25, "steps": 6}
+(folder / "result.json").write_text(json.dumps({**result, "seconds_per_step": 1.0}))
+"""
+
+
+def stand_in(folder, run):
+    """Runs take no time, but for their flag --seconds; the one of seed 2 fails."""
+    place = f"--output_dir={folder / run.name}"
+    return [sys.executable, "-c", STAND_IN, *run.arguments, place]
+
+
+def train(wanted, folder, jobs=1):
+    return sweep.train(wanted, folder, LocalProcesses(folder, jobs, stand_in))
 
 
 def table(folder):
@@ -142,101 +156,96 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
-def kernels(folder, name):
-    with np.load(RunFolder(folder / name).path / "weights" / "step_0.npz") as arrays:
-        return {key: arrays[key] for key in arrays}
-
-
-@pytest.mark.slow
-def test_each_run_has_a_folder_and_a_row(swept):
-    folder, wanted, _ = swept
-    rows = table(folder)
+def test_each_run_has_a_folder_and_a_row_and_what_fails_is_listed(tmp_path):
+    wanted = grid("technique=dense", seeds="012")
+    failed = train(wanted, tmp_path, jobs=2)
+    rows = table(tmp_path)
     assert [row["folder"] for row in rows] == [run.name for run in wanted]
-    assert [row["status"] for row in rows] == ["finished", "finished", "missing"]
-    assert [row["seed"] for row in rows] == ["0", "1", ""]
-    for row in rows[:2]:
-        result = RunFolder(folder / row["folder"]).read_result()
-        assert float(row["quality"]) == result["quality"]
-        assert str(result["seed"]) == row["seed"]
+    assert [row["status"] for row in rows] == ["finished", "finished", "started"]
+    assert [row["seed"] for row in rows] == ["0", "1", "2"]
+    assert [row["quality"] for row in rows] == ["0.5", "0.5", ""]
+    # With the last line of its log.
+    assert failed == {wanted[2]: "there is no such seed"}
+    heading, line = sweep.said(failed)
+    assert heading == "1 failed:"
+    assert line == f"  {wanted[2].name}  {wanted[2].title}: there is no such seed"
 
 
-@pytest.mark.slow
-def test_one_that_fails_is_listed_with_the_last_line_of_its_log(swept):
-    folder, wanted, failed = swept
-    assert list(failed) == wanted[2:]
-    (said,) = failed.values()
-    # As the binary says it, without a traceback.
-    assert said.startswith("--load_masks_from must be the folder of a finished run")
-    assert said == log_of(folder, wanted[2]).read_text().strip().splitlines()[-1]
-    lines = list(sweep.said(failed))
-    assert lines[0] == "1 failed:"
-    assert wanted[2].name in lines[1]
+def test_only_what_is_not_finished_is_trained_and_shown_once(tmp_path):
+    wanted = grid("technique=dense", seeds="01")
+    train(wanted, tmp_path)
+    runs = [RunFolder(tmp_path / run.name) for run in wanted]
+    before = runs[0].result.stat().st_mtime_ns
+    runs[1].result.write_text('{"quality": ')
+    assert not train(wanted, tmp_path)
+    assert runs[0].result.stat().st_mtime_ns == before
+    assert [row["status"] for row in table(tmp_path)] == ["finished"] * 2
+    shown = EventAccumulator(str(runs[1].tensorboard / "result")).Reload()
+    assert [event.step for event in shown.Tensors("quality")] == [6]
+    # TensorBoard knows of the run what varies, and of the sweep as well.
+    for events, name in (
+        (shown, "session_start_info"),
+        (EventAccumulator(str(tmp_path)).Reload(), "experiment"),
+    ):
+        content = events.PluginTagToContent("hparams")[f"_hparams_/{name}"]
+        assert b"technique" in content
 
 
-@pytest.mark.slow
-def test_a_run_does_not_depend_on_those_before_it_in_its_process(swept, tmp_path):
-    folder, wanted, _ = swept
-    sweep.train(wanted[1:2], tmp_path, jobs=1)
-    name = wanted[1].name
-    together = RunFolder(folder / name).read_result()
-    alone = RunFolder(tmp_path / name).read_result()
-    del together["seconds_per_step"], alone["seconds_per_step"]
-    assert together == alone
-    for key, value in kernels(folder, name).items():
-        np.testing.assert_array_equal(value, kernels(tmp_path, name)[key])
+def test_so_many_runs_as_jobs_are_trained_at_a_time(tmp_path):
+    wanted = grid("technique=dense", seeds="013", fixed=["seconds=1"])
+    begun = {}
+    for jobs in (1, 3):
+        folder = tmp_path / str(jobs)
+        train(wanted, folder, jobs)
+        starts = [(folder / run.name / "flags.txt").stat().st_mtime for run in wanted]
+        begun[jobs] = max(starts) - min(starts)
+    assert begun[1] > 2
+    assert begun[3] < 2
 
 
-@pytest.mark.slow
-def test_finished_runs_are_not_trained_again(swept):
-    folder, wanted, _ = swept
-    before = RunFolder(folder / wanted[0].name).result.stat().st_mtime_ns
-    assert not sweep.train(wanted[:2], folder, jobs=2)
-    assert RunFolder(folder / wanted[0].name).result.stat().st_mtime_ns == before
-
-
-@pytest.mark.slow
-def test_tensorboard_shows_what_varies_and_what_came_out(swept):
-    folder, wanted, _ = swept
-    top = EventAccumulator(str(folder)).Reload().PluginTagToContent("hparams")
-    assert b"technique" in top["_hparams_/experiment"]
-    run = EventAccumulator(str(folder / wanted[0].name / "tensorboard/result")).Reload()
-    tags = run.PluginTagToContent("hparams")
-    assert "_hparams_/session_start_info" in tags
-    assert b"technique" in tags["_hparams_/session_start_info"]
-    assert {"quality", "sparsity"} <= set(run.Tags()["tensors"])
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_is_a_run_that_failed(tmp_path, monkeypatch):
-    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(
-        "state_of_sparsity.bin.pool._WORKER", [sys.executable, "-c", program]
-    )
-    runs = grid("width=0.1", seeds="01", fixed=FIXED[:1])
+@pytest.mark.parametrize(
+    ("program", "said", "errors"),
+    [
+        ("import os; print(os.environ['OMP_NUM_THREADS'])", "4", [None, None]),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "",
+            ["its process ended with signal SIGKILL"] * 2,
+        ),
+    ],
+    ids=["share the cores", "are killed"],
+)
+def test_runs_at_the_same_time(tmp_path, monkeypatch, program, said, errors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "logs").mkdir()
-    ended = dict(LocalPool(tmp_path, jobs=2, runs_per_process=2).train(runs))
-    assert ended == dict.fromkeys(runs, "its process ended with signal SIGKILL")
+    runs = grid("width=1", seeds="01")
+    processes = LocalProcesses(tmp_path, 2, lambda *_: [sys.executable, "-c", program])
+    found = dict(processes.train(runs))
+    assert [found[run] for run in runs] == errors
+    for run in runs:
+        assert log_of(tmp_path, run).read_text().strip() == said
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_saves_its_runs_and_goes_on(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_saves_its_runs_and_goes_on(tmp_path, sent):
     long = {**TINY, "train_steps": "1000000", "eval_steps": "20"}
-    fixed = [f"--fixed={name}={value}" for name, value in long.items()]
-    command = [
+    fixed = [f"{name}={value}" for name, value in long.items()]
+    arguments = [
         *(sys.executable, "-m", "state_of_sparsity.bin.sweep"),
-        *("--grid=technique=dense", "--jobs=1", f"--output_dir={tmp_path}", *fixed),
+        *("--grid=technique=dense", "--jobs=1", f"--output_dir={tmp_path}"),
+        *(f"--fixed={text}" for text in fixed),
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    (run,) = grid(
-        "technique=dense", fixed=[text.removeprefix("--fixed=") for text in fixed]
-    )
+    (run,) = grid("technique=dense", fixed=fixed)
     metrics = tmp_path / run.name / "metrics.csv"
     deadline = time.monotonic() + 240
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
@@ -251,27 +260,13 @@ def test_runs_can_be_those_of_a_ray_cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *sys.path]))
     runs = grid("technique=dense", seeds="01", fixed=FIXED)
     broken = dataclasses.replace(runs[1], settings={**runs[1].settings, "seed": "-1"})
-    failed = sweep.train([runs[0], broken], tmp_path, jobs=2, ray_address="local")
+    cluster = RayProcesses(tmp_path, 2, command, "local")
+    failed = sweep.train([runs[0], broken], tmp_path, cluster)
     assert RunFolder(tmp_path / runs[0].name).is_finished
     assert list(failed) == [broken]
     assert "seed must be at least 0" in failed[broken]
 
 
-def test_a_cluster_that_is_not_there_is_one_message(tmp_path):
-    runs = grid("technique=dense", fixed=FIXED)
-    with pytest.raises(UsageError, match="--ray_address=auto: "):
-        sweep.train(runs, tmp_path, jobs=1, ray_address="auto")
-
-
-@pytest.mark.slow
-def test_a_result_that_is_damaged_is_made_again_and_shown_once(swept, tmp_path):
-    folder, wanted, _ = swept
-    again = shutil.copytree(folder, tmp_path / "again")
-    run = RunFolder(again / wanted[0].name)
-    expected = run.read_result()
-    run.result.write_text('{"quality": ')
-    assert not sweep.train(wanted[:2], again, jobs=1)
-    assert run.read_result() == expected
-    assert [row["status"] for row in table(again)] == ["finished", "finished"]
-    shown = EventAccumulator(str(run.tensorboard / "result")).Reload()
-    assert [event.step for event in shown.Tensors("quality")] == [6]
+def test_a_cluster_that_is_not_there_is_one_message(refused, tmp_path):
+    said = refused("sweep", "--ray_address=auto", f"--output_dir={tmp_path}")
+    assert "--ray_address=auto: " in said

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from state_of_sparsity.bin.sweep import check
 from state_of_sparsity.models.training.run_folder import RunFolder
 from study import page
 from study.claims import (
@@ -39,7 +40,7 @@ def test_each_run_is_another_one_and_has_flags_that_its_binary_takes(lab):
     for run in runs:
         assert run.experiment in EXPERIMENTS
         if "budget" not in run.configuration.settings:
-            run.configuration.check()
+            check(run.configuration)
 
 
 def test_the_whole_grid_is_run_on_mnist1d():
@@ -115,17 +116,17 @@ def test_chances_are_those_of_the_orders_of_six_numbers():
 
 
 def test_where_there_is_nothing_little_is_found():
-    """Verdicts on 400 claims of six points without any difference.
+    """Verdicts on 200 claims of six points without any difference.
 
-    At the level of 0.05 per claim, 20 are expected; more than 50 have a probability
-    below 1e-8.
+    At the level of 0.05 per claim, 10 are expected; more than 30 have a probability
+    below 1e-7.
     """
     rng = np.random.default_rng(0)
     found = 0
-    for _ in range(400):
+    for _ in range(200):
         seeds = rng.normal(size=(6, 2, 3))
         found += is_better(compared(*map(tuple, seeds))).holds in ("yes", "partly")
-    assert found <= 50
+    assert found <= 30
 
 
 def test_figures_are_differences_of_medians_in_bold_where_they_are_clear():
@@ -201,7 +202,8 @@ def test_outcomes_are_by_sparsity_with_a_quality_of_each_seed_in_percent(results
         "logits/kernel": 0.45,
     }
     nearest = results.nearest("magnitude", 0.89)
-    assert (nearest.sparsity, nearest.quality) == (0.9, pytest.approx(72.1))
+    assert nearest.sparsity.item() == 0.9
+    assert nearest.quality.item() == pytest.approx(72.1)
 
 
 def test_between_points_quality_is_linear_in_the_logarithm_of_the_density(results):
@@ -254,7 +256,7 @@ def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     assert "| Random pruning is worse than magnitude pruning | yes |" in text
     assert "- commit: abc" in text
     for name in EXPERIMENTS.values():
-        assert f"| {name} |" in text
+        assert re.search(f"[|] {name} +[|]", text)
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
     assert len([link for is_picture, link in links if is_picture]) == 5
     # Other links are to pages that are there already.

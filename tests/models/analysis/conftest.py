@@ -7,7 +7,14 @@ import types
 import pytest
 
 import state_of_sparsity.bin
+from state_of_sparsity.models.analysis.finished_runs import of_one_network, read_runs
+from state_of_sparsity.models.analysis.points import summarize
 
+_RECIPES = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
+PUBLISHED = [
+    _RECIPES / "published_results.csv",
+    _RECIPES / "published_scratch_and_lottery.csv",
+]
 _NOTHING = types.MappingProxyType({})
 LAYERS = {"conv1/kernel": 100, "conv2/kernel": 800, "logits/kernel": 100}
 FLAGS = {
@@ -70,6 +77,11 @@ def make_run(tmp_path):
     return make
 
 
+def points_of(*paths, labels=None, **chosen):
+    """The points of the runs in some folders and tables."""
+    return summarize(of_one_network(read_runs(paths, labels)[0], **chosen))
+
+
 # Accuracies of three seeds, in their order, by technique and sparsity.
 ACCURACIES = {
     ("dense", 0.0): (0.96, 0.97, 0.95),
@@ -100,9 +112,7 @@ def study(tmp_path):
     return write_study(tmp_path / "study")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def published():
     """The published tables."""
-    folder = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
-    names = ("published_results.csv", "published_scratch_and_lottery.csv")
-    return [folder / name for name in names]
+    return PUBLISHED

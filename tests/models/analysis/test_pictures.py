@@ -7,16 +7,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from state_of_sparsity.models.analysis.axes import AXES, OVER_FLOPS, OVER_SPARSITY
+from state_of_sparsity.models.analysis.finished_runs import read_runs, runs_named
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
-from state_of_sparsity.models.analysis.records import read_records, runs_named
+from state_of_sparsity.models.analysis.points import summarize
 from state_of_sparsity.models.analysis.styles import styles
-from state_of_sparsity.models.analysis.summary import of_one_network, summarize
-from state_of_sparsity.models.analysis.variants import PAPER
-from tests.models.analysis.conftest import ACCURACIES, LAYERS
-
-
-def points_of(*paths, **chosen):
-    return summarize(of_one_network(read_records(paths)[0], **chosen))
+from state_of_sparsity.models.runs.variants import PAPER
+from tests.models.analysis.conftest import ACCURACIES, LAYERS, points_of
 
 
 def lines_of(figure):
@@ -41,26 +37,20 @@ def test_a_line_has_the_medians_of_its_seeds_over_density(points, axis):
 
 
 def test_bars_have_the_range_of_the_seeds(points):
-    (axes,) = draw_quality(points, OVER_SPARSITY).axes
-    segments = [c.get_segments()[0] for c in axes.collections]
+    figure = draw_quality(points, OVER_SPARSITY)
+    (axes,) = figure.axes
+    segments = [bar for bars in axes.collections for bar in bars.get_segments()]
+    places = {0.5: 0.5, 0.9: 0.1, 0.8: 0.19}
     expected = [
-        (density, 100 * min(values), 100 * max(values))
-        for density, values in (
-            (0.5, ACCURACIES["magnitude_pruning", 0.5]),
-            (0.1, ACCURACIES["magnitude_pruning", 0.9]),
-            (0.19, ACCURACIES["variational_dropout", 0.8]),
-        )
+        (places[sparsity], 100 * min(values), 100 * max(values))
+        for (_, sparsity), values in ACCURACIES.items()
+        if sparsity
     ]
     found = [(low[0], low[1], high[1]) for low, high in segments]
     np.testing.assert_allclose(sorted(found), sorted(expected))
-
-
-def test_dense_is_a_level_with_the_range_of_its_seeds(points):
-    figure = draw_quality(points, OVER_SPARSITY)
-    level = lines_of(figure)["dense"]
-    median = 100 * np.median(ACCURACIES["dense", 0.0])
-    np.testing.assert_allclose(level.get_ydata(), [median, median])
-    (band,) = figure.axes[0].patches
+    # That of dense is a level in a band.
+    np.testing.assert_allclose(lines_of(figure)["dense"].get_ydata(), [96, 96])
+    (band,) = axes.patches
     np.testing.assert_allclose([band.get_y(), band.get_height()], [95, 2], rtol=1e-6)
 
 
@@ -83,22 +73,20 @@ def test_an_axis_of_one_point_has_a_tick(make_run):
             assert len(axes.get_xticks()) >= 1
 
 
-@pytest.mark.parametrize("model", ["resnet50", "transformer"])
-def test_the_published_tables_make_the_figures_of_the_paper(published, model):
+@pytest.mark.parametrize(
+    ("model", "last"), [("resnet50", 57.90), ("transformer", 16.37)]
+)
+def test_the_published_tables_make_the_figures_of_the_paper(published, model, last):
     points = points_of(*published, model=model)
-    lines = lines_of(draw_quality(points, OVER_SPARSITY))
+    figure = draw_quality(points, OVER_SPARSITY)
+    lines = lines_of(figure)
     techniques = {"dense", "magnitude pruning", "random pruning", "variational dropout"}
     assert lines.keys() >= techniques | {"lottery ticket", "scratch-e", "scratch-b"}
     assert ("L0 regularization" in lines) == (model == "transformer")
-    expected = {"resnet50": 57.90, "transformer": 16.37}[model]
-    last = lines["magnitude pruning"].get_xydata()[-1]
-    np.testing.assert_allclose(last, [0.02, expected])
+    found = lines["magnitude pruning"].get_xydata()[-1]
+    np.testing.assert_allclose(found, [0.02, last])
     assert draw_quality(points, OVER_FLOPS) is None
-
-
-@pytest.mark.parametrize("model", ["resnet50", "transformer"])
-def test_nothing_in_a_picture_covers_anything_else(published, model):
-    figure = draw_quality(points_of(*published, model=model), OVER_SPARSITY)
+    # Nothing covers anything else.
     FigureCanvasAgg(figure).draw()
     (axes,), (legend,) = figure.axes, figure.legends
     inside = axes.get_window_extent()
@@ -131,16 +119,11 @@ def test_a_point_at_which_nothing_is_left_is_not_on_the_axis(make_run, tmp_path)
 
 def test_variants_of_the_paper_look_the_same_in_every_picture():
     alone = {name: styles([name])[name] for name in PAPER}
-    together = styles([*PAPER, "another", "magnitude pruning, erk"])
-    assert alone.items() <= together.items()
-    assert len(set(together.values())) == len(together)
-
-
-def test_forty_variants_are_told_apart():
     look = styles([*PAPER, *map(str, range(33))])
+    assert alone.items() <= look.items()
+    # Forty are told apart, and not by the colour alone: a second line of it is dotted.
     assert len(set(look.values())) == 40
-    # Not by the colour alone: a second line of a colour is dotted.
-    plain = [style.colour for style in look.values() if not style.dotted]
+    plain = [style.colour for style in look.values() if style.dash == "solid"]
     assert len(set(plain)) == len(plain) == 10
 
 
@@ -148,8 +131,8 @@ def test_layers_of_chosen_runs_are_drawn_in_the_order_of_the_model(make_run, tmp
     sparsities = {"conv1/kernel": 0.5, "conv2/kernel": 0.95, "logits/kernel": 0.7}
     make_run("uneven", layers=sparsities, flags={"budget": "erk"})
     make_run("even", seed=4)
-    records, _ = read_records([tmp_path])
-    figure = draw_layers(runs_named(records, ["uneven", "even"]))
+    runs, _ = read_runs([tmp_path])
+    figure = draw_layers(runs_named(runs, ["uneven", "even"]), summarize(runs))
     lines = lines_of(figure)
     uneven = lines["magnitude pruning, erk, 90.0%, seed 0 (uneven)"]
     np.testing.assert_allclose(uneven.get_xdata(), [50, 95, 70])
@@ -164,17 +147,14 @@ def test_layers_of_chosen_runs_are_drawn_in_the_order_of_the_model(make_run, tmp
 
 def test_a_run_has_the_colour_of_its_variant_in_the_picture_of_layers(study, make_run):
     make_run("study/erk", flags={"budget": "erk", "sparsity": 0.9})
-    records, _ = read_records([study])
-    points = summarize(records)
+    runs, _ = read_runs([study])
+    points = summarize(runs)
     quality = lines_of(draw_quality(points, OVER_SPARSITY))["magnitude pruning, erk"]
-    (layers,) = lines_of(draw_layers(runs_named(records, ["erk"]), points)).values()
+    (layers,) = lines_of(draw_layers(runs_named(runs, ["erk"]), points)).values()
     assert quality.get_color() == layers.get_color()
-
-
-def test_two_runs_of_one_variant_are_told_apart_in_the_picture_of_layers(study):
-    records, _ = read_records([study])
+    # Two runs of one variant are told apart.
     names = ["magnitude_pruning_0.5_0", "magnitude_pruning_0.9_0"]
-    one, other = lines_of(draw_layers(runs_named(records, names))).values()
+    one, other = lines_of(draw_layers(runs_named(runs, names), points)).values()
     assert one.get_color() != other.get_color()
 
 

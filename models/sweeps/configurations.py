@@ -9,9 +9,6 @@ from collections.abc import Iterable, Mapping
 
 from absl import flags
 
-from state_of_sparsity.bin import runs
-from state_of_sparsity.bin.flags import FIXED_MASK, UsageError
-
 # Characters of a hash: two of a million configurations agree once in 10^2 sweeps.
 HASH_LENGTH = 12
 # What says where a run is and not what it is.
@@ -55,21 +52,6 @@ class Configuration:
         """What tells it from the other runs, in a line."""
         return " ".join(f"{name}={value}" for name, value in self.varied.items())
 
-    def check(self) -> None:
-        """Raises UsageError for flags that the binary would refuse."""
-        values = flags.FlagValues()
-        runs.define_run_flags(self.binary, values)
-        try:
-            values([self.binary, *self.arguments])
-        except flags.Error as error:
-            raise UsageError(f"{self.title}: {error}") from error
-        # Masks may be those of a run that is still to come.
-        if values["technique"].value != FIXED_MASK:
-            try:
-                runs.run_from_flags(self.binary, values)
-            except UsageError as error:
-                raise UsageError(f"{self.title}: {error}") from error
-
 
 def of_grid(
     binary: str,
@@ -88,32 +70,29 @@ def of_grid(
       flagfiles: paths of flagfiles.
 
     Raises:
-      UsageError: if there are none, or a flag is set twice.
+      ValueError: if there are none, or a flag is set twice.
     """
     axes = [_axis(text) for text in grid]
     axes.append(("seed", [seed for seed in seeds if seed]))
     names = [name for name, _ in axes] + [_named(text)[0] for text in fixed]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"--{twice[0]} is in the grid and set elsewhere, too.")
+        raise ValueError(f"--{twice[0]} is in the grid and set elsewhere, too.")
     empty = [name for name, values in axes if not values]
     if empty:
-        raise UsageError(f"The grid is empty: it has no value for --{empty[0]}.")
+        raise ValueError(f"The grid is empty: it has no value for --{empty[0]}.")
     common = dict(map(_named, fixed))
     files = [(path, _of_flagfile(path)) for path in flagfiles] or [(None, {})]
-    found = []
+    found = {}
     for (path, settings), *values in itertools.product(
-        files, *([(n, v) for v in vs] for n, vs in axes)
+        files, *([(name, value) for value in values] for name, values in axes)
     ):
         of_file = {"flagfile": pathlib.Path(path).stem} if path else {}
-        found.append(
-            Configuration(
-                binary,
-                settings | common | dict(values),
-                of_file | {n: v for n, v in values},
-            )
-        )
-    return _without_duplicates(found)
+        own = dict(values)
+        one = Configuration(binary, settings | common | own, of_file | own)
+        # Flagfiles may say the same.
+        found[one.name] = one
+    return list(found.values())
 
 
 def _axis(text):
@@ -125,7 +104,7 @@ def _named(text, flag="--fixed"):
     name, equals, value = text.partition("=")
     name = name.removeprefix("--")
     if not name or not equals:
-        raise UsageError(f"{flag} must be FLAG=VALUE. Received: {text!r}")
+        raise ValueError(f"{flag} must be FLAG=VALUE. Received: {text!r}")
     return name, value
 
 
@@ -134,18 +113,10 @@ def _of_flagfile(path):
     try:
         lines = flags.FlagValues().read_flags_from_files([f"--flagfile={path}"])
     except (OSError, UnicodeDecodeError, flags.Error) as error:
-        raise UsageError(f"--flagfiles={path}: {error}") from error
-    settings: dict[str, str | tuple[str, ...]] = {}
+        raise ValueError(f"--flagfiles={path}: {error}") from error
+    settings: dict[str, tuple[str, ...]] = {}
     for line in lines:
         name, _, value = line.removeprefix("--").partition("=")
-        if name in settings:
-            before = settings[name]
-            before = before if isinstance(before, tuple) else (before,)
-            settings[name] = (*before, value)
-        elif name not in _NOT_IN_HASH:
-            settings[name] = value
-    return settings
-
-
-def _without_duplicates(configurations):
-    return list({c.name: c for c in configurations}.values())
+        if name not in _NOT_IN_HASH:
+            settings[name] = (*settings.get(name, ()), value)
+    return {name: v if len(v) > 1 else v[0] for name, v in settings.items()}

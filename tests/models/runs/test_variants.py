@@ -2,7 +2,7 @@
 
 import pytest
 
-from state_of_sparsity.models.analysis.variants import (
+from state_of_sparsity.models.runs.variants import (
     Settings,
     group,
     order,
@@ -10,6 +10,7 @@ from state_of_sparsity.models.analysis.variants import (
     variant,
 )
 from state_of_sparsity.models.training.run_folder import RunFolder
+from tests.models.analysis.conftest import write_run
 
 PRUNED = {"technique": "magnitude_pruning", "train_steps": "600", "sparsity": "0.9"}
 DROPOUT = {
@@ -90,16 +91,11 @@ def test_the_schedule_of_twice_the_steps_is_told_from_its_epochs(epochs, name):
     assert variant(Settings(flags, Settings(source))) == name
 
 
-def test_other_masks_than_of_magnitude_pruning_are_named():
+def test_the_run_on_which_another_builds_is_named():
     name = variant(Settings(TICKET, Settings(DROPOUT)))
     assert name == "lottery ticket, masks of variational dropout"
-
-
-def test_without_the_run_of_the_masks_training_from_scratch_says_its_steps():
+    # Unless it is gone.
     assert variant(Settings(FIXED)) == "scratch, 600 steps"
-
-
-def test_a_budget_of_another_run_names_its_technique():
     flags = {"technique": "random_pruning", "budget": "/runs/vd/layers.csv"}
     name = variant(Settings(flags, Settings(DROPOUT)))
     assert name == "random pruning, layers of variational dropout"
@@ -142,11 +138,12 @@ def test_dense_runs_are_a_point_if_trained_as_long():
 
 
 @pytest.mark.parametrize("place", ["", "masks.npz"])
-def test_settings_know_the_run_of_the_masks_by_folder_and_by_file(make_run, place):
-    pruned = make_run("pruned", flags={"sparsity": 0.9})
+def test_settings_know_the_run_of_the_masks_by_folder_and_by_file(tmp_path, place):
+    pruned = write_run(tmp_path / "pruned", 0.9, 0.9, flags={"sparsity": 0.9})
     flags = {"technique": "fixed_mask", "load_masks_from": pruned / place}
     (pruned / "masks.npz").write_bytes(b"")
-    settings = read_settings(RunFolder(make_run("alone", flags=flags)))
+    alone = write_run(tmp_path / "alone", 0.9, 0.9, flags=flags)
+    settings = read_settings(RunFolder(alone))
     assert settings.source.flags["sparsity"] == "0.9"
     assert variant(settings) == "scratch-e"
 

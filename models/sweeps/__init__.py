@@ -1,0 +1,1 @@
+"""Sweeps: many runs with different flags, several at a time."""
