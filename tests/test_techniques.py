@@ -140,27 +140,6 @@ def test_configuration_round_trip(technique):
     assert restored_technique(saved) == technique
 
 
-def test_a_configuration_from_before_the_engines_is_read():
-    saved = {
-        "registered_name": "state_of_sparsity>MagnitudePruning",
-        "config": {
-            "sparsity": 0.9,
-            "begin_step": 2,
-            "end_step": 10,
-            "frequency": 4,
-            "initial_sparsity": 0.3,
-            "block_size": [2, 4],
-            "block_pooling_type": "MAX",
-            "sparsity_m_by_n": None,
-            "pruning_schedule": None,
-        },
-        "index": 1,
-    }
-    assert restored_technique(saved) == sos.MagnitudePruning(
-        **RAMP, initial_sparsity=0.3, block_size=(2, 4), block_pooling_type="MAX"
-    )
-
-
 def test_a_technique_of_ones_own_is_restored_once_it_is_defined():
     saved = {"registered_name": "mine>FurthestPruning", "config": dict(RAMP)}
     with pytest.raises(ValueError, match="Unknown technique 'FurthestPruning'"):

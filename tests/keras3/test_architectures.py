@@ -119,15 +119,12 @@ def tagger():
 
 
 NETWORKS = {f.__name__: f for f in (vision_transformer, u_net, convnext, tagger)}
-TECHNIQUES = {
-    t.technique_name(): t
-    for t in (
-        sos.MagnitudePruning(0.75, 1, 4, 1),
-        sos.RandomPruning(0.75, 1, 4, 1),
-        sos.VariationalDropout(1e-4),
-        sos.L0Regularization(1e-4),
-    )
-}
+TECHNIQUES = [
+    sos.MagnitudePruning(0.75, 1, 4, 1),
+    sos.VariationalDropout(1e-4),
+    sos.RandomPruning(0.75, 1, 4, 1),
+    sos.L0Regularization(1e-4),
+]
 
 
 def data(model, rng):
@@ -139,8 +136,11 @@ def data(model, rng):
 
 @pytest.mark.slow
 @pytest.mark.feature("ViT, U-Net, ConvNeXt, BiLSTM tagger")
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "technique"),
+    zip(NETWORKS.values(), TECHNIQUES, strict=True),
+    ids=NETWORKS,
+)
 def test_a_network_is_sparsified_trained_stripped_saved_and_loaded(
     network, technique, rng, tmp_path
 ):

@@ -50,7 +50,7 @@ def sparse_perceptron(technique):
     model = zoo.perceptron()
     model.set_weights(start())
     sparse = sos.sparsify(model, technique)
-    compiled(sparse, sgd(LEARNING_RATE), from_logits())
+    compiled(sparse, sgd(LEARNING_RATE), from_logits(), run_eagerly=False)
     begin_training(sparse)
     return sparse
 

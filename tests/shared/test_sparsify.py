@@ -166,11 +166,10 @@ def test_a_model_can_be_sparsified_again_once_it_is_stripped(trained):
 
 
 @pytest.mark.feature("Masks after the ramp: exact zeros, which stay zero")
-@pytest.mark.parametrize("name", PRUNING)
-def test_masked_weights_stay_zero_under_momentum(name, rng):
+def test_masked_weights_stay_zero_under_momentum(rng):
     inputs, targets = zoo.data(rng)
-    sparse = sos.sparsify(zoo.perceptron(), TECHNIQUES[name])
-    compiled(sparse, sgd(0.1, momentum=0.9, nesterov=True))
+    sparse = sos.sparsify(zoo.perceptron(), TECHNIQUES["magnitude"])
+    compiled(sparse, sgd(0.1, momentum=0.9, nesterov=True), run_eagerly=False)
     fit(sparse, inputs, targets)
     masks = sos.weight_masks(sparse)
     fit(sparse, inputs, targets, epochs=3)
@@ -189,7 +188,7 @@ def test_a_layer_used_three_times_counts_each_step_once(name, rng):
     shared = keras.layers.Dense(zoo.FEATURES, name="shared")
     x = keras.Input((zoo.FEATURES,))
     model = keras.Model(x, keras.layers.Dense(3)(shared(shared(shared(x)))))
-    sparse = compiled(sos.sparsify(model, TECHNIQUES[name]))
+    sparse = compiled(sos.sparsify(model, TECHNIQUES[name]), run_eagerly=False)
     fit(sparse, *zoo.data(rng), epochs=3)
     assert steps_of(sparse) == {6}
     assert len(sos.sparsity_report(sparse).layers) == 2
@@ -217,8 +216,8 @@ def test_models_that_share_a_layer_share_the_sparse_one(rng):
 
 
 @pytest.mark.feature("models and layers that hold layers in attributes, lists, dicts")
-@pytest.mark.parametrize("name", ["magnitude", "l0"])
-def test_no_layer_is_left_out_wherever_a_model_holds_it(name):
+@pytest.mark.any_backend
+def test_no_layer_is_left_out_wherever_a_model_holds_it():
     @register
     class Holder(keras.Model):
         def __init__(self):
@@ -235,7 +234,7 @@ def test_no_layer_is_left_out_wherever_a_model_holds_it(name):
     model = Holder()
     inputs = np.ones((2, zoo.FEATURES), "float32")
     model(inputs)
-    sparse = sos.sparsify(model, TECHNIQUES[name])
+    sparse = sos.sparsify(model, TECHNIQUES["magnitude"])
     expected = {
         "in_list",
         "in_dict",
@@ -338,6 +337,7 @@ def test_a_regularizer_sees_the_pruned_weight_and_counts_once(rng):
         )
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("regularizers and constraints are kept")
 @pytest.mark.parametrize("name", ["magnitude", "l0"])
 def test_constraints_hold_in_the_sparse_and_the_stripped_model(name, rng):

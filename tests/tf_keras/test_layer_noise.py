@@ -9,11 +9,7 @@ from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.engines.tf_keras.weights import weight_variable
 from state_of_sparsity.layers import tf_keras as layers
 from tests.tf_keras.layer_kinds import (
-    CHANNELS_FIRST,
     EVERY_KIND,
-    KINDS,
-    RECURRENT,
-    SEPARABLE,
     TECHNIQUES,
     assign,
     compiled,
@@ -25,7 +21,11 @@ from tests.tf_keras.layer_kinds import (
 DRAWS = 6000
 
 
-@pytest.mark.parametrize("kind", KINDS | CHANNELS_FIRST)
+# The linear map is that of inference, which tests/tf_keras/test_layers.py has for all.
+@pytest.mark.parametrize(
+    "kind",
+    ["dense", "strided", "depthwise", "transposed", "embedding", "tied logits"],
+)
 def test_outputs_of_variational_layers_have_the_analytic_moments(kind, rng):
     layer, plain = make_layer(kind, sos.VariationalDropout(0.0), rng)
     (weight,) = layer.sparse_weights
@@ -136,7 +136,7 @@ def test_weights_of_recurrent_layers_are_drawn_once_for_all_steps(technique, rng
     assert np.abs(drawn - layer(inputs, training=True)).max() > 0.05
 
 
-@pytest.mark.parametrize("kind", KINDS | RECURRENT | SEPARABLE)
+@pytest.mark.parametrize("kind", ["dense", "conv2d", "embedding", "lstm", "separable"])
 def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
     layer, _plain = make_layer(kind, sos.L0Regularization(0.0), rng)
     for weight in layer.sparse_weights:
@@ -184,17 +184,15 @@ def test_the_gates_that_a_layer_draws_have_the_frequencies_of_the_closed_forms()
         assert (np.abs(frequency - probability) < bound).all()
 
 
-@pytest.mark.parametrize("log_sigma2", [-50.0, -10.0, 0.0, 50.0])
+@pytest.mark.parametrize("log_sigma2", [-50.0, 50.0])
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
         (lambda **kwargs: layers.VariationalDense(3, **kwargs), (5,)),
         (lambda **kwargs: layers.VariationalConv1D(3, 2, **kwargs), (4, 5)),
-        (lambda **kwargs: layers.VariationalDepthwiseConv2D(2, **kwargs), (4, 4, 2)),
-        (lambda **kwargs: layers.VariationalConv2DTranspose(2, 2, **kwargs), (3, 3, 2)),
         (lambda **kwargs: layers.VariationalSeparableConv2D(2, 2, **kwargs), (4, 4, 2)),
     ],
-    ids=["dense", "convolution", "depthwise", "transposed", "separable"],
+    ids=["dense", "convolution", "separable"],
 )
 def test_half_precision_outputs_and_slopes_stay_finite(layer, shape, log_sigma2):
     layer = layer(kl_weight=0.0, dtype="mixed_float16")
