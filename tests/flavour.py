@@ -73,8 +73,9 @@ def from_logits():
 def compiled(model, optimizer=None, loss="mse", **arguments):
     """The model, compiled for plain SGD, so that a few steps take the least time.
 
-    TensorFlow runs at once what it would trace for a second, and XLA compile for more:
-    a test of graphs passes `run_eagerly=False`.
+    TensorFlow runs at once what it would trace for a second, and XLA compile for more.
+    A test of graphs passes `run_eagerly=False`, and in tf_keras one that counts steps of
+    a layer that a step uses several times.
     """
     if BACKEND == "tensorflow":
         arguments.setdefault("run_eagerly", True)

@@ -117,8 +117,9 @@ def how_it_is_run():
     pairs = [(xla, MAGNITUDE), *zip(ways, techniques * 2, strict=False)]
     for name, technique in pairs:
         marks = [pytest.mark.feature(name)]
-        if name == xla and BACKEND == "torch":
-            # torch.compile takes most of a minute, of a dense model too.
+        if (name == xla) == (BACKEND == "torch") and BACKEND in ("torch", "jax"):
+            # torch.compile takes most of a minute, of a dense model too; JAX compiles
+            # each operation by itself if it is not to compile a step.
             marks.append(pytest.mark.slow)
         yield pytest.param(name, ways[name], technique, marks=marks)
 
@@ -165,6 +166,7 @@ def test_two_accumulated_half_batches_are_as_a_whole_one(data):
 
 
 @pytest.mark.feature("exponential moving average of the weights (use_ema)")
+@pytest.mark.any_backend
 def test_averaged_weights_are_masked_as_any(data):
     optimizer = sgd(use_ema=True, ema_momentum=0.5)
     averaged = sparse_model(MAGNITUDE, optimizer=optimizer)
@@ -260,6 +262,7 @@ def test_frozen_layers_do_not_change(technique, data):
 
 
 @pytest.mark.feature("frozen layers")
+@pytest.mark.any_backend
 def test_a_sparse_layer_can_be_frozen_later(data):
     sparse = sparse_model(VARIATIONAL)
     first, second = sparse_layers(sparse)
@@ -272,6 +275,7 @@ def test_a_sparse_layer_can_be_frozen_later(data):
 
 
 @pytest.mark.feature("class weights, sample weights, validation, metrics")
+@pytest.mark.any_backend
 def test_weights_validation_and_metrics_work_as_ever(data):
     inputs, _ = data
     labels = np.arange(zoo.EXAMPLES) % 3
@@ -297,6 +301,7 @@ def test_weights_validation_and_metrics_work_as_ever(data):
 
 
 @pytest.mark.feature("summary, count_params")
+@pytest.mark.any_backend
 def test_a_summary_names_every_layer():
     sparse = sparse_model(VARIATIONAL)
     lines = []

@@ -31,7 +31,9 @@ def recurrent():
     )
 
 
-@pytest.mark.parametrize("kind", ["subclassed", "recurrent"])
+@pytest.mark.parametrize(
+    "kind", ["subclassed", pytest.param("recurrent", marks=pytest.mark.any_backend)]
+)
 def test_masks_stay_whatever_the_optimizer_does(kind, rng):
     make = zoo.ALL.get(kind, recurrent)
     model, (inputs, targets) = make(), zoo.data(rng)
@@ -76,6 +78,7 @@ def test_one_step_is_that_of_a_dense_model_of_the_masked_weights(rng):
             )
 
 
+@pytest.mark.any_backend
 def test_training_counts_what_the_masks_keep(rng):
     masks = random_masks(zoo.perceptron(), rng)
     sparse = sos.sparsify(zoo.perceptron(), sos.FixedMask(masks))
@@ -102,6 +105,7 @@ def test_masks_of_a_pruned_model_make_a_model_of_its_architecture(rng):
     assert set(techniques.values()) == {"fixed_mask"}
 
 
+@pytest.mark.any_backend
 def test_a_file_of_a_model_holds_its_masks(rng, tmp_path):
     masks = random_masks(zoo.sequential(), rng)
     sparse = compiled(sos.sparsify(zoo.sequential(), sos.FixedMask(masks)))

@@ -147,8 +147,10 @@ def test_losses_and_masks_are_those_of_the_reference(technique, scores):
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        ("functional", {}),
-        ("subclassed", {"run_eagerly": False}),
+        pytest.param("functional", {}, marks=pytest.mark.any_backend),
+        pytest.param(
+            "subclassed", {"run_eagerly": False}, marks=pytest.mark.any_backend
+        ),
         pytest.param(
             "perceptron",
             {"run_eagerly": False, "jit_compile": True},
@@ -230,6 +232,7 @@ def test_layers_with_several_weights_have_a_threshold_for_each_of_them(rng):
     assert gone < kept
 
 
+@pytest.mark.any_backend
 def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
     model = pruned(scaled(zoo.subclassed), RAMP, optimizer=sgd(1e-3, momentum=0.9))
     fit(model, *data)
@@ -305,7 +308,7 @@ def test_layers_that_other_calls_use_first_count_as_one_step(data):
     early = keras.layers.Dense(zoo.FEATURES, name="early")
     y = late(early(late(x)))
     model = scaled(lambda: keras.Model(x, y, name="loop"))
-    sparse = pruned(model, RAMP)
+    sparse = pruned(model, RAMP, run_eagerly=False)
     fit(sparse, data[0], data[0], epochs=4)
     assert steps_of(sparse) == {8}
     assert sum(zeros(sparse).values()) == round(0.6 * 72)

@@ -205,6 +205,7 @@ def test_all_projections_of_attention_become_sparse(kind, name, rng, tmp_path):
 
 
 @pytest.mark.feature("masking of sequences")
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["magnitude", "variational"])
 def test_masks_of_sequences_reach_the_layers_behind(name, rng):
     x = keras.Input((None,), dtype="int32")

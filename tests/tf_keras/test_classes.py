@@ -64,7 +64,11 @@ def test_the_step_the_weights_and_the_losses_of_a_functional_model_are_kept(rng)
 
 
 @pytest.mark.parametrize(
-    ("kind", "file"), [("functional", "model"), ("sequential-init", "model.h5")]
+    ("kind", "file"),
+    [
+        pytest.param("functional", "model", marks=pytest.mark.slow),
+        ("sequential-init", "model.h5"),
+    ],
 )
 def test_other_formats_load_the_class(kind, file, rng, tmp_path):
     inputs = rng.normal(size=(4, 6)).astype("float32")

@@ -17,7 +17,7 @@ TECHNIQUES = [
     sos.VariationalDropout(1e-3),
     sos.L0Regularization(1e-3),
 ]
-FORMATS = [".keras", ".h5", ""]
+FORMATS = [".keras", ".h5"]
 STEPS, FEATURES = 4, 5
 
 
@@ -169,7 +169,17 @@ CONTAINERS = {
 }
 
 
-FAST = (("attention", 0), ("appends", 1))
+# Containers know of no technique, and a SavedModel takes most of a minute.
+COMBINATIONS = [
+    ("attention", TECHNIQUES[0], FORMATS),
+    ("appends", TECHNIQUES[1], FORMATS),
+    *(
+        pytest.param(
+            kind, TECHNIQUES[number % 3], [*FORMATS, ""], marks=pytest.mark.slow
+        )
+        for number, kind in enumerate(CONTAINERS)
+    ),
+]
 
 
 @pytest.fixture
@@ -180,7 +190,7 @@ def inputs(rng):
 def trained(model, technique, inputs):
     """A sparse copy with weights unlike its initial ones."""
     sparse = sos.sparsify(model, technique)
-    sparse.compile("sgd", "mse", run_eagerly=True)
+    sparse.compile("sgd", "mse")
     targets = np.zeros(sparse(inputs).shape)
     sparse.fit(inputs, targets, verbose=0, callbacks=sos.callbacks(sparse))
     if not isinstance(technique, sos.MagnitudePruning):
@@ -191,28 +201,14 @@ def trained(model, technique, inputs):
     return sparse
 
 
-@pytest.mark.parametrize(
-    ("kind", "technique"),
-    [
-        pytest.param(
-            kind,
-            technique,
-            marks=() if (kind, index) in FAST else pytest.mark.slow,
-            id=f"{kind}-{technique.technique_name()}",
-        )
-        for number, kind in enumerate(CONTAINERS)
-        for index, technique in enumerate(TECHNIQUES)
-        # Containers know of no technique, and these tests take half a minute each.
-        if index == number % len(TECHNIQUES) or (kind, index) in FAST
-    ],
-)
+@pytest.mark.parametrize(("kind", "technique", "formats"), COMBINATIONS)
 def test_a_model_with_a_container_is_saved_and_loaded(
-    kind, technique, inputs, tmp_path
+    kind, technique, formats, inputs, tmp_path
 ):
     sparse = trained(CONTAINERS[kind](), technique, inputs)
     expected = sos.sparsity_report(sparse)
     assert 0.1 < expected.sparsity < 0.9
-    for file_format in FORMATS:
+    for file_format in formats:
         if kind == "subclassed" and file_format == ".h5":
             continue  # Keras does not write these.
         path = tmp_path / f"model{file_format}"
@@ -226,7 +222,7 @@ def test_a_model_with_a_container_is_saved_and_loaded(
         assert [layer.zeros for layer in report.layers] == [
             layer.zeros for layer in expected.layers
         ]
-        loaded.compile("sgd", "mse", run_eagerly=True)
+        loaded.compile("sgd", "mse")
         targets = np.zeros(loaded(inputs).shape)
         loss = loaded.evaluate(inputs, targets, verbose=0)
         assert loss == pytest.approx(sparse.evaluate(inputs, targets, verbose=0))
@@ -300,7 +296,7 @@ def test_classes_come_from_custom_objects_too(inputs, tmp_path):
         pass
 
     sparse = trained(functional(Own(3)), TECHNIQUES[2], inputs)
-    for file_format in FORMATS[:2]:
+    for file_format in FORMATS:
         path = tmp_path / f"model{file_format}"
         sparse.save(path)
         loaded = keras.models.load_model(path, custom_objects={"Own": Own})
@@ -310,6 +306,7 @@ def test_classes_come_from_custom_objects_too(inputs, tmp_path):
             keras.models.load_model(path)
 
 
+@pytest.mark.slow
 def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
     inputs, tmp_path
 ):
@@ -323,6 +320,7 @@ def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
     assert len(list(sites(loaded))) == len(list(sites(sparse))) == 4
 
 
+@pytest.mark.slow
 def test_a_model_that_was_saved_is_sparsified_and_stripped(inputs, tmp_path):
     model = functional(keras.layers.Bidirectional(keras.layers.GRU(3)))
     # Keras leaves the methods of a layer that is written to a SavedModel among the

@@ -14,7 +14,7 @@ RAMP = sos.MagnitudePruning(0.7, 1, 6, 1)
 
 def trained(technique, inputs, labels):
     keras.utils.set_random_seed(0)
-    model = zoo.ALL["subclassed"]()
+    model = zoo.sequential()
     sparse = zoo.compiled(
         sos.sparsify(model, technique, budget=sos.Global()), run_eagerly=False
     )

@@ -19,17 +19,14 @@ def test_layer_keeps_its_own_precision():
     assert sparse(np.zeros((1, 2))).dtype == tf.float32
 
 
-@pytest.mark.parametrize(
-    ("kind", "technique"),
-    [("functional", PRUNE_NOW), ("subclassed", sos.RandomPruning(0.7, 1, 3, 1))],
-)
-def test_replicas_have_the_same_masks_as_one_device(kind, technique, mirrored, rng):
+def test_replicas_have_the_same_masks_as_one_device(mirrored, rng):
+    technique = sos.RandomPruning(0.7, 1, 3, 1)
     inputs, labels = zoo.data(rng)
 
     def train():
         keras.utils.set_random_seed(0)
         sparse = zoo.compiled(
-            sos.sparsify(zoo.ALL[kind](), technique), run_eagerly=False
+            sos.sparsify(zoo.sequential(), technique), run_eagerly=False
         )
         sparse.fit(
             inputs, labels, batch_size=8, epochs=2, shuffle=False, verbose=0,
@@ -52,10 +49,9 @@ def test_replicas_have_the_same_masks_as_one_device(kind, technique, mirrored, r
     # Outside of the scope, too.
     stripped = sos.strip(distributed)
     np.testing.assert_allclose(distributed(inputs), stripped(inputs), atol=1e-6)
-    if isinstance(technique, sos.RandomPruning):
-        alone = sos.weight_masks(train())
-        for name, mask in sos.weight_masks(distributed).items():
-            np.testing.assert_array_equal(mask, alone[name])
+    alone = sos.weight_masks(train())
+    for name, mask in sos.weight_masks(distributed).items():
+        np.testing.assert_array_equal(mask, alone[name])
 
 
 @pytest.fixture
@@ -67,7 +63,9 @@ def trained(rng):
     return sparse
 
 
-@pytest.mark.parametrize("file", ["model.h5", "model"])
+@pytest.mark.parametrize(
+    "file", ["model.h5", pytest.param("model", marks=pytest.mark.slow)]
+)
 def test_saved_model_loads_with_masks_and_goes_on(trained, file, rng, tmp_path):
     inputs, labels = zoo.data(rng)
     trained.save(tmp_path / file)

@@ -153,6 +153,7 @@ def test_a_sparse_model_is_written_with_sparse_tensors(rng, tmp_path, capfd):
     assert not encoded_tensors(dense_path)
 
 
+@pytest.mark.slow
 def test_the_smaller_file_is_kept(tmp_path):
     """Of attention with few weights, the places of the weights take more than zeros."""
     model = built(attention(), density=0.7)

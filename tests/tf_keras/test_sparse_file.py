@@ -11,7 +11,7 @@ from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from tests.tf_keras import test_litert as made_for_litert
 
 layers = keras.layers
-QUICK = ("perceptron", "convolutions", "subclassed")
+QUICK = ("convolutions",)
 MODELS = ("perceptron", "convolutions", "attention", "tagger", "subclassed")
 
 
@@ -64,6 +64,7 @@ def test_a_saved_model_made_of_the_file_gives_the_same(name, tmp_path):
     assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.feature("export: sparse, float16 and int8")
 def test_fewer_bits_take_fewer_bytes(tmp_path):
     model = made_for_litert.built(

@@ -1,4 +1,4 @@
-"""The noise of Keras 3: on what it depends, on what it does not, and its distribution.
+"""Noise: on what it depends, on what it does not, and its distribution.
 
 Bounds on statistics are six standard errors of a normal distribution, which is passed
 by chance once in 5e8; where several numbers are compared, that times their number.
