@@ -74,8 +74,8 @@ def compiled(model, optimizer=None, loss="mse", **arguments):
     """The model, compiled for plain SGD, so that a few steps take the least time.
 
     TensorFlow runs at once what it would trace for a second, and XLA compile for more.
-    A test of graphs passes `run_eagerly=False`, and in tf_keras one that counts steps of
-    a layer that a step uses several times.
+    A test of graphs passes `run_eagerly=False`, and so does one that counts steps of a
+    layer that a step uses several times: tf_keras counts them in graphs.
     """
     if BACKEND == "tensorflow":
         arguments.setdefault("run_eagerly", True)

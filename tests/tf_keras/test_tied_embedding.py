@@ -45,7 +45,7 @@ def test_a_tied_embedding_becomes_sparse_in_both_of_its_uses(
     if functional:
         inputs = keras.Input((5,), dtype="int32")
         model = keras.Model(inputs, model.tied(model.tied(inputs), transposed=True))
-    sparse = zoo.compiled(sos.sparsify(model, technique))
+    sparse = zoo.compiled(sos.sparsify(model, technique), run_eagerly=False)
     sparse.fit(
         ids, ids, epochs=3, batch_size=8, verbose=0, callbacks=sos.callbacks(sparse)
     )
