@@ -3,16 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.flavour import BACKEND, compiled, fit, keras, register, sgd, sos, to_numpy
+from tests.flavour import compiled, fit, keras, register, sgd, sos, to_numpy
 from tests.shared import zoo
 
 TECHNIQUES = {
     "magnitude": sos.MagnitudePruning(0.6, begin_step=1, end_step=4, frequency=1),
     "variational": sos.VariationalDropout(1e-3, ramp_begin=1, ramp_length=5),
 }
-
-# Importing Orbax imports JAX.
-SLOW = [pytest.param("magnitude", marks=pytest.mark.slow)]
 
 
 def fresh(name, seed=5):
@@ -23,18 +20,18 @@ def fresh(name, seed=5):
 
 
 @pytest.mark.feature("Orbax checkpoints")
-@pytest.mark.parametrize("name", ["variational"] if BACKEND == "jax" else SLOW)
-def test_a_model_restored_from_orbax_trains_on_to_the_bit(name, rng, tmp_path):
+@pytest.mark.slow
+def test_a_model_restored_from_orbax_trains_on_to_the_bit(rng, tmp_path):
     pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
     data = zoo.data(rng)
-    uninterrupted = fresh(name)
+    uninterrupted = fresh("variational")
     fit(uninterrupted, *data, epochs=4)
-    model = fresh(name)
+    model = fresh("variational")
     callback = keras.callbacks.OrbaxCheckpoint(
         str(tmp_path / "orbax"), save_on_background=False
     )
     fit(model, *data, epochs=2, callbacks=[callback])
-    other = fresh(name, seed=99)
+    other = fresh("variational", seed=99)
     other.load_weights(str(tmp_path / "orbax"))
     fit(other, *data, epochs=2)
     for one, two in zip(other.variables, uninterrupted.variables, strict=True):

@@ -52,8 +52,8 @@ def distribution():
 @pytest.mark.feature("DataParallel")
 @pytest.mark.parametrize(
     ("technique", "budget"),
-    [(RANDOM, None), (VARIATIONAL, None), (L0, None), (MAGNITUDE, sos.Global())],
-    ids=["random", "variational", "l0", "global"],
+    [(VARIATIONAL, None), (MAGNITUDE, sos.Global())],
+    ids=["variational", "global"],
 )
 def test_data_parallel_trains_as_one_device_does(technique, budget, distribution):
     weights = network().get_weights()
@@ -67,7 +67,7 @@ def test_data_parallel_trains_as_one_device_does(technique, budget, distribution
 
 
 @pytest.mark.feature("ModelParallel")
-@pytest.mark.parametrize("technique", [MAGNITUDE, VARIATIONAL], ids=["mask", "noise"])
+@pytest.mark.parametrize("technique", [MAGNITUDE, L0], ids=["magnitude", "l0"])
 def test_model_parallel_shards_masks_as_the_weights(technique, distribution):
     weights = network().get_weights()
     _, expected = trained(technique, weights)

@@ -112,10 +112,9 @@ LOOPS = {"jax": jax_loop, "tensorflow": tensorflow_loop, "torch": torch_loop}
     [
         (MAGNITUDE, None),
         (sos.VariationalDropout(1e-4), None),
-        (sos.L0Regularization(1e-4), None),
         (MAGNITUDE, sos.Global()),
     ],
-    ids=["magnitude", "variational", "l0", "global"],
+    ids=["magnitude", "variational", "global"],
 )
 def test_a_loop_of_ones_own_trains_as_fit_does(technique, budget):
     keras.utils.set_random_seed(3)

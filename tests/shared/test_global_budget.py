@@ -59,7 +59,7 @@ def weights_of(model):
 
 def pruned(model, technique=NOW, overrides=None, **arguments):
     sparse = sos.sparsify(model, technique, overrides, sos.Global())
-    arguments.setdefault("optimizer", sgd(1e-3))
+    arguments = {"optimizer": sgd(1e-3), "run_eagerly": False} | arguments
     return compiled(sparse, **arguments)
 
 
@@ -122,7 +122,6 @@ def test_losses_and_masks_are_those_of_the_reference(technique, scores):
         technique,
         optimizer=sgd(LEARNING_RATE),
         loss=from_logits(),
-        run_eagerly=False,
     )
     begin_training(sparse)
     expected = reference.OneThreshold(start(), scores, SCHEDULE, LEARNING_RATE)
@@ -147,13 +146,10 @@ def test_losses_and_masks_are_those_of_the_reference(technique, scores):
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        pytest.param("functional", {}, marks=pytest.mark.any_backend),
-        pytest.param(
-            "subclassed", {"run_eagerly": False}, marks=pytest.mark.any_backend
-        ),
+        pytest.param("subclassed", {}, marks=pytest.mark.any_backend),
         pytest.param(
             "perceptron",
-            {"run_eagerly": False, "jit_compile": True},
+            {"jit_compile": True},
             # torch.compile takes most of a minute.
             marks=[pytest.mark.slow] * (BACKEND == "torch"),
         ),
@@ -308,7 +304,7 @@ def test_layers_that_other_calls_use_first_count_as_one_step(data):
     early = keras.layers.Dense(zoo.FEATURES, name="early")
     y = late(early(late(x)))
     model = scaled(lambda: keras.Model(x, y, name="loop"))
-    sparse = pruned(model, RAMP, run_eagerly=False)
+    sparse = pruned(model, RAMP)
     fit(sparse, data[0], data[0], epochs=4)
     assert steps_of(sparse) == {8}
     assert sum(zeros(sparse).values()) == round(0.6 * 72)
