@@ -220,6 +220,7 @@ def test_half_precision_computes_and_the_rest_stays_float32(policy, technique, d
 
 
 @pytest.mark.feature("custom train_step")
+@pytest.mark.any_backend
 def test_a_custom_train_step_is_kept_and_called(data):
     calls = []
 

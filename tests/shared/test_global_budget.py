@@ -310,6 +310,7 @@ def test_layers_that_other_calls_use_first_count_as_one_step(data):
     assert sum(zeros(sparse).values()) == round(0.6 * 72)
 
 
+@pytest.mark.any_backend
 def test_planned_are_the_sparsities_of_the_scores_as_they_are():
     model = scaled()
     weights = weights_of(model)

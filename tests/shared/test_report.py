@@ -16,6 +16,7 @@ from tests.flavour import (
 from tests.shared import zoo
 
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
+pytestmark = pytest.mark.any_backend
 reports = pytest.mark.feature("sparsity_report and weight_masks")
 thresholds = pytest.mark.feature("a log alpha threshold chosen after training")
 callbacks = pytest.mark.feature("sos.callbacks: penalty and sparsity in the logs")
