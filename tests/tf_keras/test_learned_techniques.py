@@ -207,41 +207,6 @@ def test_variables_on_the_host_count_steps_once(technique, rng):
     assert int(step) == 1
 
 
-def test_a_recurrent_layer_in_a_bidirectional_one_is_converted(rng):
-    model = keras.Sequential(
-        [
-            keras.Input((5, 2)),
-            keras.layers.Bidirectional(keras.layers.GRU(3), name="both"),
-            keras.layers.Dense(zoo.CLASSES, name="head"),
-        ]
-    )
-    inputs = rng.normal(size=(16, 5, 2)).astype("float32")
-    for technique in TECHNIQUES:
-        sparse = zoo.compiled(sos.sparsify(model, technique))
-        assert len(sos.sparsity_report(sparse).layers) == 5
-        loss = sparse.fit(inputs, np.zeros(16), epochs=2, verbose=0).history["loss"]
-        assert np.isfinite(loss).all()
-        stripped = sos.strip(sparse)
-        np.testing.assert_allclose(stripped(inputs), sparse(inputs), atol=1e-6)
-        assert type(stripped.layers[0].forward_layer) is keras.layers.GRU
-
-
-def test_a_bidirectional_layer_of_learned_layers_is_stripped(rng):
-    technique = TECHNIQUES[1]
-    cls = layers.LAYERS[type(technique), keras.layers.LSTM]
-    model = keras.Sequential(
-        [
-            keras.Input((5, 2)),
-            keras.layers.Bidirectional(cls(3, **technique.get_config())),
-        ]
-    )
-    inputs = rng.normal(size=(4, 5, 2)).astype("float32")
-    stripped = sos.strip(model)
-    np.testing.assert_allclose(stripped(inputs), model(inputs), atol=1e-6)
-    assert len(sos.sparsity_report(model).layers) == 4
-    assert type(stripped.layers[0].backward_layer) is keras.layers.LSTM
-
-
 # Keras's ".weights.h5" passes over layers in a dictionary in a list, dense ones too.
 @pytest.mark.parametrize(
     ("kind", "technique", "file"),

@@ -196,6 +196,7 @@ def test_a_file_that_the_runtime_refuses_is_not_kept(tmp_path, monkeypatch):
     assert not encoded_tensors(tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.feature("export: litert")
 def test_what_cannot_be_expressed_is_refused(tmp_path):
     model = built(tagger(unroll=False))
