@@ -5,11 +5,12 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 PYTEST := $(VENV)/bin/python -m pytest
 BACKENDS := tensorflow jax torch
-# What runs with Keras 3 on each backend. All other tests are of tf_keras.
-OF_KERAS_3 := tests/keras3 tests/shared tests/test_fusion.py \
-    tests/test_learned_techniques_math.py tests/test_masks.py tests/test_numerics.py \
-    tests/test_schedules.py tests/test_structures.py tests/test_techniques.py
-OF_LABORATORY := tests/bin tests/models tests/study
+# What runs with Keras 3 on each backend. All tests but those of arrays are of tf_keras.
+OF_ARRAYS := tests/test_fusion.py tests/test_learned_techniques_math.py \
+    tests/test_masks.py tests/test_numerics.py tests/test_schedules.py \
+    tests/test_structures.py tests/test_techniques.py
+OF_KERAS_3 := tests/keras3 tests/shared $(OF_ARRAYS)
+OF_TF_KERAS := tests $(OF_ARRAYS:%=--ignore=%)
 
 .PHONY: help install demo test test-all lint format docs features study bench clean
 
@@ -53,17 +54,15 @@ done
 endef
 
 test: lint
-	SOS_KERAS=tf_keras $(PYTEST) -n 2 -m "not slow" \
+	SOS_KERAS=tf_keras $(PYTEST) $(OF_TF_KERAS) -n 2 -m "not slow" \
 	    --features=build/features/tf_keras.json
 	$(call with_keras_3,"not slow")
 
-# The slow tests of the laboratory start processes of their own, and send signals to
-# them: one after the other.
+# Slow tests of the laboratory start processes of their own: those of a file one after the
+# other.
 test-all: test docs
-	SOS_KERAS=tf_keras $(PYTEST) -n 2 -m slow $(OF_LABORATORY:%=--ignore=%) \
+	SOS_KERAS=tf_keras $(PYTEST) $(OF_TF_KERAS) -n 2 --dist=loadfile -m slow \
 	    --features=build/features/tf_keras-slow.json
-	SOS_KERAS=tf_keras $(PYTEST) -m slow $(OF_LABORATORY) \
-	    --features=build/features/laboratory-slow.json
 	$(call with_keras_3,slow)
 
 # Nothing may warn. The pages are in build/docs, and open from disk.

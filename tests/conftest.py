@@ -28,6 +28,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What no backend does in its own way is checked on PyTorch, the quickest.
+
+    On the other backends of Keras 3, the slow tests ask for it.
+    """
+    if os.environ.get("SOS_KERAS") == "keras" and keras.backend.backend() != "torch":
+        for item in items:
+            if item.get_closest_marker("any_backend"):
+                item.add_marker("slow")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

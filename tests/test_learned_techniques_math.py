@@ -11,7 +11,7 @@ from keras import ops
 
 from state_of_sparsity import ramps
 from state_of_sparsity.techniques import l0, variational_dropout
-from tests.autodiff import gradient
+from tests.autodiff import gradient, quick
 
 GATE = {"beta": 2 / 3, "gamma": -0.1, "zeta": 1.1}
 # JAX has no float64 unless told.
@@ -129,7 +129,7 @@ def test_values_and_gradients_are_those_of_the_formula(name, dtype):
     exact = [argument.astype("float64") for argument in given]
     # Terms of size 1 to 50 that cancel leave the rounding errors of their size.
     relative, absolute = (1e-5, 1e-5) if dtype == "float32" else (1e-6, 1e-9)
-    values = ops.convert_to_numpy(function(*tensors(given, dtype)))
+    values = ops.convert_to_numpy(quick(function)(*tensors(given, dtype)))
     assert values.dtype == dtype
     of_values = 0.0 if name in SUMS_OF_ONE_SIGN else absolute
     np.testing.assert_allclose(values, reference(*exact), relative, of_values)
@@ -183,7 +183,7 @@ def test_a_linear_map_with_noise_is_that_of_the_formula(
     given = [argument.astype(dtype) for argument in (*matrices, extra, noise)]
     exact = [argument.astype("float64") for argument in given]
     relative, absolute = (1e-5, 1e-5) if dtype == "float32" else (1e-6, 1e-9)
-    values = ops.convert_to_numpy(function(*tensors(given, dtype)))
+    values = ops.convert_to_numpy(quick(function)(*tensors(given, dtype)))
     np.testing.assert_allclose(values, reference(*exact), relative, absolute)
     for position, slope in enumerate(gradient(function, *tensors(given, dtype))):
         expected = np.empty(slope.shape)
@@ -204,7 +204,7 @@ def test_a_linear_map_with_noise_is_that_of_the_formula(
 def test_half_precision_inputs_are_computed_in_float32(name, dtype):
     function, reference, arguments = FUNCTIONS[name]
     given = tensors(arguments, dtype)
-    values = exactly(function(*given))
+    values = exactly(quick(function)(*given))
     tolerance = 2e-2 if name == "noisy_output" else 1e-5
     np.testing.assert_allclose(
         values, reference(*map(exactly, given)), rtol=tolerance, atol=tolerance

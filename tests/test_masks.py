@@ -5,10 +5,13 @@ import pytest
 from keras import ops
 
 from state_of_sparsity import masks
+from tests.autodiff import quick
+
+_lowest, _lowest_by_tensor = quick(masks.lowest), quick(masks.lowest_by_tensor)
 
 
 def lowest(scores, zeros):
-    return ops.convert_to_numpy(masks.lowest(ops.convert_to_tensor(scores), zeros))
+    return ops.convert_to_numpy(_lowest(ops.convert_to_tensor(scores), zeros))
 
 
 def expected_mask(scores, zeros):
@@ -19,9 +22,13 @@ def expected_mask(scores, zeros):
     return mask.reshape(scores.shape)
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.7, 0.9, 0.98, 0.999])
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 10, 1000])
-def test_zero_count_is_rounded_and_leaves_a_weight(sparsity, size):
+def test_zero_count_is_rounded_and_leaves_a_weight(size):
+    for sparsity in (0.0, 0.1, 0.5, 0.7, 0.9, 0.98, 0.999):
+        check_zero_count(sparsity, size)
+
+
+def check_zero_count(sparsity, size):
     count = masks.zero_count(sparsity, size)
     assert count == min(int(np.rint(sparsity * size)), size - 1)
     together = masks.zero_count(sparsity, 3 * size, 3)
@@ -29,11 +36,12 @@ def test_zero_count_is_rounded_and_leaves_a_weight(sparsity, size):
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (5, 6), (3, 3, 4, 8)])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9, 0.99])
-def test_mask_is_that_of_a_stable_sort(rng, shape, sparsity):
+def test_mask_is_that_of_a_stable_sort(rng, shape):
     scores = np.abs(rng.normal(size=shape)).astype("float32")
-    zeros = masks.zero_count(sparsity, scores.size)
-    np.testing.assert_array_equal(~lowest(scores, zeros), expected_mask(scores, zeros))
+    for sparsity in (0.0, 0.3, 0.9, 0.99):
+        zeros = masks.zero_count(sparsity, scores.size)
+        expected = expected_mask(scores, zeros)
+        np.testing.assert_array_equal(~lowest(scores, zeros), expected)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +99,9 @@ def test_the_lowest_scores_of_several_tensors_are_those_of_one_sort(rng, kind):
         scores[0][0], scores[2][0], scores[4][:9] = np.inf, -np.inf, -0.0
     scores = [s.astype("float32") for s in scores]
     tensors = [ops.convert_to_tensor(s) for s in scores]
-    for count in range(sum(s.size for s in scores) - len(scores) + 1):
-        found = ops.convert_to_numpy(masks.lowest_by_tensor(tensors, count))
+    most = sum(s.size for s in scores) - len(scores)
+    for count in (*range(0, most, 9), most):
+        found = ops.convert_to_numpy(_lowest_by_tensor(tensors, count))
         np.testing.assert_array_equal(found, counts_of_a_sort(scores, count))
 
 

@@ -15,12 +15,12 @@ from state_of_sparsity.models.sweeps.processes import (
     RayProcesses,
     log_of,
 )
+from state_of_sparsity.models.training.loop.summaries import show_result
 from state_of_sparsity.models.training.run_folder import (
     RunFolder,
     RunFolderError,
     write_text,
 )
-from state_of_sparsity.models.training.loop.summaries import show_result
 
 FINISHED = ("quality_metric", "quality", "sparsity", "seconds_per_step")
 

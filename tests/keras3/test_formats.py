@@ -225,14 +225,31 @@ def check_outputs(model, call):
         assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(
-    "layers", [perceptron, convolutions, attention, tagger, subclassed]
-)
-@pytest.mark.parametrize("format", in_table(n for n in OWN if n != "sparse"))
-def test_outputs_are_the_models_for_any_batch(tmp_path, layers, format):
+def models_and_formats():
+    """Each format with a perceptron and another network; the rest is slow."""
+    others = [convolutions, attention, tagger, subclassed]
+    for place, name in enumerate(n for n in OWN if n != "sparse"):
+        for number, layers in enumerate([perceptron, *others]):
+            quick = layers is perceptron or number == 1 + place % len(others)
+            marks = [pytest.mark.feature(f"export: {name}")]
+            marks += [] if quick else [pytest.mark.slow]
+            yield pytest.param(name, layers, marks=marks)
+
+
+@pytest.mark.parametrize(("format", "layers"), models_and_formats())
+def test_outputs_are_the_models_for_any_batch(tmp_path, format, layers, capfd):
     model = built(layers())
-    call, _ = written(tmp_path, model, format)
+    call, weights = written(tmp_path, model, format)
+    # Nothing else is left or printed.
+    names = {path.name for path in tmp_path.iterdir()}
+    more = {"model.bin"} if format == "openvino" else set()
+    assert names == {f"model{formats.FORMATS[format].suffix}"} | more
+    assert capfd.readouterr().out == ""
     check_outputs(model, call)
+    if layers is perceptron:
+        kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+        assert (kernel == 0).mean() > 0.5
+        assert any(np.array_equal(w, k) for w in weights for k in (kernel, kernel.T))
 
 
 # The graph in the file is that of ONNX, of which the test above has more.
@@ -245,26 +262,6 @@ def test_outputs_of_sparse_files_are_the_models_for_any_batch(tmp_path, layers):
     model = built(layers())
     call, _ = written(tmp_path, model, "sparse")
     check_outputs(model, call)
-
-
-@pytest.mark.parametrize("format", OWN)
-def test_zeros_of_the_weights_are_written(tmp_path, format):
-    model = built(perceptron())
-    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
-    assert (kernel == 0).mean() > 0.5
-    _, weights = written(tmp_path, model, format)
-    assert any(
-        np.array_equal(w, kernel) or np.array_equal(w, kernel.T) for w in weights
-    )
-
-
-@pytest.mark.parametrize("format", OWN)
-def test_nothing_else_is_left_or_printed(tmp_path, format, capfd):
-    written(tmp_path, built(perceptron()), format)
-    names = {path.name for path in tmp_path.iterdir()}
-    more = {"model.bin"} if format == "openvino" else set()
-    assert names == {f"model{formats.FORMATS[format].suffix}"} | more
-    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.skipif("litert" not in OWN, reason="the backend writes no LiteRT")
@@ -327,7 +324,11 @@ def wide():
 @pytest.mark.skipif("sparse" not in OWN, reason="the backend writes no ONNX")
 @pytest.mark.parametrize(
     ("values", "factor", "tolerance"),
-    [(None, 5, 1e-5), ("float16", 8, 1e-3), ("int8", 10, 0.02)],
+    [
+        pytest.param(None, 5, 1e-5, marks=pytest.mark.slow),
+        pytest.param("float16", 8, 1e-3, marks=pytest.mark.slow),
+        ("int8", 10, 0.02),
+    ],
 )
 @pytest.mark.feature("export: sparse, float16 and int8")
 def test_a_sparse_file_is_as_small_as_its_values(tmp_path, values, factor, tolerance):
@@ -386,6 +387,7 @@ def test_weights_that_cannot_be_rounded_leave_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
 def test_onnx_of_masked_recurrence(tmp_path):
     model = built(tagger(unroll=False, mask_zero=True))
@@ -393,6 +395,7 @@ def test_onnx_of_masked_recurrence(tmp_path):
     check_outputs(model, call)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(TRACED, reason="torch traces paddings: see the next test")
 @pytest.mark.parametrize("format", OWN)
 def test_undefined_lengths_stay_so(tmp_path, format):
@@ -408,7 +411,7 @@ def test_undefined_lengths_stay_so(tmp_path, format):
 
 
 @pytest.mark.skipif(not TRACED, reason="only torch traces")
-@pytest.mark.parametrize("format", ["onnx", "openvino", "sparse"])
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_undefined_lengths_are_refused_where_they_would_be_fixed(tmp_path, format):
     model = built(tagger(unroll=False, length=None))
     with pytest.raises(ValueError, match=r"define them\. Received: \(None, None\)"):

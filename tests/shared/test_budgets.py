@@ -6,12 +6,15 @@ from tests.flavour import compiled, fit, sos
 from tests.shared import zoo
 
 NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
-pytestmark = pytest.mark.feature("budgets: uniform, first dense and last capped, ERK")
+pytestmark = [
+    pytest.mark.feature("budgets: uniform, first dense and last capped, ERK"),
+    pytest.mark.any_backend,
+]
 
 
-@pytest.mark.parametrize("kind", ["functional", "subclassed"])
 @pytest.mark.parametrize(
-    "budget", [sos.Uniform(), sos.FirstDenseLastCapped(), sos.ERK()]
+    ("kind", "budget"),
+    [("functional", sos.ERK()), ("subclassed", sos.FirstDenseLastCapped())],
 )
 def test_a_model_meets_its_sparsity_to_the_weight(kind, budget, rng):
     overrides = {"head": 0.25, "block/second": None}

@@ -38,8 +38,9 @@ def data():
 
 
 def sparse_model(technique, **arguments):
-    """Always from the same weights, with the same seed of the noise."""
+    """Always from the same weights, with the same seed of the noise; in a graph."""
     keras.utils.set_random_seed(4)
+    arguments.setdefault("run_eagerly", False)
     return compiled(sos.sparsify(zoo.perceptron(), technique), **arguments)
 
 
@@ -111,20 +112,22 @@ def how_it_is_run():
         eager: {"run_eagerly": True, "jit_compile": False},
         "steps_per_execution": {"steps_per_execution": 2},
     }
-    for name, arguments in ways.items():
+    # Under XLA the noise; tests/shared/test_global_budget.py has the masks.
+    techniques = [VARIATIONAL, MAGNITUDE, L0]
+    for name, technique in zip(ways, techniques * 2, strict=False):
         marks = [pytest.mark.feature(name)]
-        if name == xla and BACKEND == "torch":
-            # torch.compile takes most of a minute, of a dense model too.
+        if (name == xla) == (BACKEND == "torch") and BACKEND in ("torch", "jax"):
+            # torch.compile takes most of a minute, of a dense model too; JAX compiles
+            # each operation by itself if it is not to compile a step.
             marks.append(pytest.mark.slow)
-        yield pytest.param(name, arguments, id=name, marks=marks)
+        yield pytest.param(name, ways[name], technique, marks=marks)
 
 
 # Losses by technique, of a step that is run in the usual way.
 _usual = {}
 
 
-@TECHNIQUES
-@pytest.mark.parametrize(("way", "arguments"), how_it_is_run())
+@pytest.mark.parametrize(("way", "arguments", "technique"), how_it_is_run())
 def test_a_step_does_the_same_however_it_is_run(way, arguments, technique, data):
     if way == 'jit_compile="auto"' and not IS_KERAS3:
         pytest.skip("tf_keras has no such value")
@@ -162,20 +165,19 @@ def test_two_accumulated_half_batches_are_as_a_whole_one(data):
 
 
 @pytest.mark.feature("exponential moving average of the weights (use_ema)")
-@pytest.mark.parametrize("technique", [MAGNITUDE, L0], ids=["magnitude", "l0"])
-def test_averaged_weights_are_masked_as_any(technique, data):
+@pytest.mark.any_backend
+def test_averaged_weights_are_masked_as_any(data):
     optimizer = sgd(use_ema=True, ema_momentum=0.5)
-    averaged = sparse_model(technique, optimizer=optimizer)
+    averaged = sparse_model(MAGNITUDE, optimizer=optimizer)
     fit(averaged, *data, epochs=3)
-    plain = sparse_model(technique)
+    plain = sparse_model(MAGNITUDE)
     fit(plain, *data, epochs=3)
     # At the end of `fit`, the weights become their averages.
     theta, last = (
         to_numpy(plain_part(sparse_layers(m)[0]).bias) for m in (averaged, plain)
     )
     assert np.abs(theta - last).max() > 1e-4
-    if technique is MAGNITUDE:
-        assert zeros(averaged) == [round(0.6 * 48), round(0.6 * 24)]
+    assert zeros(averaged) == [round(0.6 * 48), round(0.6 * 24)]
     np.testing.assert_allclose(
         outputs_of(sos.strip(averaged), data[0]),
         outputs_of(averaged, data[0]),
@@ -184,13 +186,16 @@ def test_averaged_weights_are_masked_as_any(technique, data):
 
 
 @pytest.mark.parametrize(
-    "policy",
+    ("policy", "technique"),
     [
-        pytest.param(name, marks=pytest.mark.feature(name))
-        for name in ("mixed_bfloat16", "mixed_float16")
+        pytest.param(policy, technique, marks=pytest.mark.feature(policy))
+        for policy, technique in (
+            ("mixed_bfloat16", MAGNITUDE),
+            ("mixed_bfloat16", L0),
+            ("mixed_float16", VARIATIONAL),
+        )
     ],
 )
-@TECHNIQUES
 def test_half_precision_computes_and_the_rest_stays_float32(policy, technique, data):
     if IS_KERAS3:
         keras.config.set_dtype_policy(policy)
@@ -215,8 +220,8 @@ def test_half_precision_computes_and_the_rest_stays_float32(policy, technique, d
 
 
 @pytest.mark.feature("custom train_step")
-@pytest.mark.parametrize("technique", [MAGNITUDE, L0], ids=["magnitude", "l0"])
-def test_a_custom_train_step_is_kept_and_called(technique, data):
+@pytest.mark.any_backend
+def test_a_custom_train_step_is_kept_and_called(data):
     calls = []
 
     class Own(keras.Model):
@@ -226,7 +231,7 @@ def test_a_custom_train_step_is_kept_and_called(technique, data):
 
     x = keras.Input((zoo.FEATURES,))
     model = Own(x, keras.layers.Dense(3, name="d")(x))
-    sparse = compiled(sos.sparsify(model, technique))
+    sparse = compiled(sos.sparsify(model, MAGNITUDE))
     losses = fit(sparse, *data, epochs=4)
     assert calls
     assert losses[-1] < losses[0]
@@ -236,7 +241,7 @@ def test_a_custom_train_step_is_kept_and_called(technique, data):
 
 
 @pytest.mark.feature("frozen layers")
-@TECHNIQUES
+@pytest.mark.parametrize("technique", [MAGNITUDE, L0], ids=["magnitude", "l0"])
 def test_frozen_layers_do_not_change(technique, data):
     model = zoo.perceptron()
     model.get_layer("hidden").trainable = False
@@ -257,6 +262,7 @@ def test_frozen_layers_do_not_change(technique, data):
 
 
 @pytest.mark.feature("frozen layers")
+@pytest.mark.any_backend
 def test_a_sparse_layer_can_be_frozen_later(data):
     sparse = sparse_model(VARIATIONAL)
     first, second = sparse_layers(sparse)
@@ -269,6 +275,7 @@ def test_a_sparse_layer_can_be_frozen_later(data):
 
 
 @pytest.mark.feature("class weights, sample weights, validation, metrics")
+@pytest.mark.any_backend
 def test_weights_validation_and_metrics_work_as_ever(data):
     inputs, _ = data
     labels = np.arange(zoo.EXAMPLES) % 3
@@ -294,6 +301,7 @@ def test_weights_validation_and_metrics_work_as_ever(data):
 
 
 @pytest.mark.feature("summary, count_params")
+@pytest.mark.any_backend
 def test_a_summary_names_every_layer():
     sparse = sparse_model(VARIATIONAL)
     lines = []
@@ -320,9 +328,10 @@ def test_no_penalty_is_computed_where_its_weight_is_0(technique, data, monkeypat
     assert np.isfinite(sparse.get_weights()[0]).all()
 
 
-@TECHNIQUES
+@pytest.mark.any_backend
+@pytest.mark.parametrize("technique", [MAGNITUDE, L0], ids=["magnitude", "l0"])
 def test_zeros_of_a_stripped_model_have_no_sign(technique, data):
-    sparse = sparse_model(technique)
+    sparse = compiled(sos.sparsify(zoo.perceptron(), technique))
     fit(sparse, *data, epochs=4)
     for weight in sos.strip(sparse).get_weights():
         assert not np.signbit(weight[weight == 0]).any()

@@ -31,7 +31,9 @@ def recurrent():
     )
 
 
-@pytest.mark.parametrize("kind", [*zoo.ALL, "recurrent"])
+@pytest.mark.parametrize(
+    "kind", ["subclassed", pytest.param("recurrent", marks=pytest.mark.any_backend)]
+)
 def test_masks_stay_whatever_the_optimizer_does(kind, rng):
     make = zoo.ALL.get(kind, recurrent)
     model, (inputs, targets) = make(), zoo.data(rng)
@@ -76,6 +78,7 @@ def test_one_step_is_that_of_a_dense_model_of_the_masked_weights(rng):
             )
 
 
+@pytest.mark.any_backend
 def test_training_counts_what_the_masks_keep(rng):
     masks = random_masks(zoo.perceptron(), rng)
     sparse = sos.sparsify(zoo.perceptron(), sos.FixedMask(masks))
@@ -84,6 +87,7 @@ def test_training_counts_what_the_masks_keep(rng):
     assert flops.dense == 7 * 3 * 2 * sum(mask.size for mask in masks.values())
 
 
+@pytest.mark.any_backend
 def test_masks_of_a_pruned_model_make_a_model_of_its_architecture(rng):
     pruned = compiled(
         sos.sparsify(
@@ -101,6 +105,7 @@ def test_masks_of_a_pruned_model_make_a_model_of_its_architecture(rng):
     assert set(techniques.values()) == {"fixed_mask"}
 
 
+@pytest.mark.any_backend
 def test_a_file_of_a_model_holds_its_masks(rng, tmp_path):
     masks = random_masks(zoo.sequential(), rng)
     sparse = compiled(sos.sparsify(zoo.sequential(), sos.FixedMask(masks)))
@@ -146,6 +151,7 @@ def test_an_override_with_another_sparsity_is_refused(rng):
         sos.sparsify(zoo.perceptron(), technique, {"logits": 0.5})
 
 
+@pytest.mark.any_backend
 def test_shuffled_masks_keep_as_many_weights_of_each_tensor(rng):
     masks = random_masks(zoo.functional(), rng)
     shuffled = sos.shuffle_masks(masks, seed=3)
@@ -161,6 +167,7 @@ def test_shuffled_masks_keep_as_many_weights_of_each_tensor(rng):
     assert not np.array_equal(*sos.shuffle_masks(equal).values())
 
 
+@pytest.mark.any_backend
 def test_files_of_masks(rng, tmp_path):
     masks = random_masks(zoo.functional(), rng)
     sos.save_masks(tmp_path / "masks.npz", masks)

@@ -20,7 +20,7 @@ from tests.shared.reference import cubic_sparsity
 
 layers = keras.layers
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
-pytestmark = pytest.mark.feature("count_flops")
+pytestmark = [pytest.mark.feature("count_flops"), pytest.mark.any_backend]
 training = pytest.mark.feature("count_training_flops")
 
 
@@ -188,9 +188,10 @@ def test_keys_may_be_others_than_queries():
     assert sos.count_flops(model).dense == 2 * (projections + 5 * 7 * 2 * 6)
 
 
-def cnn(kind):
+def cnn():
     """A small network with convolutions; and how much it computes, by hand."""
-    inner = [
+    network = [
+        keras.Input((9, 9, 2)),
         layers.Conv2D(4, 3, strides=2, name="c"),
         layers.Conv2D(6, 3, padding="same", groups=2, name="g"),
         layers.Flatten(name="f"),
@@ -198,17 +199,11 @@ def cnn(kind):
     ]
     # 9 x 9 x 2 inputs make 4 x 4 positions.
     operations = 2 * (16 * 4 * (9 * 2) + 16 * 6 * (9 * 2) + 96 * 5)
-    if kind == "sequential":
-        return keras.Sequential([keras.Input((9, 9, 2)), *inner]), operations
-    x = inputs = keras.Input((9, 9, 2))
-    for layer in inner:
-        x = layer(x)
-    return keras.Model(inputs, x), operations
+    return keras.Sequential(network), operations
 
 
-@pytest.mark.parametrize("kind", ["sequential", "functional"])
-def test_operations_of_a_cnn_dense_and_sparse(kind, rng):
-    model, expected = cnn(kind)
+def test_operations_of_a_cnn_dense_and_sparse(rng):
+    model, expected = cnn()
     assert sos.count_flops(model) == sos.Flops(expected, expected)
     sparse = compiled(sos.sparsify(model, NOW))
     inputs = rng.normal(size=(4, 9, 9, 2)).astype("float32")
@@ -226,9 +221,9 @@ def test_operations_of_a_cnn_dense_and_sparse(kind, rng):
         assert counted.layers == by_layer
 
 
-@pytest.mark.parametrize("kind", ["functional", "subclassed"])
 @pytest.mark.parametrize(
-    "technique", [NOW, sos.L0Regularization(1e-3)], ids=["pruned", "learned"]
+    ("kind", "technique"),
+    [("functional", sos.L0Regularization(1e-3)), ("subclassed", NOW)],
 )
 def test_layers_within_layers_count_by_their_paths(kind, technique, rng):
     model = zoo.ALL[kind]()
@@ -274,7 +269,7 @@ def test_layers_and_models_used_twice_count_twice():
 
 
 def test_a_model_is_applied_at_each_step():
-    encoder, operations = cnn("functional")
+    encoder, operations = cnn()
     x = keras.Input((3, 9, 9, 2))
     model = keras.Model(x, layers.LSTM(2)(layers.TimeDistributed(encoder)(x)))
     recurrent = 2 * 3 * 8 * (5 + 2)
@@ -439,10 +434,7 @@ def test_what_a_layer_says_takes_the_place_of_the_rule_for_its_kind():
 # Multiply-adds for an image of the model's own size.
 PUBLISHED = {
     "MobileNetV2": 300e6,  # Sandler et al. 2018 (arXiv 1801.04381), table 4
-    "EfficientNetB0": 390e6,  # Tan & Le 2019 (arXiv 1905.11946), table 2
     "ResNet50": 3.86e9,  # Hu et al. 2018 (arXiv 1709.01507), table 2
-    "VGG16": 15.47e9,  # Hu et al. 2018, table 2
-    "Xception": 8.42e9,  # ptflops, README, of Cadene's model: the paper says none
 }
 
 
@@ -459,10 +451,7 @@ def test_published_counts(name):
     assert multiply_adds == pytest.approx(PUBLISHED[name], rel=0.02)
 
 
-@pytest.mark.parametrize(
-    "technique", [NOW, sos.L0Regularization(1e-3)], ids=["pruned", "learned"]
-)
-def test_a_network_counts_the_same_dense_sparse_and_stripped(technique, rng):
+def test_a_network_counts_the_same_dense_sparse_and_stripped(rng):
     x = images = keras.Input((6, 6, 2))
     x = layers.SeparableConv2D(4, 3, name="separable")(x)
     x = layers.DepthwiseConv2D(2, name="depthwise")(x)
@@ -472,7 +461,7 @@ def test_a_network_counts_the_same_dense_sparse_and_stripped(technique, rng):
     expected = 16 * (9 * 2 + 2 * 4) + 9 * 4 * 4 + 9 * 4 * 4 * 3
     expected += 2 * 16 * 3 * (3 * 2 + 2 * 2) + 4 * 3
     assert sos.count_flops(model).dense == 2 * expected
-    sparse = sos.sparsify(model, technique)
+    sparse = sos.sparsify(model, NOW)
     begin_training(sparse)
     sparse(rng.normal(size=(2, 6, 6, 2)).astype("float32"), training=True)
     counted, stripped = sos.count_flops(sparse), sos.count_flops(sos.strip(sparse))
@@ -485,8 +474,7 @@ def test_a_network_counts_the_same_dense_sparse_and_stripped(technique, rng):
 
 RAMPS = {
     "single weights": sos.MagnitudePruning(0.9, 2, 9, 3),
-    "from the first step": sos.MagnitudePruning(0.9, 0, 7, 2, initial_sparsity=0.3),
-    "blocks": sos.MagnitudePruning(0.5, 2, 9, 3, block_size=(2, 2)),
+    "blocks": sos.MagnitudePruning(0.5, 0, 7, 2, 0.3, block_size=(2, 2)),
     "two of four": sos.MagnitudePruning(0.5, 2, 9, 3, sparsity_m_by_n=(2, 4)),
 }
 

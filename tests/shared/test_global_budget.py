@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
+    BACKEND,
     IS_KERAS3,
     begin_training,
     compiled,
@@ -58,7 +59,7 @@ def weights_of(model):
 
 def pruned(model, technique=NOW, overrides=None, **arguments):
     sparse = sos.sparsify(model, technique, overrides, sos.Global())
-    arguments.setdefault("optimizer", sgd(1e-3))
+    arguments = {"optimizer": sgd(1e-3), "run_eagerly": False} | arguments
     return compiled(sparse, **arguments)
 
 
@@ -116,7 +117,12 @@ def test_losses_and_masks_are_those_of_the_reference(technique, scores):
     """So they are the same in both Kerases, and on all backends."""
     model = zoo.perceptron()
     model.set_weights(start())
-    sparse = pruned(model, technique, optimizer=sgd(LEARNING_RATE), loss=from_logits())
+    sparse = pruned(
+        model,
+        technique,
+        optimizer=sgd(LEARNING_RATE),
+        loss=from_logits(),
+    )
     begin_training(sparse)
     expected = reference.OneThreshold(start(), scores, SCHEDULE, LEARNING_RATE)
     rng = np.random.default_rng(5)
@@ -138,16 +144,19 @@ def test_losses_and_masks_are_those_of_the_reference(technique, scores):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"),
+    ("kind", "arguments"),
     [
-        *((kind, "graph") for kind in zoo.ALL),
-        ("perceptron", "run_eagerly"),
-        ("perceptron", "jit_compile"),
+        pytest.param("subclassed", {}, marks=pytest.mark.any_backend),
+        pytest.param(
+            "perceptron",
+            {"jit_compile": True},
+            # torch.compile takes most of a minute.
+            marks=[pytest.mark.slow] * (BACKEND == "torch"),
+        ),
     ],
 )
-def test_the_lowest_weights_of_every_kind_of_model_go(kind, mode, data):
+def test_the_lowest_weights_of_every_kind_of_model_go(kind, arguments, data):
     model = scaled(MODELS[kind])
-    arguments = {} if mode == "graph" else {mode: True}
     sparse = pruned(model, **arguments)
     weights = weights_of(model)
     fit(sparse, *data, batch_size=8)
@@ -164,10 +173,10 @@ def test_the_lowest_weights_of_every_kind_of_model_go(kind, mode, data):
     assert sum(zeros(sos.strip(sparse)).values()) == round(0.6 * size)
 
 
-@pytest.mark.parametrize("kind", ["subclassed"])
-def test_overrides_are_kept_and_made_up_for_to_the_weight(kind, data):
+@pytest.mark.any_backend
+def test_overrides_are_kept_and_made_up_for_to_the_weight(data):
     overrides = {"head": 0.25, "block/second": None}
-    model = scaled(zoo.ALL[kind])
+    model = scaled(zoo.subclassed)
     sparse = pruned(model, NOW.with_sparsity(0.5), overrides)
     planned = sos.planned_sparsities(
         model, NOW.with_sparsity(0.5), overrides, sos.Global()
@@ -182,38 +191,7 @@ def test_overrides_are_kept_and_made_up_for_to_the_weight(kind, data):
     assert planned == pytest.approx(found)
 
 
-def test_a_ramp_meets_each_sparsity_to_the_weight(data):
-    sparse = pruned(scaled(), RAMP)
-    begin_training(sparse)
-    for step in range(1, 9):
-        sparse.train_on_batch(*data)
-        sparsity = reference.cubic_sparsity(step, 0.6, 1, 6)
-        assert sum(zeros(sparse).values()) == round(sparsity * 72), step
-
-
-def test_each_tensor_keeps_its_highest_weight(data):
-    model = zoo.perceptron()
-    hidden, biases, logits, others = start()
-    hidden[2, 3] = 1e-3
-    model.set_weights([1e-3 * hidden, biases, logits, others])
-    sparse = pruned(model, NOW.with_sparsity(0.9))
-    highest = np.abs(hidden).argmax()
-    fit(sparse, *data, batch_size=8)
-    masks = sos.weight_masks(sparse)
-    assert np.flatnonzero(masks["hidden/kernel"]).tolist() == [highest]
-    assert masks["logits/kernel"].sum() == 72 - round(0.9 * 72) - 1
-
-
-def test_equal_scores_go_in_the_order_of_layers(data):
-    model = zoo.perceptron()
-    model.set_weights([np.full(w.shape, 0.5) for w in model.get_weights()])
-    sparse = pruned(model, NOW.with_sparsity(0.75))
-    fit(sparse, *data, batch_size=8)
-    assert zeros(sparse) == {"hidden/kernel": 47, "logits/kernel": 7}
-    kept = sos.weight_masks(sparse)["logits/kernel"].ravel()
-    np.testing.assert_array_equal(kept, np.arange(24) >= 7)
-
-
+@pytest.mark.any_backend
 def test_blocks_of_all_layers_are_compared(data):
     technique = sos.MagnitudePruning(0.5, 1, 1, 1, block_size=(2, 1))
     model = scaled()
@@ -228,6 +206,7 @@ def test_blocks_of_all_layers_are_compared(data):
         np.testing.assert_array_equal(mask, np.repeat(blocks, 2, axis=0) != 0)
 
 
+@pytest.mark.any_backend
 def test_layers_with_several_weights_have_a_threshold_for_each_of_them(rng):
     def recurrent():
         x = keras.Input((3, zoo.FEATURES))
@@ -249,9 +228,9 @@ def test_layers_with_several_weights_have_a_threshold_for_each_of_them(rng):
     assert gone < kept
 
 
-@pytest.mark.parametrize("kind", ["perceptron", "subclassed"])
-def test_a_loaded_model_trains_on_to_the_bit(kind, data, tmp_path):
-    model = pruned(scaled(MODELS[kind]), RAMP, optimizer=sgd(1e-3, momentum=0.9))
+@pytest.mark.any_backend
+def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
+    model = pruned(scaled(zoo.subclassed), RAMP, optimizer=sgd(1e-3, momentum=0.9))
     fit(model, *data)
     # In the process there are others like it.
     model.save(tmp_path / "model.keras")
@@ -266,17 +245,7 @@ def test_a_loaded_model_trains_on_to_the_bit(kind, data, tmp_path):
     assert steps_of(other) == {2}
 
 
-def test_weights_in_a_newly_sparsified_model_train_on_to_the_bit(data, tmp_path):
-    model = pruned(scaled(), RAMP)
-    fit(model, *data)
-    model.save_weights(tmp_path / "model.weights.h5")
-    other = pruned(scaled(seed=9), RAMP)
-    other.load_weights(tmp_path / "model.weights.h5")
-    for each in (model, other):
-        fit(each, *data, epochs=2)
-    assert_same_state(other, state(model))
-
-
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("copied", "make"),
     [(keras.models.clone_model, zoo.functional), (copy.deepcopy, zoo.perceptron)],
@@ -297,6 +266,7 @@ def test_a_copy_prunes_by_its_own_weights(copied, make, data):
     assert sum(zeros(sparse).values()) == round(0.6 * size)
 
 
+@pytest.mark.any_backend
 def test_a_pruned_model_within_another_one_is_pruned_as_a_whole(data):
     sparse = pruned(scaled())
     expected = sos.planned_sparsities(scaled(), NOW, budget=sos.Global())
@@ -315,6 +285,7 @@ def test_a_part_of_the_model_by_itself_is_an_error(data):
         fit(part, data[0], np.ones((8, 8), "float32"))
 
 
+@pytest.mark.any_backend
 def test_two_copies_in_one_model_are_an_error(data):
     one = pruned(scaled())
     other = keras.models.clone_model(one)
@@ -325,6 +296,7 @@ def test_two_copies_in_one_model_are_an_error(data):
         fit(both, *data)
 
 
+@pytest.mark.any_backend
 def test_layers_that_other_calls_use_first_count_as_one_step(data):
     """A layer that is used twice is renewed once, before its first use."""
     x = keras.Input((zoo.FEATURES,))
@@ -338,6 +310,7 @@ def test_layers_that_other_calls_use_first_count_as_one_step(data):
     assert sum(zeros(sparse).values()) == round(0.6 * 72)
 
 
+@pytest.mark.any_backend
 def test_planned_are_the_sparsities_of_the_scores_as_they_are():
     model = scaled()
     weights = weights_of(model)
@@ -350,17 +323,17 @@ def test_planned_are_the_sparsities_of_the_scores_as_they_are():
     assert planned["logits"] > planned["hidden"] + 0.3
 
 
+@pytest.mark.any_backend
 def test_training_operations_add_up_to_those_of_the_ramp(data):
     sparse = pruned(scaled(), RAMP)
     fit(sparse, *data, epochs=4)
     counted = sos.count_training_flops(sparse, 8).layers
-    kept = sum(72 - round(reference.cubic_sparsity(t, 0.6, 1, 6) * 72) for t in STEPS_8)
+    kept = sum(
+        72 - round(reference.cubic_sparsity(t, 0.6, 1, 6) * 72) for t in range(1, 9)
+    )
     found = sum(counted[f"{n}/kernel"].sparse for n in ("hidden", "logits"))
     # Three times a multiplication and an addition for each weight that is there.
     assert found == pytest.approx(3 * 2 * kept, abs=12)
-
-
-STEPS_8 = range(1, 9)
 
 
 @pytest.mark.parametrize(
@@ -397,6 +370,7 @@ def test_fixed_masks_are_refused():
         sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
 
 
+@pytest.mark.any_backend
 def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
     def wrapped():
         x = keras.Input((3, zoo.FEATURES))

@@ -6,7 +6,10 @@ from tests.flavour import compiled, fit, keras, sites, sos
 from tests.shared import zoo
 
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
-pytestmark = pytest.mark.feature("overrides by layer")
+pytestmark = [
+    pytest.mark.feature("overrides by layer"),
+    pytest.mark.any_backend,
+]
 
 
 def techniques(model):

@@ -1,43 +1,66 @@
-"""Networks of `tf_keras.applications`, each in a process of its own.
+"""Networks of `tf_keras.applications` that differ most in what they are made of."""
 
-Every architecture with every technique takes hours. By default some that differ most in
-what they are made of are checked, with one technique of each family.
-
-Environment:
-  SOS_ARCHITECTURES: "families" for the smallest of each family, "all", or names with
-    commas between them: with all techniques.
-"""
-
-import os
-import subprocess
-import sys
-
+import numpy as np
 import pytest
 
-from tests.tf_keras import applications
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
-CHOSEN = os.environ.get("SOS_ARCHITECTURES", "")
+CLASSES, EXAMPLES = 10, 2
+CLOSE = 1e-4  # Relative to the largest output.
+
 # Depthwise kernels, squeeze and excitation, and TensorFlow's functions as layers;
-# layers of Keras's own that are not public; separable convolutions.
-DEFAULT = ("MobileNetV3Small", "Xception")
-NAMES = {
-    "": DEFAULT,
-    "families": applications.REPRESENTATIVES,
-    "all": applications.names(),
-}.get(CHOSEN, CHOSEN.split(","))
+# separable convolutions, of the smallest image that is allowed.
+NETWORKS = {
+    "MobileNetV3Small": (32, sos.MagnitudePruning(0.75, 0, 1, 1)),
+    "Xception": (71, sos.L0Regularization(1e-6)),
+}
 
 
-def test_each_family_has_a_representative_that_exists():
-    assert set(DEFAULT) <= set(applications.REPRESENTATIVES)
-    assert set(applications.REPRESENTATIVES) <= set(applications.names())
+def make(name, size):
+    return getattr(keras.applications, name)(
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=CLASSES,
+        classifier_activation=None,
+    )
+
+
+def assert_close(outputs, expected):
+    assert np.isfinite(expected).all()
+    assert np.abs(outputs - expected).max() <= CLOSE * np.abs(expected).max()
 
 
 @pytest.mark.slow
 @pytest.mark.feature("networks of keras.applications")
-@pytest.mark.parametrize("name", NAMES)
-def test_an_architecture_is_sparsified_trained_stripped_saved_and_exported(name):
-    command = [sys.executable, "-m", "tests.tf_keras.applications", name]
-    if not CHOSEN:
-        command += ["--techniques", "magnitude", "l0"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_sparsified_trained_stripped_saved_and_exported(
+    name, rng, tmp_path
+):
+    size, technique = NETWORKS[name]
+    sparse = sos.sparsify(make(name, size), technique)
+    inputs = rng.uniform(0, 255, (EXAMPLES, size, size, 3)).astype("float32")
+    # The gradients of untrained networks, on two small images, are huge.
+    optimizer = keras.optimizers.SGD(1e-3, clipnorm=1.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile(optimizer, loss, run_eagerly=True)
+    before = [weight.numpy() for weight in sparse.trainable_weights]
+    labels = rng.integers(0, CLASSES, EXAMPLES)
+    sparse.fit(inputs, labels, callbacks=sos.callbacks(sparse), verbose=0)
+    after = sparse.trainable_weights
+    moved = [np.any(w != v) for w, v in zip(before, after, strict=True)]
+    assert sum(moved) > 0.5 * len(moved), "most weights did not train"
+    expected = np.asarray(sparse(inputs, training=False))
+    stripped, report = sos.strip(sparse), sos.sparsity_report(sparse)
+    assert_close(stripped(inputs, training=False), expected)
+    assert sos.sparsity_report(stripped).sparsity == report.sparsity
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(loaded(inputs, training=False), expected)
+    assert sos.sparsity_report(loaded).sparsity == report.sparsity
+    if isinstance(technique, sos.MagnitudePruning):
+        assert report.sparsity > 0.5
+        sos.export(stripped, tmp_path / "export")
+        assert_close(
+            tf.saved_model.load(str(tmp_path / "export")).serve(inputs), expected
+        )

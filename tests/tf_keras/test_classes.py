@@ -43,13 +43,10 @@ def adversarial():
 
 
 @pytest.mark.feature("custom train_step")
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-def test_the_step_the_weights_and_the_losses_of_a_functional_model_are_kept(
-    technique, rng
-):
+def test_the_step_the_weights_and_the_losses_of_a_functional_model_are_kept(rng):
     model = adversarial()
     inputs, labels = zoo.data(rng)
-    sparse = sos.sparsify(model, technique)
+    sparse = sos.sparsify(model, TECHNIQUES[0])
     for copy in (sparse, sos.strip(sparse)):
         assert copy.offset is not model.offset
         copy.compile("sgd", "mse")
@@ -66,8 +63,13 @@ def test_the_step_the_weights_and_the_losses_of_a_functional_model_are_kept(
     assert float(model.offset) == 1.0
 
 
-@pytest.mark.parametrize("file", ["model", "model.h5"])
-@pytest.mark.parametrize("kind", test_classes.MODELS)
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        pytest.param("functional", "model", marks=pytest.mark.slow),
+        ("sequential-init", "model.h5"),
+    ],
+)
 def test_other_formats_load_the_class(kind, file, rng, tmp_path):
     inputs = rng.normal(size=(4, 6)).astype("float32")
     model = test_classes.MODELS[kind]()

@@ -14,8 +14,10 @@ RAMP = sos.MagnitudePruning(0.7, 1, 6, 1)
 
 def trained(technique, inputs, labels):
     keras.utils.set_random_seed(0)
-    model = zoo.ALL["subclassed"]()
-    sparse = zoo.compiled(sos.sparsify(model, technique, budget=sos.Global()))
+    model = zoo.sequential()
+    sparse = zoo.compiled(
+        sos.sparsify(model, technique, budget=sos.Global()), run_eagerly=False
+    )
     sparse.fit(
         inputs, labels, batch_size=8, epochs=2, shuffle=False, verbose=0,
         callbacks=sos.callbacks(sparse),
@@ -23,9 +25,8 @@ def trained(technique, inputs, labels):
     return sparse
 
 
-@pytest.mark.parametrize("technique", [RAMP, sos.RandomPruning(0.7, 1, 3, 1)])
-def test_replicas_have_the_same_masks_as_one_device(technique, mirrored, rng):
-    data = zoo.data(rng)
+def test_replicas_have_the_same_masks_as_one_device(mirrored, rng):
+    technique, data = sos.RandomPruning(0.7, 1, 3, 1), zoo.data(rng)
     with mirrored.scope():
         distributed = trained(technique, *data)
     for site in sites(distributed):
@@ -37,10 +38,9 @@ def test_replicas_have_the_same_masks_as_one_device(technique, mirrored, rng):
     size = sum(mask.size for mask in masks.values())
     assert size - sum(mask.sum() for mask in masks.values()) == round(0.7 * size)
     assert len({mask.mean() for mask in masks.values()}) > 1
-    if isinstance(technique, sos.RandomPruning):
-        alone = sos.weight_masks(trained(technique, *data))
-        for name, mask in masks.items():
-            np.testing.assert_array_equal(mask, alone[name])
+    alone = sos.weight_masks(trained(technique, *data))
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(mask, alone[name])
 
 
 def test_a_loaded_model_without_the_callbacks_is_an_error(rng, tmp_path):

@@ -2,45 +2,20 @@
 
 import numpy as np
 import pytest
-import scipy.special
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.engines.tf_keras.weights import weight_variable
 from state_of_sparsity.layers import tf_keras as layers
 from tests.tf_keras.layer_kinds import (
-    CHANNELS_FIRST,
     EVERY_KIND,
-    KINDS,
-    RECURRENT,
-    SEPARABLE,
     TECHNIQUES,
-    assign,
     compiled,
     make_inputs,
     make_layer,
-    run,
 )
 
 DRAWS = 6000
-
-
-@pytest.mark.parametrize("kind", KINDS | CHANNELS_FIRST)
-def test_outputs_of_variational_layers_have_the_analytic_moments(kind, rng):
-    layer, plain = make_layer(kind, sos.VariationalDropout(0.0), rng)
-    (weight,) = layer.sparse_weights
-    theta, variance_of_weights = distribution(layer, weight)
-    inputs = make_inputs(kind, rng, batch=1)
-    assign(plain, weight, theta)
-    mean = run(kind, plain, inputs).numpy().astype("float64")
-    assign(plain, weight, variance_of_weights)
-    if getattr(plain, "bias", None) is not None:
-        plain.bias.assign(tf.zeros_like(plain.bias))
-    squared = inputs if EVERY_KIND[kind].takes_ids else inputs**2
-    variance = run(kind, plain, squared).numpy().astype("float64") + 1e-8
-    many = np.repeat(inputs, DRAWS, axis=0)
-    drawn = run(kind, layer, many, training=True).numpy().astype("float64")
-    check_moments(drawn, mean[0], variance[0])
 
 
 def distribution(layer, weight):
@@ -136,7 +111,7 @@ def test_weights_of_recurrent_layers_are_drawn_once_for_all_steps(technique, rng
     assert np.abs(drawn - layer(inputs, training=True)).max() > 0.05
 
 
-@pytest.mark.parametrize("kind", KINDS | RECURRENT | SEPARABLE)
+@pytest.mark.parametrize("kind", ["dense", "conv2d", "embedding", "lstm", "separable"])
 def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
     layer, _plain = make_layer(kind, sos.L0Regularization(0.0), rng)
     for weight in layer.sparse_weights:
@@ -155,46 +130,15 @@ def test_l0_layers_draw_a_gate_per_weight_that_the_batch_shares(kind, rng):
     assert not np.allclose(first, other)
 
 
-def test_the_gates_that_a_layer_draws_have_the_frequencies_of_the_closed_forms():
-    layer = layers.L0Dense(4, l0_weight=0.0, use_bias=False, kernel_initializer="ones")
-    # What comes out for the unit vectors are the gates.
-    vectors = tf.eye(5)
-    layer(vectors)
-    log_alpha = np.linspace(-3, 3, 20).reshape(5, 4).astype("float32")
-    layer.log_alpha.assign(log_alpha)
-
-    @tf.function
-    def draw():
-        return tf.map_fn(
-            lambda _: layer(vectors, training=True),
-            tf.range(DRAWS),
-            fn_output_signature=tf.float32,
-        )
-
-    gates = draw().numpy()
-    # The sigmoid of the noise is stretched from (0, 1) to (-0.1, 1.1).
-    edge = 2 / 3 * np.log(11)
-    closed, opened = (scipy.special.expit(-edge + x) for x in (-log_alpha, log_alpha))
-    for frequency, probability in (
-        ((gates == 0).mean(axis=0), closed),
-        ((gates == 1).mean(axis=0), opened),
-    ):
-        # Of 40 frequencies, six standard deviations keep false alarms below 1e-6.
-        bound = 6 * np.sqrt(probability * (1 - probability) / DRAWS)
-        assert (np.abs(frequency - probability) < bound).all()
-
-
-@pytest.mark.parametrize("log_sigma2", [-50.0, -10.0, 0.0, 50.0])
+@pytest.mark.parametrize("log_sigma2", [-50.0, 50.0])
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
         (lambda **kwargs: layers.VariationalDense(3, **kwargs), (5,)),
         (lambda **kwargs: layers.VariationalConv1D(3, 2, **kwargs), (4, 5)),
-        (lambda **kwargs: layers.VariationalDepthwiseConv2D(2, **kwargs), (4, 4, 2)),
-        (lambda **kwargs: layers.VariationalConv2DTranspose(2, 2, **kwargs), (3, 3, 2)),
         (lambda **kwargs: layers.VariationalSeparableConv2D(2, 2, **kwargs), (4, 4, 2)),
     ],
-    ids=["dense", "convolution", "depthwise", "transposed", "separable"],
+    ids=["dense", "convolution", "separable"],
 )
 def test_half_precision_outputs_and_slopes_stay_finite(layer, shape, log_sigma2):
     layer = layer(kl_weight=0.0, dtype="mixed_float16")
@@ -217,44 +161,6 @@ def test_half_precision_outputs_and_slopes_stay_finite(layer, shape, log_sigma2)
         assert np.isfinite(slope).all()
 
 
-def drawn_by(layer, inputs, step=0, seed=None):
-    """What a layer gives in training at a step."""
-    layer.training_step.assign(step)
-    if seed is not None:
-        layer.noise_seed.assign(seed)
-    return tf.function(lambda x: layer(x, training=True))(inputs).numpy()
-
-
-@pytest.mark.parametrize("technique", TECHNIQUES)
-def test_noise_is_a_function_of_seed_and_step(technique, rng):
-    layer, _ = make_layer("dense", technique, rng)
-    inputs = make_inputs("dense", rng)
-    first = drawn_by(layer, inputs, seed=1)
-    np.testing.assert_array_equal(drawn_by(layer, inputs), first)
-    layer(inputs)  # In inference nothing is drawn.
-    np.testing.assert_array_equal(drawn_by(layer, inputs), first)
-    assert (drawn_by(layer, inputs, step=1) != first).any()
-    assert (drawn_by(layer, inputs, seed=2) != first).any()
-
-
-@pytest.mark.parametrize("technique", TECHNIQUES)
-def test_a_second_use_in_a_step_draws_anew(technique, rng):
-    layer, _ = make_layer("dense", technique, rng)
-    inputs = make_inputs("dense", rng)
-
-    @tf.function
-    def thrice():
-        drawn = [layer(inputs, training=True) for _ in range(2)]
-        layer(inputs, training=False)
-        return *drawn, layer(inputs, training=True)
-
-    first, second, third = thrice()
-    assert (first.numpy() != second.numpy()).any()
-    assert (first.numpy() != third.numpy()).any()
-    assert (second.numpy() != third.numpy()).any()
-    assert int(layer.training_step) == 1
-
-
 def test_replicas_draw_noise_of_their_own(rng):
     strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU"))
     assert strategy.num_replicas_in_sync == 2
@@ -268,18 +174,6 @@ def test_replicas_draw_noise_of_their_own(rng):
 
     one, two = strategy.experimental_local_results(step())
     assert (one.numpy() != two.numpy()).any()
-
-
-def test_layers_made_after_the_same_seed_draw_the_same(rng):
-    inputs = make_inputs("dense", rng)
-
-    def outputs(seed):
-        keras.utils.set_random_seed(seed)
-        layer = layers.VariationalDense(4, kl_weight=0.0, initial_log_sigma2=0.0)
-        return layer(inputs, training=True).numpy()
-
-    np.testing.assert_array_equal(outputs(1), outputs(1))
-    assert (outputs(1) != outputs(2)).any()
 
 
 def test_layers_of_a_model_have_seeds_of_their_own():

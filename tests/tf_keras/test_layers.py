@@ -11,9 +11,6 @@ from state_of_sparsity.engines.tf_keras.weights import weight_variable
 from state_of_sparsity.layers import tf_keras as layers
 from tests.tf_keras.layer_kinds import (
     EVERY_KIND,
-    KINDS,
-    RECURRENT,
-    SEPARABLE,
     TECHNIQUES,
     as_model,
     assign,
@@ -21,17 +18,16 @@ from tests.tf_keras.layer_kinds import (
     make_layer,
     reference_deployed,
     run,
+    with_a_technique,
 )
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("kind", EVERY_KIND)
-@pytest.mark.parametrize("activation", [None, "relu"])
+@with_a_technique(EVERY_KIND)
 def test_in_inference_a_layer_is_its_namesake_with_the_deployed_weight(
-    technique, kind, activation, rng
+    technique, kind, rng
 ):
     embeds = issubclass(EVERY_KIND[kind].cls, keras.layers.Embedding)
-    further = {} if embeds else {"activation": activation}
+    further = {} if embeds else {"activation": "relu"}
     layer, plain = make_layer(kind, technique, rng, **further)
     masks = []
     for weight in layer.sparse_weights:
@@ -49,56 +45,37 @@ def test_in_inference_a_layer_is_its_namesake_with_the_deployed_weight(
         np.testing.assert_array_equal(actual, mask)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("kind", EVERY_KIND)
-def test_saved_and_stripped_layers_compute_the_same(technique, kind, rng, tmp_path):
-    layer, _ = make_layer(kind, technique, rng)
-    inputs = make_inputs(kind, rng)
+@with_a_technique(EVERY_KIND, first=1)
+def test_a_kind_is_converted_saved_and_stripped(technique, kind, rng, tmp_path):
+    described, inputs = EVERY_KIND[kind], make_inputs(kind, rng)
+    model = as_model(kind, described.cls(**described.arguments))
+    sparse = sos.sparsify(model, technique)
+    layer = sparse.layers[-1]
+    assert type(layer) is layers.LAYERS[type(technique), described.cls]
+    for weight in layer.sparse_weights:
+        theta = weight_variable(layer, weight)
+        np.testing.assert_array_equal(theta, weight_variable(model.layers[-1], weight))
+        extra = getattr(layer, layer.extra_name(weight))
+        extra.assign(rng.normal(0, 3, size=extra.shape))
     expected = run(kind, layer, inputs)
-    model = as_model(kind, layer)
-    model.save(tmp_path / "model.keras")
+    sparse.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     (stripped,) = (each for each in sos.strip(loaded).layers if each.weights)
-    assert type(stripped) is EVERY_KIND[kind].cls
+    assert type(stripped) is described.cls
     for each in (loaded.layers[-1], stripped):
         np.testing.assert_allclose(
             run(kind, each, inputs), expected, rtol=1e-6, atol=1e-6
         )
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("kind", EVERY_KIND)
-def test_sparsify_converts_every_kind(technique, kind, rng):
-    described = EVERY_KIND[kind]
-    model = as_model(kind, described.cls(**described.arguments))
-    sparse = sos.sparsify(model, technique)
-    assert type(sparse.layers[-1]) is layers.LAYERS[type(technique), described.cls]
-    for weight in sparse.layers[-1].sparse_weights:
-        np.testing.assert_array_equal(
-            weight_variable(sparse.layers[-1], weight),
-            weight_variable(model.layers[-1], weight),
-        )
-    assert [each.name for each in sos.sparsity_report(sparse).layers] == [
-        each.name for each in sos.sparsity_report(model).layers
-    ]
-
-
 # What is left of the noise of variational dropout is its variance of 1e-8, which moves
 # a weight by less than a thousandth of what training does.
-@pytest.mark.parametrize(
-    ("technique", "quiet", "tolerance"),
-    [
-        (sos.VariationalDropout(0.0, clip_log_alpha=60.0), -60.0, 1e-2),
-        (sos.L0Regularization(0.0), 60.0, 1e-6),
-    ],
-    ids=["variational_dropout", "l0_regularization"],
-)
-@pytest.mark.parametrize(
-    "kind", [k for k in KINDS | RECURRENT | SEPARABLE if "first" not in k]
-)
-def test_without_noise_a_layer_trains_as_its_namesake(
-    kind, technique, quiet, tolerance, rng
-):
+@with_a_technique(["dense", "strided", "grouped", "einsum", "embedding", "lstm"])
+def test_without_noise_a_layer_trains_as_its_namesake(kind, technique, rng):
+    quiet, tolerance = 60.0, 1e-6
+    if isinstance(technique, sos.VariationalDropout):
+        technique = sos.VariationalDropout(0.0, clip_log_alpha=60.0)
+        quiet, tolerance = -60.0, 1e-2
     layer, plain = make_layer(kind, technique, rng)
     for weight in layer.sparse_weights:
         extra = getattr(layer, layer.extra_name(weight))
@@ -140,10 +117,11 @@ def test_integer_inputs_are_refused_when_the_model_is_made(layer):
         layer(keras.Input((5, 2), dtype="int32"))
 
 
-@pytest.mark.parametrize("name", ["gelu", "softmax", "softplus", "tanh"])
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("kind", ["dense", "conv2d", "einsum", "lstm"])
-def test_every_activation_is_that_of_the_namesake(technique, kind, name, rng):
+@with_a_technique(["dense", "conv2d", "einsum", "lstm"])
+def test_every_activation_is_that_of_the_namesake(technique, kind, rng):
+    name = {"dense": "softmax", "conv2d": "gelu", "einsum": "tanh"}.get(
+        kind, "softplus"
+    )
     layer, plain = make_layer(kind, technique, rng, activation=name)
     for weight in layer.sparse_weights:
         assign(plain, weight, layer.deployed_weight(weight))
@@ -153,8 +131,8 @@ def test_every_activation_is_that_of_the_namesake(technique, kind, name, rng):
     )
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-def test_a_bias_finds_its_channels_after_further_dimensions(technique, rng):
+def test_a_bias_finds_its_channels_after_further_dimensions(rng):
+    technique = TECHNIQUES[0]
     arguments = {"filters": 3, "kernel_size": 2, "data_format": "channels_first"}
     cls = layers.LAYERS[type(technique), keras.layers.Conv2D]
     layer = cls(bias_initializer="normal", **arguments, **technique.get_config())
@@ -169,9 +147,7 @@ def test_a_bias_finds_its_channels_after_further_dimensions(technique, rng):
     np.testing.assert_allclose(compute(inputs), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("functional", [True, False])
-def test_masks_pass_learned_layers(technique, functional, rng, tmp_path):
+def test_masks_pass_learned_layers(tmp_path):
     path = [
         keras.layers.Embedding(9, 4, mask_zero=True),
         keras.layers.Dense(4, activation="relu"),
@@ -181,24 +157,20 @@ def test_masks_pass_learned_layers(technique, functional, rng, tmp_path):
     ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]])
     model = keras.Sequential(path)
     model(ids)
-    if functional:
-        inputs = keras.Input((4,), dtype="int32")
-        model = keras.Model(inputs, model(inputs))
-    sparse = sos.sparsify(model, technique)
+    sparse = sos.sparsify(model, TECHNIQUES[0])
     assert np.isfinite(sparse(ids, training=True)).all()
     np.testing.assert_allclose(sparse(ids), sos.strip(sparse)(ids), atol=1e-6)
     # What is masked plays no part.
     longer = np.concatenate([ids, np.zeros((3, 2), int)], axis=1)
-    if not functional:
-        np.testing.assert_allclose(sparse(longer), sparse(ids), atol=1e-6)
+    np.testing.assert_allclose(sparse(longer), sparse(ids), atol=1e-6)
     sparse.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(ids), sparse(ids), atol=1e-6)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
 @pytest.mark.parametrize(
-    "cls", [keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM]
+    ("cls", "technique"),
+    zip([keras.layers.GRU, keras.layers.LSTM], TECHNIQUES, strict=True),
 )
 def test_a_decoder_begins_with_the_states_of_an_encoder(technique, cls, rng):
     source, target = keras.Input((4, 2)), keras.Input((5, 2))
@@ -213,9 +185,8 @@ def test_a_decoder_begins_with_the_states_of_an_encoder(technique, cls, rng):
     assert not np.allclose(sparse(inputs), sparse(other))
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-def test_threads_that_share_a_layer_do_not_disturb_each_other(technique, rng):
-    layer, _ = make_layer("dense", technique, rng, activation="relu")
+def test_threads_that_share_a_layer_do_not_disturb_each_other(rng):
+    layer, _ = make_layer("dense", TECHNIQUES[0], rng, activation="relu")
     batches = [tf.constant(make_inputs("dense", rng)) for _ in range(4)]
     expected = [layer(batch).numpy() for batch in batches]
 
@@ -256,8 +227,7 @@ RAGGED = {
 }
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
-@pytest.mark.parametrize("kind", RAGGED)
+@pytest.mark.parametrize(("technique", "kind"), zip(TECHNIQUES, RAGGED, strict=True))
 def test_ragged_inputs_give_what_their_values_give(technique, kind):
     plain, inputs = RAGGED[kind]
     model = keras.Sequential([plain])

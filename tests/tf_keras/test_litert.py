@@ -152,6 +152,7 @@ def test_a_sparse_model_is_written_with_sparse_tensors(rng, tmp_path, capfd):
     assert not encoded_tensors(dense_path)
 
 
+@pytest.mark.slow
 def test_the_smaller_file_is_kept(tmp_path):
     """Of attention with few weights, the places of the weights take more than zeros."""
     model = built(attention(), density=0.7)
@@ -194,6 +195,7 @@ def test_a_file_that_the_runtime_refuses_is_not_kept(tmp_path, monkeypatch):
     assert not encoded_tensors(tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.feature("export: litert")
 def test_what_cannot_be_expressed_is_refused(tmp_path):
     model = built(tagger(unroll=False))

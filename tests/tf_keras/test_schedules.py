@@ -8,10 +8,15 @@ from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.engines.tf_keras.schedules import CubicSchedule, zero_count
 
 
-@pytest.mark.parametrize("initial", [0.0, 0.4])
 @pytest.mark.parametrize(
-    ("begin", "end", "frequency"),
-    [(0, 10, 3), (7, 100, 9), (5, 5, 1), (0, 0, 1), (3, 4000, 1), (2, 5000, 2)],
+    ("begin", "end", "frequency", "initial"),
+    [
+        (0, 10, 3, 0.4),
+        (7, 100, 9, 0.0),
+        (5, 5, 1, 0.4),
+        (0, 0, 1, 0.0),
+        (3, 400, 1, 0.0),
+    ],
 )
 def test_the_graph_has_the_renewals_and_the_sparsity_of_the_schedule(
     begin, end, frequency, initial

@@ -11,7 +11,7 @@ from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from tests.tf_keras import test_litert as made_for_litert
 
 layers = keras.layers
-QUICK = ("perceptron", "convolutions", "subclassed")
+QUICK = ("convolutions",)
 MODELS = ("perceptron", "convolutions", "attention", "tagger", "subclassed")
 
 
@@ -50,6 +50,7 @@ def test_recurrence_that_is_not_unrolled_is_written(tmp_path):
     assert relative_error(model, tmp_path / "model.sparse", 3) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.feature("export: sparse, float16 and int8")
 def test_fewer_bits_take_fewer_bytes(tmp_path):
     model = made_for_litert.built(

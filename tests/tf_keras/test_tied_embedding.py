@@ -29,11 +29,13 @@ class Tagger(keras.Model):
 
 
 @pytest.mark.parametrize(
-    "technique",
-    [sos.MagnitudePruning(0.5, 0, 2, 1), *TECHNIQUES],
-    ids=lambda t: t.technique_name(),
+    ("technique", "functional"),
+    [
+        (sos.MagnitudePruning(0.5, 0, 2, 1), True),
+        (TECHNIQUES[0], True),
+        (TECHNIQUES[1], False),
+    ],
 )
-@pytest.mark.parametrize("functional", [True, False])
 def test_a_tied_embedding_becomes_sparse_in_both_of_its_uses(
     technique, functional, rng, tmp_path
 ):
@@ -43,7 +45,7 @@ def test_a_tied_embedding_becomes_sparse_in_both_of_its_uses(
     if functional:
         inputs = keras.Input((5,), dtype="int32")
         model = keras.Model(inputs, model.tied(model.tied(inputs), transposed=True))
-    sparse = zoo.compiled(sos.sparsify(model, technique))
+    sparse = zoo.compiled(sos.sparsify(model, technique), run_eagerly=False)
     sparse.fit(
         ids, ids, epochs=3, batch_size=8, verbose=0, callbacks=sos.callbacks(sparse)
     )
