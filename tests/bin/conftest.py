@@ -10,6 +10,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from state_of_sparsity.bin import runs
+
 PACKAGE = "state_of_sparsity.bin"
 
 
@@ -101,9 +103,27 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def lenet():
+    """Flags of a run that takes a third of that: no ResNet, three layers to trace."""
+    return (
+        "--network=lenet5",
+        "--width=0.1",
+        "--train_steps=8",
+        "--eval_steps=4",
+        "--batch_size=8",
+    )
+
+
+@pytest.fixture(scope="session")
 def overridden():
     """Further flags of the run in the folder `finished`."""
     return ("--override=conv1=dense", "--override=logits=0.5")
+
+
+@pytest.fixture(scope="session")
+def load():
+    """Task and model of a run's folder."""
+    return lambda folder: runs.load_model(*runs.read_run(folder))
 
 
 @pytest.fixture(scope="session")
