@@ -183,8 +183,8 @@ def test_a_network_for_signals_takes_no_images():
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_model_is_built_in_the_precision_of_its_options(precision):
-    task = ImageTask(tiny(precision=precision))
-    model = build_model(task, Sparsification())
+    options = ImageOptions(network="lenet5", width=0.1, precision=precision)
+    model = build_model(ImageTask(options.resolved()), Sparsification())
     assert model.get_layer("conv1").dtype_policy.name == precision
     assert model.output.dtype == "float32"
     scales_the_loss = isinstance(
@@ -195,10 +195,11 @@ def test_a_model_is_built_in_the_precision_of_its_options(precision):
 
 
 def test_initial_weights_depend_on_the_seed_only():
-    first, again, other = (
-        build_model(ImageTask(tiny(seed=seed)), Sparsification()).get_weights()
-        for seed in (3, 3, 4)
-    )
+    def weights(seed):
+        options = ImageOptions(network="lenet5", width=0.1, seed=seed).resolved()
+        return build_model(ImageTask(options), Sparsification()).get_weights()
+
+    first, again, other = (weights(seed) for seed in (3, 3, 4))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
