@@ -91,6 +91,17 @@ def refused():
 
 
 @pytest.fixture(scope="session")
+def flags_of():
+    """Names of the flags of a binary."""
+
+    def known(name):
+        _load(name)
+        return set(flags.FLAGS)
+
+    return known
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Flags of a run that takes seconds."""
     return (

@@ -1,0 +1,10 @@
+"""Binaries have the flags that the README and the pages of docs/ name."""
+
+from tests.test_docs import commands
+
+
+def test_binaries_have_the_flags_that_pages_name(flags_of):
+    named = {name: flags for name, flags in commands().items() if "/" not in name}
+    assert "train_resnet50" in named
+    for program, flags in named.items():
+        assert flags <= flags_of(program), f"{program}: {flags - flags_of(program)}"
