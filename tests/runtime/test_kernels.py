@@ -176,14 +176,6 @@ def test_a_matrix_product_from_the_right_is_that_of_float64():
     matrices(nodes, {"w": weights, "b": bias}, ["a", 3, 35], x, expected)
 
 
-def test_large_matrices_are_transposed_on_the_way():
-    x, weights = networks.numbers(1, 53, 67), networks.numbers(67, 50, density=0.1)
-    expected = x.astype(np.float64) @ weights.astype(np.float64)
-    matrices(
-        [("MatMul", ["x", "w"], ["y"], {})], {"w": weights}, ["a", 53, 67], x, expected
-    )
-
-
 def test_a_matrix_product_from_the_left_is_that_of_float64():
     x, weights = networks.numbers(2, 5, 19), networks.numbers(7, 5, density=0.4)
     expected = weights.astype(np.float64) @ x.astype(np.float64)

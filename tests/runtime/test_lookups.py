@@ -175,66 +175,6 @@ def test_what_follows_a_lookup_reads_it(tied, tune):
         assert [line.name for line in lines] == ["a", "d", "y"][: 2 + tied]
 
 
-def test_ids_may_be_computed_and_several_tables_read_them():
-    nodes = [
-        ("ArgMax", ["x"], ["ids"], {"axis": -1, "keepdims": 0}),
-        ("Gather", ["t0", "ids"], ["a"], {}),
-        ("Gather", ["t1", "ids"], ["b"], {}),
-        ("Add", ["a", "b"], ["c"], {}),
-        ("Sigmoid", ["c"], ["y"], {}),
-    ]
-    given = {"t0": table(), "t1": table(seed=1)}
-    inputs = {"x": ["batch", "length", ROWS]}
-    model = networks.model(nodes, given, inputs, {"y": ["batch", "length", WIDTH]})
-    x = networks.numbers(3, 8, ROWS, seed=2)
-    there = load(model, threads=1, tune=False)
-    np.testing.assert_allclose(there.run(x)["y"], expected(model, {"x": x}), rtol=1e-6)
-    assert {line.name for line in sparse_lines(there, x)} == {"a", "b"}
-
-
-def test_a_convolution_beside_a_lookup_still_goes_in_parts(monkeypatch):
-    monkeypatch.setattr("state_of_sparsity.runtime.chains._CACHED", 4 * 36)
-    nodes = [
-        ("Gather", ["table", "ids"], ["a"], {}),
-        ("Conv", ["x", "w"], ["b"], {}),
-        ("Conv", ["b", "w"], ["y"], {}),
-    ]
-    given = {"table": table(), "w": networks.numbers(4, 4, 1, 1, density=0.2)}
-    shape = ["batch", 4, 6, 6]
-    model = networks.model(
-        nodes,
-        given,
-        {"ids": (TensorProto.INT64, ["n"]), "x": shape},
-        {"a": ["n", WIDTH], "y": shape},
-    )
-    inputs = {"ids": all_ids(9), "x": networks.numbers(3, 4, 6, 6)}
-    there = load(model, threads=1, tune=False)
-    outputs = there.run(inputs)
-    np.testing.assert_array_equal(outputs["a"], table()[inputs["ids"]])
-    lines = sparse_lines(there, inputs)
-    assert [line.kernel.count("batch in 3") for line in lines] == [0, 1, 1]
-
-
-def test_no_part_of_onnx_runtime_keeps_the_dense_table(monkeypatch):
-    started = []
-
-    def start(model, options=None):
-        started.append([tensor.name for tensor in model.graph.initializer])
-        return session_start(model, options)
-
-    session_start = graph.start
-    monkeypatch.setattr(graph, "start", start)
-    there = load(encoder(table()), threads=1, tune=False)
-    there.run(all_ids(2, 9))
-    # Only the whole graph has it, which is run once for the shapes within.
-    *_, whole = [number for number, names in enumerate(started) if "table" in names]
-    parts = started[whole + 1 :]
-    (plan,) = there._plans.values()
-    kept = [step.part for step in plan.steps if hasattr(step, "part")]
-    assert kept
-    assert len(kept) <= len(parts)
-
-
 def test_a_profile_says_what_a_lookup_moves():
     weights, ids = table(), all_ids(2, 9)
     there = load(network(weights, ["batch", "length"]), threads=1, tune=False)

@@ -136,26 +136,6 @@ def test_beams_for_all_hypotheses_find_the_best_of_all_sentences(seed, alpha):
         assert float(decoded.scores[sentence]) == pytest.approx(score, rel=1e-5)
 
 
-def test_the_best_sentences_differ_by_alpha_and_have_all_lengths():
-    found = {0.0: [], 3.0: []}
-    for alpha, seed in itertools.product(found, range(3)):
-        language = Language(np.random.default_rng(seed), sentences=5)
-        found[alpha] += [exhaustive(language, s, alpha)[0] for s in range(5)]
-    assert found[0.0] != found[3.0]
-    assert {len(tokens) for tokens in found[0.0] + found[3.0]} == {1, 2, 3, 4}
-
-
-@pytest.mark.parametrize(("beams", "alpha"), [(1, 0.6), (2, 2.0), (3, 0.0)])
-def test_a_score_is_that_of_the_sentence_it_comes_with(rng, beams, alpha):
-    language = Language(rng, sentences=8, vocabulary=5, max_length=5)
-    decoded = language.beams(beams, alpha)
-    for sentence, (ids, score) in enumerate(zip(*decoded, strict=True)):
-        tokens = [t for t in ids.numpy().tolist() if t]
-        expected = language.log_probability(sentence, tokens)
-        expected /= penalty(len(tokens), alpha)
-        assert float(score) == pytest.approx(expected, rel=1e-5)
-
-
 def best_by_hand(language, sentence, beams, alpha, max_length=None):
     """Beam search without an early stop, with lists of tuples."""
     live, ended = [()], []
@@ -202,14 +182,6 @@ def test_each_sentence_has_a_limit_of_its_own(rng):
     assert cut > 0
 
 
-def test_no_sentences_have_no_translations(rng):
-    language = Language(rng, sentences=1, vocabulary=5, max_length=5)
-    none = tf.zeros([0], tf.int32)
-    cache = {"sentence": none, "read": tf.zeros((0, 5), tf.int32)}
-    decoded = search_beams(language.step_logits, cache, 0, none, 2)
-    assert decoded.ids.shape[0] == decoded.scores.shape[0] == 0
-
-
 def test_any_of_twice_as_many_candidates_as_beams_may_end_a_hypothesis():
     # The end is the fourth best token: with two beams a candidate, with one not.
     language = Fixed([[0.0, 0.1, 0.4, 0.3, 0.2]], max_length=3)
@@ -231,12 +203,6 @@ def test_greedy_search_takes_the_most_likely_token_at_each_step(rng):
         score = language.log_probability(sentence, tokens)
         assert float(decoded.scores[sentence]) == pytest.approx(score, rel=1e-5)
     assert 0 < ends < 20
-
-
-def test_more_beams_find_sentences_that_score_no_less_on_average(rng):
-    language = Language(rng, sentences=30, vocabulary=5, max_length=5)
-    means = [float(tf.reduce_mean(language.beams(b, 0.0).scores)) for b in (1, 4, 200)]
-    assert means == sorted(means)
 
 
 def test_the_length_penalty_is_that_of_wu_et_al():
@@ -322,19 +288,6 @@ def test_the_search_goes_on_while_a_live_hypothesis_can_still_win():
     language.beams(1, alpha=1.0)
     # After n more tokens: (n + 1) log 0.5 / (15 / 6), at most log 0.5 from n = 2 on.
     assert int(language.steps) == 3
-
-
-def test_sentences_of_a_batch_do_not_influence_each_other(rng):
-    language = Language(rng, sentences=6, vocabulary=5, max_length=5)
-    for search in (language.greedy, lambda: language.beams(3, 0.6)):
-        kept = language.logits
-        together = search()
-        for sentence in range(6):
-            language.logits = kept[sentence : sentence + 1]
-            alone = search()
-            np.testing.assert_array_equal(alone.ids[0], together.ids[sentence])
-            np.testing.assert_allclose(alone.scores[0], together.scores[sentence])
-        language.logits = kept
 
 
 @pytest.fixture(scope="module")

@@ -257,13 +257,6 @@ def test_the_base_model_has_the_parameters_of_the_closed_form():
     assert model.count_params() == expected
 
 
-def test_attention_has_no_biases_and_feed_forward_blocks_have_them():
-    names = [w.name for w in tiny(layers=1).weights]
-    biased = {name.split("/")[-2] for name in names if "bias" in name}
-    assert biased == {"hidden", "projection"}
-    assert not any("bias" in n for n in names if "attention/" in n)
-
-
 def test_the_embedding_starts_from_a_normal_distribution():
     model = Transformer(2000, layers=1, width=16, feed_forward=8, heads=1)
     model.build()
@@ -308,33 +301,6 @@ def test_dropout_is_for_training_alone(batch):
     expected = model(batch, training=False).numpy()
     np.testing.assert_array_equal(model(batch), expected)
     assert not np.allclose(model(batch, training=True), expected, atol=0.1)
-
-
-def test_dropout_has_one_rate_everywhere():
-    model = tiny(dropout=0.25)
-    found = [
-        (x.name, x.rate)
-        for x in model._flatten_layers()
-        if isinstance(x, keras.layers.Dropout)
-    ]
-    # Of the sums at the input; per block of residuals, attentions and ReLUs.
-    assert len(found) == 1 + 2 * 3 + 2 * 4
-    assert set(found) == {("dropout", 0.25)}
-
-
-def test_works_in_a_tf_function_for_batches_and_lengths_not_known(model, batch):
-    spec = {name: tf.TensorSpec((None, None), tf.int32) for name in INPUT_NAMES}
-    compiled = tf.function(model, input_signature=[spec])
-    np.testing.assert_allclose(compiled(batch), model(batch), atol=1e-5)
-    part = {name: array[:1, :5] for name, array in batch.items()}
-    np.testing.assert_allclose(compiled(part), model(part), atol=1e-5)
-
-
-def test_a_first_call_makes_the_weights_as_build_does(batch):
-    called = Transformer(VOCABULARY, 1, WIDTH, 16, HEADS)
-    called(batch)
-    names = [w.name.split("/", 1)[1] for w in called.weights]
-    assert names == [w.name.split("/", 1)[1] for w in tiny(layers=1).weights]
 
 
 def test_a_saved_model_loads_with_its_outputs(model, batch, tmp_path):
@@ -433,18 +399,6 @@ def test_cached_steps_give_the_logits_of_a_call(rng, policy):
     assert logits.dtype == "float32"
     tolerance = 1e-5 if policy == "float32" else 0.1
     np.testing.assert_allclose(logits, model(batch), atol=tolerance)
-
-
-def test_several_rows_of_a_sentence_share_its_source(model):
-    sources = tf.constant([[3, 4, 5, 1], [6, 1, 0, 0]])
-    ids = tf.constant([3, 4, 5, 6, 7, 8])
-    shared, _ = model.decode_step(
-        ids, 0, model.encode(sources), model.start_cache(6, 4)
-    )
-    repeated, _ = model.decode_step(
-        ids, 0, model.encode(tf.repeat(sources, 3, axis=0)), model.start_cache(6, 4)
-    )
-    np.testing.assert_allclose(shared, repeated, atol=1e-5)
 
 
 @pytest.mark.parametrize(
