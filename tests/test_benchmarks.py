@@ -90,17 +90,6 @@ def test_step_times_stand_beside_the_peak_of_memory(tmp_path):
     assert values["l0_regularization", "over dense"] > 0
 
 
-@pytest.mark.slow
-def test_all_benchmarks_refuse_what_they_do_not_know():
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "run_all.py", "--only=nothing-like-it"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "--only must be part of a name" in done.stdout + done.stderr
-
-
 def test_peak_of_memory_is_that_of_the_process_and_not_of_its_parent():
     ballast = np.ones(2**26)  # 512 MiB
     code = (
@@ -170,12 +159,11 @@ def test_inference_of_files_has_times_sizes_and_memory(files, tmp_path):
 
 
 @pytest.mark.slow
-def test_inference_refuses_files_and_networks_that_it_cannot_measure(files, tmp_path):
+def test_inference_refuses_files_that_it_cannot_measure(files, tmp_path):
     sparse, *_ = files
     wrong = tmp_path / "wrong.sparse"
     wrong.write_text("no model", "utf-8")
     assert str(wrong) in refusal("inference.py", "--networks=", f"--files={wrong}")
-    assert "vgg" in refusal("inference.py", "--networks=vgg")
     engines = "--dense=onnxruntime", "--dense=litert"
     message = refusal("inference.py", "--networks=", f"--files={sparse}", *engines)
     assert "--dense=litert" in message
@@ -198,7 +186,7 @@ def test_quality_over_latency_is_that_of_the_runs(tmp_path):
         folders[technique] = tmp_path / "runs" / technique
         done = started(
             *("-m", "state_of_sparsity.bin.train_resnet50", f"--technique={technique}"),
-            *("--depth=18", "--width=0.05", "--train_steps=40", "--eval_steps=20"),
+            *("--network=lenet5", "--width=0.1", "--train_steps=20", "--eval_steps=20"),
             *("--batch_size=32", f"--output_dir={folders[technique]}"),
         )
         assert done.returncode == 0, done.stderr

@@ -114,13 +114,15 @@ def script(page, backend):
     return "\n".join(lines) + "\n" + _CLAIMS.get(page.name, "")
 
 
-# Importing a Keras backend alone takes seconds.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("page", "backend"),
-    [(page, name) for page in PAGES if with_python(page) for name in backends_of(page)],
-    ids=lambda value: getattr(value, "name", value),
-)
+def programs():
+    """Pages and backends; all but the README's take more than seconds."""
+    for page in filter(with_python, PAGES):
+        marks = () if page.name == "README.md" else pytest.mark.slow
+        for backend in backends_of(page):
+            yield pytest.param(page, backend, marks=marks, id=f"{page.name}-{backend}")
+
+
+@pytest.mark.parametrize(("page", "backend"), programs())
 def test_python_of_the_page_runs(page, backend, tmp_path):
     assert flavour(page), f"{page.name} does not say with which Keras its code runs"
     pytest.importorskip(backend)
@@ -141,12 +143,12 @@ def test_python_of_the_page_runs(page, backend, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_lines_are_short(page):
-    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
-        # A row of a table is one line.
-        if not line.startswith("|"):
-            assert len(line) <= _LONGEST_LINE, f"{page.name}:{number}"
+def test_lines_are_short():
+    for page in PAGES:
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+            # A row of a table is one line.
+            if not line.startswith("|"):
+                assert len(line) <= _LONGEST_LINE, f"{page.name}:{number}"
 
 
 @pytest.mark.parametrize(
@@ -257,30 +259,22 @@ def _is_binary(path):
     return path.is_file() and "__main__" in path.read_text(encoding="utf-8")
 
 
-def test_pages_name_commands():
-    assert {"train_resnet50", "benchmarks/step_time.py"} <= commands().keys()
+def test_benchmarks_have_the_flags_that_pages_name():
+    for program, flags in commands().items():
+        if program.endswith(".py"):
+            known = defined_flags(ROOT / program)
+            assert flags <= known, f"{program}: {flags - known}"
 
 
-# Each binary imports TensorFlow.
-@pytest.mark.slow
-@pytest.mark.parametrize(("program", "flags"), sorted(commands().items()))
-def test_commands_have_the_flags_that_pages_name(program, flags):
-    pytest.importorskip("tensorflow")
-    started = (
-        [program]
-        if program.endswith(".py")
-        else ["-m", f"state_of_sparsity.bin.{program}"]
-    )
-    done = subprocess.run(
-        [sys.executable, *started, "--helpfull"],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
-        capture_output=True,
-        text=True,
-    )
-    known = set(re.findall(r"--(?:\[no\])?(\w+)", done.stdout))
-    assert known, done.stderr[-3000:]
-    assert flags <= known, flags - known
+def defined_flags(path):
+    """Of a script and of the files beside it that it imports."""
+    text = path.read_text("utf-8")
+    known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text))
+    for name in re.findall(r"^(?:import|from) (\w+)", text, flags=re.MULTILINE):
+        beside = path.with_name(f"{name}.py")
+        if beside.exists():
+            known |= defined_flags(beside)
+    return known
 
 
 # A notebook trains several models.

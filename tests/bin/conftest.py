@@ -10,6 +10,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from state_of_sparsity.bin import runs
+
 PACKAGE = "state_of_sparsity.bin"
 
 
@@ -89,6 +91,17 @@ def refused():
 
 
 @pytest.fixture(scope="session")
+def flags_of():
+    """Names of the flags of a binary."""
+
+    def known(name):
+        _load(name)
+        return set(flags.FLAGS)
+
+    return known
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Flags of a run that takes seconds."""
     return (
@@ -101,9 +114,27 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def lenet():
+    """Flags of a run that takes a third of that: no ResNet, three layers to trace."""
+    return (
+        "--network=lenet5",
+        "--width=0.1",
+        "--train_steps=8",
+        "--eval_steps=4",
+        "--batch_size=8",
+    )
+
+
+@pytest.fixture(scope="session")
 def overridden():
     """Further flags of the run in the folder `finished`."""
     return ("--override=conv1=dense", "--override=logits=0.5")
+
+
+@pytest.fixture(scope="session")
+def load():
+    """Task and model of a run's folder."""
+    return lambda folder: runs.load_model(*runs.read_run(folder))
 
 
 @pytest.fixture(scope="session")

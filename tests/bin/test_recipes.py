@@ -1,7 +1,6 @@
 """The recipes: published settings as flagfiles."""
 
 import csv
-import dataclasses
 import importlib.util
 import math
 import pathlib
@@ -15,19 +14,47 @@ import state_of_sparsity.bin
 from state_of_sparsity.bin import runs
 
 FOLDER = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
-
-
 BINARIES = {"resnet50": "train_resnet50", "transformer": "train_transformer"}
+# Rows of the table of results that have a table of their own.
+ALONE = ("lottery_ticket", "scratch_b", "scratch_e")
+UNITS = {"resnet50": "% top-1", "transformer": "BLEU"}
+# What the published runs have in common.
+OPTIONS = {
+    "resnet50": {
+        "dataset": "imagenet2012",
+        "depth": 50,
+        "width": 1.0,
+        "train_steps": 128_000,
+        "batch_size": 1024,
+        "learning_rate": 0.1,
+        "warmup_epochs": 5.0,
+        "decay_epochs": (30.0, 60.0, 80.0),
+        "weight_decay": 1e-4,
+        "batch_norm_batch": 128,
+    },
+    "transformer": {
+        "dataset": "wmt14_translate/de-en",
+        "layers": 6,
+        "width": 512,
+        "feed_forward": 2048,
+        "heads": 8,
+        "vocabulary_size": 33_288,
+        "train_steps": 500_000,
+        "warmup_steps": 8_000,
+        "tokens_per_replica": 2048,
+        "packed_length": 256,
+        "rows_per_replica": 8,
+        "extra_length": 100,
+        "learning_rate": 2.0,
+        "beams": 4,
+        "alpha": 0.6,
+    },
+}
 
 
-def published(model="resnet50"):
-    with (FOLDER / "published_results.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["model"] == model]
-
-
-def settings(row):
-    words = row["hyperparameters"].split()
-    return dict(word.split("=") for word in words if "=" in word)
+def table(name):
+    with (FOLDER / f"published_{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def recipe(name, *further):
@@ -38,161 +65,49 @@ def recipe(name, *further):
     return runs.run_from_flags(binary, values)
 
 
-def alone(model):
-    """The rows of the networks that were trained alone, and how each is called."""
-    with (FOLDER / "published_scratch_and_lottery.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["model"] == model]
-    for row in rows:
-        name = f"{model}_{row['experiment']}"
-        if row["experiment"] == "scratch_b" and model == "resnet50":
-            name += f"_{row['learning_rate_schedule']}"
-        if row["initialization"] == "augmented":
-            name += "_augmented"
-        yield pytest.param(row, name, id=f"{name}_{row['sparsity']}")
+def comments(name):
+    return (FOLDER / f"{name}.flags").read_text().splitlines()[:2]
 
 
-@pytest.fixture
-def masks(tmp_path):
-    """The flag of a file of masks."""
-    sos.save_masks(tmp_path / "masks.npz", {"a/kernel": np.array([True, False])})
-    return f"--load_masks_from={tmp_path / 'masks.npz'}"
+def check_options(run, model, **changes):
+    expected = OPTIONS[model] | changes
+    assert {name: getattr(run.options, name) for name in expected} == expected
 
 
-def check_alone(run, row):
-    assert run.sparsification.name == "fixed_mask"
-    assert run.start.load_weights_from is None
-    assert run.start.init == (
-        "sparse" if row["initialization"] == "augmented" else None
+def check_technique(technique, model, row):
+    """It has the hyperparameters of a row of the table."""
+    words = [word.split("=") for word in row["hyperparameters"].split()]
+    expected = dict(word for word in words if len(word) == 2)
+    begin = int(expected["begin"])
+    if "frequency" in expected:
+        given = technique.begin_step, technique.end_step, technique.frequency
+        assert given == (begin, int(expected["end"]), int(expected["frequency"]))
+        return expected
+    end = int(expected.get("end", begin + int(expected.get("length", 0))))
+    assert technique.ramp == expected.get("ramp", "linear")
+    assert technique.ramp_begin == begin
+    assert technique.ramp_begin + technique.ramp_length == end
+    if "kl_weight" in expected:
+        assert technique.kl_weight == float(expected["kl_weight"])
+        assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
+        assert technique.initial_log_sigma2 == (-15 if model == "resnet50" else -10)
+        assert technique.shared_positions
+    else:
+        assert technique.l0_weight == float(expected["l0_weight"])
+        assert technique.initial_log_alpha == 2.197
+    return expected
+
+
+def check_extended(run, row):
+    """1.5 times the epochs, a dense first layer, a last one that is 80 % sparse."""
+    check_options(
+        run,
+        "resnet50",
+        train_steps=48_000,
+        batch_size=4096,
+        decay_epochs=(45.0, 90.0, 120.0),
     )
-
-
-def mask_recipe(name):
-    """The recipe that finds the masks of another one, as its comment says."""
-    needs = (FOLDER / f"{name}.flags").read_text().splitlines()[1]
-    assert needs.startswith("# Needs --load_masks_from")
-    assert ("--load_weights_from" in needs) == ("lottery" in name)
-    return needs.rpartition(" ")[2].removesuffix(".flags")
-
-
-def check_masks(name, row):
-    """The masks are those of the published runs, with their regularization."""
-    run = recipe(mask_recipe(name))
-    technique = run.sparsification.technique
-    assert run.sparsification.name == "magnitude_pruning"
-    assert technique.sparsity == float(row["sparsity"])
-    assert technique.begin_step == int(row["mask_begin_step"])
-    assert technique.end_step == int(row["mask_end_step"])
-    assert technique.frequency == int(row["mask_frequency"])
-    return run.options
-
-
-def rows_of(technique):
-    return [
-        pytest.param(row, id=row["sparsity"])
-        for row in published()
-        if row["technique"] == technique
-    ]
-
-
-def check_schedule(run, row):
-    expected = settings(row)
-    technique = run.sparsification.technique
-    assert technique.begin_step == int(expected["begin"])
-    assert technique.end_step == int(expected["end"])
-    assert technique.frequency == int(expected["frequency"])
-    assert run.options.label_smoothing == float(expected["label_smoothing"])
-
-
-def check_standard(run, weight_decay=1e-4):
-    options = run.options
-    assert (options.train_steps, options.batch_size) == (128_000, 1024)
-    assert (options.learning_rate, options.warmup_epochs) == (0.1, 5.0)
-    assert options.decay_epochs == (30.0, 60.0, 80.0)
-    assert (options.dataset, options.depth, options.width) == ("imagenet2012", 50, 1.0)
-    assert options.weight_decay == weight_decay
-    assert options.batch_norm_batch == 128
-    assert not run.sparsification.overrides
-
-
-def test_recipes_are_what_the_generator_makes_of_the_published_table():
-    spec = importlib.util.spec_from_file_location("generate", FOLDER / "generate.py")
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    on_disk = {path.name: path.read_text() for path in FOLDER.glob("*.flags")}
-    assert on_disk == generator.recipes()
-
-
-@pytest.mark.parametrize("technique", ["magnitude_pruning", "random_pruning"])
-def test_each_published_pruning_run_has_a_recipe(technique):
-    for row in published():
-        if row["technique"] == technique:
-            run = recipe(f"resnet50_{technique}_{row['sparsity']}")
-            assert run.sparsification.name == technique
-            assert run.sparsification.target_sparsity == float(row["sparsity"])
-            check_schedule(run, row)
-            check_standard(run)
-
-
-@pytest.mark.parametrize("row", rows_of("variational_dropout"))
-def test_each_published_run_of_variational_dropout_has_a_recipe(row):
-    run = recipe(f"resnet50_variational_dropout_{row['sparsity']}")
-    expected, technique = settings(row), run.sparsification.technique
-    assert run.sparsification.name == "variational_dropout"
-    assert technique.kl_weight == float(expected["kl_weight"])
-    assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
-    assert technique.ramp_begin == int(expected["begin"])
-    assert technique.ramp_begin + technique.ramp_length == int(expected["end"])
-    assert (technique.initial_log_sigma2, technique.ramp) == (-15.0, "linear")
-    assert technique.shared_positions
-    assert run.options.label_smoothing == float(expected["label_smoothing"])
-    check_standard(run)
-
-
-@pytest.mark.parametrize(
-    ("log_alpha", "least", "largest"),
-    [
-        (4.6, 3.27826e-3, 3.42656e-3),
-        (2.95, 6.94679e-4, 7.10290e-4),
-        (2.197, 3.12215e-4, 3.86366e-4),
-        (0.847, 1.24886e-4, 1.39716e-4),
-    ],
-)
-def test_l0_regularization_has_the_middle_of_what_was_tried(log_alpha, least, largest):
-    run = recipe(f"resnet50_l0_regularization_log_alpha_{log_alpha}")
-    technique = run.sparsification.technique
-    assert run.sparsification.name == "l0_regularization"
-    assert technique.initial_log_alpha == log_alpha
-    assert technique.l0_weight == pytest.approx((least + largest) / 2, rel=1e-5)
-    assert technique.ramp == "linear"
-    # 1e-4 over the probability that a gate is open in the beginning.
-    keep = 1 / (1 + math.exp(-log_alpha))
-    assert run.options.weight_decay == pytest.approx(1e-4 / keep, rel=1e-4)
-    assert run.options.label_smoothing == 0.0
-    check_standard(run, run.options.weight_decay)
-
-
-def test_there_are_four_recipes_of_l0_regularization_on_resnet50():
-    assert len(list(FOLDER.glob("resnet50_l0*.flags"))) == 4
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.flags")), ids=lambda p: p.stem)
-def test_a_recipe_says_its_label_smoothing(path):
-    smoothing = [x for x in path.read_text().splitlines() if "--label_smoothing=" in x]
-    assert len(smoothing) == 1
-
-
-@pytest.mark.parametrize("row", rows_of("magnitude_pruning_extended"))
-def test_each_extended_run_has_a_recipe_with_denser_first_and_last_layers(row):
-    run = recipe(f"resnet50_magnitude_pruning_extended_{row['sparsity']}")
-    check_schedule(run, row)
-    assert run.sparsification.name == "magnitude_pruning"
     assert run.sparsification.overrides == {"conv1": None, "logits": 0.8}
-    options = run.options
-    assert (options.train_steps, options.batch_size) == (48_000, 4096)
-    # As many times the images, so as many times the epochs.
-    assert options.train_steps * options.batch_size == 1.5 * 128_000 * 1024
-    assert options.decay_epochs == (1.5 * 30, 1.5 * 60, 1.5 * 80)
-    assert options.warmup_epochs == 5.0
     # The targets, published to two digits, meet the published sparsity. No kernels
     # are the 53,120 gammas and betas and the 1,000 biases.
     kernels, first, last = 25_557_032 - 53_120 - 1000, 7 * 7 * 3 * 64, 2048 * 1000
@@ -201,148 +116,148 @@ def test_each_extended_run_has_a_recipe_with_denser_first_and_last_layers(row):
     assert zeros / kernels == pytest.approx(float(row["sparsity"]), abs=0.005)
 
 
-def test_the_dense_run_has_a_recipe():
-    run = recipe("resnet50_dense")
-    assert run.sparsification.technique is None
-    check_standard(run)
-    assert run.options.label_smoothing == 0.0
+def test_recipes_are_what_the_generator_makes_of_the_published_tables():
+    spec = importlib.util.spec_from_file_location("generate", FOLDER / "generate.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    on_disk = {path.name: path.read_text() for path in FOLDER.glob("*.flags")}
+    assert on_disk == generator.recipes()
+    for name, text in on_disk.items():
+        assert text.count("\n--label_smoothing=") == 1, name
 
 
-@pytest.mark.parametrize(("row", "name"), alone("resnet50"))
-def test_each_resnet50_that_was_trained_alone_has_a_recipe(row, name, masks):
-    name += f"_{row['sparsity']}"
-    run = recipe(name, masks)
-    check_alone(run, row)
-    options, times = run.options, 2 if row["experiment"] == "scratch_b" else 1
-    assert (options.train_steps, options.batch_size) == (times * 128_000, 1024)
-    stretch = 2 if "scratch_b_scaled" in name else 1
-    assert options.warmup_epochs == 5.0 * stretch
-    assert options.decay_epochs == (30.0 * stretch, 60.0 * stretch, 80.0 * stretch)
-    assert (options.learning_rate, options.weight_decay) == (0.1, 1e-4)
-    assert f"label_smoothing={options.label_smoothing}" == row["regularization"]
-    found = check_masks(name, row)
-    check_standard(recipe(mask_recipe(name)))
+def test_each_published_run_has_a_recipe_with_its_settings():
+    for row in table("results"):
+        model, technique = row["model"], row["technique"]
+        if technique in ALONE or technique == "dense":
+            continue
+        run = recipe(f"{model}_{technique}_{row['sparsity']}")
+        assert run.sparsification.name == technique.removesuffix("_extended")
+        expected = check_technique(run.sparsification.technique, model, row)
+        assert run.options.label_smoothing == float(expected["label_smoothing"])
+        if technique.endswith("_extended"):
+            check_extended(run, row)
+            continue
+        check_options(run, model)
+        assert not run.sparsification.overrides
+        if "pruning" in technique:
+            assert run.sparsification.target_sparsity == float(row["sparsity"])
+        if model == "transformer":
+            assert run.options.dropout == float(expected["dropout"])
+
+
+def test_dense_runs_have_recipes():
+    for model, expected in (("resnet50", 0.0), ("transformer", 0.1)):
+        run = recipe(f"{model}_dense")
+        assert run.sparsification.technique is None
+        check_options(run, model, label_smoothing=expected)
+    assert run.options.dropout == 0.1
+
+
+def test_l0_regularization_of_resnet50_has_the_middle_of_what_was_tried():
+    tried = {
+        4.6: (3.27826e-3, 3.42656e-3),
+        2.95: (6.94679e-4, 7.10290e-4),
+        2.197: (3.12215e-4, 3.86366e-4),
+        0.847: (1.24886e-4, 1.39716e-4),
+    }
+    assert len(list(FOLDER.glob("resnet50_l0*.flags"))) == len(tried)
+    for log_alpha, weights in tried.items():
+        name = f"resnet50_l0_regularization_log_alpha_{log_alpha}"
+        assert "no sparse model that kept its accuracy" in comments(name)[0]
+        run = recipe(name)
+        technique = run.sparsification.technique
+        assert (technique.initial_log_alpha, technique.ramp) == (log_alpha, "linear")
+        assert technique.l0_weight == pytest.approx(np.mean(weights), rel=1e-5)
+        # 1e-4 over the probability that a gate is open in the beginning.
+        decay = pytest.approx(1e-4 * (1 + math.exp(-log_alpha)), rel=1e-4)
+        check_options(run, "resnet50", weight_decay=decay, label_smoothing=0.0)
+
+
+def alone(row):
+    """The name of the recipe of a network that was trained alone."""
+    parts = [row["model"], row["experiment"]]
+    if row["experiment"] == "scratch_b" and row["model"] == "resnet50":
+        parts.append(row["learning_rate_schedule"])
+    if row["initialization"] == "augmented":
+        parts.append("augmented")
+    return "_".join([*parts, row["sparsity"]])
+
+
+def mask_recipe(name):
+    """The recipe that finds the masks of another one, as its comment says."""
+    needs = comments(name)[1]
+    assert needs.startswith("# Needs --load_masks_from")
+    assert ("--load_weights_from" in needs) == ("lottery" in name)
+    return needs.rpartition(" ")[2].removesuffix(".flags")
+
+
+def check_masks(name, row):
+    """The masks are those of the published runs; the options of these."""
+    run = recipe(name)
+    assert run.sparsification.name == "magnitude_pruning"
+    for field in ("begin_step", "end_step", "frequency"):
+        assert getattr(run.sparsification.technique, field) == int(row[f"mask_{field}"])
+    assert run.sparsification.target_sparsity == float(row["sparsity"])
+    check_options(run, row["model"])
+    return run.options
+
+
+def check_alone(row, *flags_):
+    run = recipe(alone(row), *flags_)
+    assert run.sparsification.name == "fixed_mask"
+    augmented = row["initialization"] == "augmented"
+    assert run.start.init == ("sparse" if augmented else None)
+    found = check_masks(mask_recipe(alone(row)), row)
     # As the run that found the masks, and whose initial weights a ticket has.
-    assert options.label_smoothing == found.label_smoothing
-
-
-@pytest.mark.parametrize(("row", "name"), alone("transformer"))
-def test_each_transformer_that_was_trained_alone_has_a_recipe(row, name, masks):
-    name += f"_{row['sparsity']}"
-    run = recipe(name, masks)
-    check_alone(run, row)
-    found = check_masks(name, row)
+    assert run.options.label_smoothing == found.label_smoothing
     times = 2 if row["experiment"] == "scratch_b" else 1
-    assert run.options == dataclasses.replace(found, train_steps=times * 500_000)
-    assert run.options.dropout == (0.1 if "dropout" in row["regularization"] else 0.0)
-    smoothing = 0.1 if "label_smoothing" in row["regularization"] else 0.0
-    assert run.options.label_smoothing == smoothing
+    changes = {"train_steps": times * OPTIONS[row["model"]]["train_steps"]}
+    if row["model"] == "transformer":
+        with_dropout = "dropout" in row["regularization"]
+        assert run.options.dropout == found.dropout == (0.1 if with_dropout else 0.0)
+        smoothing = 0.1 if "label_smoothing" in row["regularization"] else 0.0
+    else:
+        smoothing = float(row["regularization"].partition("=")[2])
+        if "scratch_b_scaled" in alone(row):
+            changes |= {"warmup_epochs": 10.0, "decay_epochs": (60.0, 120.0, 160.0)}
+    check_options(run, row["model"], label_smoothing=smoothing, **changes)
+    return run
 
 
-def test_a_lottery_ticket_takes_the_initial_weights_of_a_run(masks, tmp_path):
-    weights = f"--load_weights_from={tmp_path}"
-    run = recipe("resnet50_lottery_ticket_0.90", masks, weights)
-    assert run.start.load_weights_from == str(tmp_path)
+def test_each_network_that_was_trained_alone_has_a_recipe(tmp_path):
+    sos.save_masks(tmp_path / "masks.npz", {"a/kernel": np.array([True, False])})
+    masks = f"--load_masks_from={tmp_path / 'masks.npz'}"
+    rows = table("scratch_and_lottery")
+    for row in rows:
+        assert check_alone(row, masks).start.load_weights_from is None
+        published = comments(alone(row))[0]
+        beginning = f"# Published: {row['mean']} {UNITS[row['model']]} at a sparsity of"
+        assert published.startswith(beginning)
+        assert f"{row['sparsity']}, mean of {row['runs']} runs" in published
+        assert ("1 failed" in published) == (row["failed_runs"] == "1")
+        assert "arXiv 1902.09574" in published
+    # One was published with settings of its own.
+    found = {mask_recipe(alone(row)) for row in rows}
+    own = [name for name in found if "masks" in name]
+    assert own == ["resnet50_magnitude_pruning_masks_0.95"]
+    assert len(found) == 6 + 7
+    run = recipe("resnet50_lottery_ticket_0.90", masks, f"--load_weights_from={FOLDER}")
+    assert run.start.load_weights_from == str(FOLDER)
     # Of step 0.
     assert run.start.weights_at_step is None
 
 
-def test_masks_come_from_best_runs_but_for_one_with_settings_of_its_own():
-    found = {
-        mask_recipe(f"{name}_{row['sparsity']}")
-        for model in BINARIES
-        for row, name in (parameters.values for parameters in alone(model))
-    }
-    own = [name for name in found if "masks" in name]
-    assert own == ["resnet50_magnitude_pruning_masks_0.95"]
-    assert len(found) == 6 + 7
-
-
-@pytest.mark.parametrize(("row", "name"), [*alone("resnet50"), *alone("transformer")])
-def test_a_recipe_says_what_was_published_of_networks_trained_alone(row, name):
-    comment = (FOLDER / f"{name}_{row['sparsity']}.flags").read_text().splitlines()[0]
-    unit = "BLEU" if row["metric"] == "bleu" else "% top-1"
-    assert comment.startswith(f"# Published: {row['mean']} {unit} at a sparsity of ")
-    assert f"{row['sparsity']}, mean of {row['runs']} runs" in comment
-    assert ("1 failed" in comment) == (row["failed_runs"] == "1")
-    assert "arXiv 1902.09574" in comment
-
-
-BEST = [
-    path
-    for path in sorted(FOLDER.glob("*.flags"))
-    if not any(x in path.stem for x in ("lottery", "scratch", "masks"))
-]
-
-
-@pytest.mark.parametrize("path", BEST, ids=lambda p: p.stem)
-def test_a_recipe_says_what_was_published_and_where(path):
-    comment = path.read_text().splitlines()[0]
-    assert comment.startswith("# Published: ")
-    assert "arXiv 1902.09574" in comment
-    if path.stem.startswith("resnet50_l0"):
-        assert "no sparse model that kept its accuracy" in comment
-        return
-    model, _, name = path.stem.partition("_")
-    technique, _, sparsity = name.rpartition("_")
-    rows = [
-        row
-        for row in published(model)
-        if (row["technique"], row["sparsity"]) in ((technique, sparsity), (name, "0.0"))
-    ]
-    mean = sum(float(row["score"]) for row in rows) / len(rows)
-    assert f" {mean:.2f} {'BLEU' if model == 'transformer' else '% top-1'}" in comment
-
-
-def check_base_transformer(run):
-    options = run.options
-    assert options.dataset == "wmt14_translate/de-en"
-    assert (options.layers, options.width, options.feed_forward) == (6, 512, 2048)
-    assert (options.heads, options.vocabulary_size) == (8, 33_288)
-    assert (options.train_steps, options.warmup_steps) == (500_000, 8_000)
-    assert (options.tokens_per_replica, options.packed_length) == (2048, 256)
-    assert (options.rows_per_replica, options.extra_length) == (8, 100)
-    assert (options.learning_rate, options.beams, options.alpha) == (2.0, 4, 0.6)
-    assert not run.sparsification.overrides
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=f"{row['technique']}-{row['sparsity']}")
-        for row in published("transformer")
-        if row["technique"] != "dense"
-    ],
-)
-def test_each_published_run_of_the_transformer_has_a_recipe(row):
-    run = recipe(f"transformer_{row['technique']}_{row['sparsity']}")
-    check_base_transformer(run)
-    expected, technique = settings(row), run.sparsification.technique
-    assert run.sparsification.name == row["technique"]
-    assert run.options.dropout == float(expected["dropout"])
-    assert run.options.label_smoothing == float(expected["label_smoothing"])
-    if "pruning" in row["technique"]:
-        assert technique.sparsity == float(row["sparsity"])
-        assert technique.begin_step == int(expected["begin"])
-        assert technique.end_step == int(expected["end"])
-        assert technique.frequency == int(expected["frequency"])
-        return
-    assert technique.ramp == expected["ramp"]
-    assert technique.ramp_begin == int(expected["begin"])
-    assert technique.ramp_length == int(expected["length"])
-    assert technique.penalty_weight == float(
-        expected.get("kl_weight", expected.get("l0_weight"))
-    )
-    if "log_alpha_threshold" in expected:
-        assert technique.log_alpha_threshold == float(expected["log_alpha_threshold"])
-        assert technique.initial_log_sigma2 == -10.0
-        assert technique.shared_positions
-    else:
-        assert technique.initial_log_alpha == 2.197
-
-
-def test_the_dense_transformer_has_a_recipe():
-    run = recipe("transformer_dense")
-    assert run.sparsification.technique is None
-    check_base_transformer(run)
-    assert (run.options.dropout, run.options.label_smoothing) == (0.1, 0.1)
+def test_a_recipe_says_what_was_published_and_where():
+    scores = {}
+    for row in table("results"):
+        if row["technique"] not in ALONE:
+            name = f"{row['model']}_{row['technique']}_{row['sparsity']}"
+            name = name.replace("_dense_0.0", "_dense")
+            scores.setdefault(name, []).append(float(row["score"]))
+    for name, found in scores.items():
+        published = comments(name)[0]
+        unit = UNITS[name.partition("_")[0]]
+        assert published.startswith("# Published: ")
+        assert f" {np.mean(found):.2f} {unit}" in published
+        assert "arXiv 1902.09574" in published

@@ -12,8 +12,9 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 
-@pytest.mark.parametrize("kind", ["sparse", "stripped"])
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("sparse", ".keras"), ("stripped", ".h5"), ("sparse", "")]
+)
 def test_models_that_keras_saved_are_reported_and_exported(
     kind, suffix, command, tmp_path
 ):

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import zstandard
 
 from state_of_sparsity.runtime import encodings
 
@@ -14,10 +13,6 @@ SHAPE = (64, 300)
 def sparse(rng, sparsity, shape=SHAPE):
     weights = rng.normal(size=shape).astype("float32")
     return np.where(rng.random(shape) < sparsity, np.float32(0), weights)
-
-
-def size(encoded):
-    return sum(map(len, encoded.parts.values()))
 
 
 def again(encoded, shape, dtype="float32"):
@@ -33,7 +28,7 @@ def entropy(share):
     return -(sides * np.log2(sides)).sum()
 
 
-@pytest.mark.parametrize("sparsity", [0, 0.3, 0.5, 0.8, 0.9, 0.98, 0.999, 1])
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.999, 1])
 def test_floats_have_the_same_bits_again(rng, sparsity):
     weights = sparse(rng, sparsity)
     encoded = encodings.encode(weights)
@@ -72,7 +67,7 @@ def test_every_type_and_shape_is_the_same_again(rng, dtype, shape):
     assert again(encodings.encode(tensor), shape, dtype).tobytes() == tensor.tobytes()
 
 
-@pytest.mark.parametrize("gap", [0, 1, 254, 255, 256, 509, 510, 511, 1020])
+@pytest.mark.parametrize("gap", [0, 254, 255, 256, 510, 1020])
 def test_gaps_of_any_length_are_the_same_again(gap):
     kept = np.zeros(4000, bool)
     kept[[gap, 2 * gap + 1, 3999]] = True
@@ -81,7 +76,7 @@ def test_gaps_of_any_length_are_the_same_again(gap):
     assert len(data) <= encodings._MASKS["gaps"].most(4000)
 
 
-@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9, 0.95, 0.98])
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.98])
 def test_masks_at_random_come_near_their_entropy(rng, sparsity):
     shape = (512, 512)
     kept = rng.random(shape) >= sparsity
@@ -149,17 +144,6 @@ def test_float16_is_rounded_as_numpy_rounds(rng):
     assert read.tobytes() == weights.astype("float16").astype("float32").tobytes()
 
 
-@pytest.mark.parametrize("sparsity", [0, 0.8, 0.95])
-def test_fewer_bits_take_fewer_bytes(rng, sparsity):
-    weights = sparse(rng, sparsity, (256, 512))
-    exact, halves, small = (
-        size(encodings.encode(weights, values, (0,)))
-        for values in ("exact", "float16", "int8")
-    )
-    assert small < 0.8 * halves
-    assert halves < 0.7 * exact
-
-
 @pytest.mark.parametrize(
     ("values", "weight", "message"),
     [
@@ -181,13 +165,6 @@ def test_no_more_is_decompressed_than_expected():
         encodings.unpack(bomb, 10)
     with pytest.raises(ValueError, match="16777216 bytes where 16777217"):
         encodings.unpack(bomb, 2**24 + 1)
-
-
-def test_a_flipped_byte_of_a_frame_is_noticed(rng):
-    frame = bytearray(encodings.pack(rng.bytes(1000)))
-    frame[500] ^= 1
-    with pytest.raises(zstandard.ZstdError):
-        encodings.unpack(bytes(frame), 1000)
 
 
 @pytest.mark.parametrize(

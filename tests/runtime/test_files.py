@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def header_of(path):
     return json.loads(header["__metadata__"][KEY])
 
 
-@pytest.mark.parametrize("sparsity", [0, 0.5, 0.9, 1])
+@pytest.mark.parametrize("sparsity", [0, 0.9, 1])
 def test_a_lossless_file_gives_the_same_model_again(rng, path, sparsity):
     model = perceptron(rng, sparsity)
     runtime.write(model, path)
@@ -115,18 +116,13 @@ def test_zeros_have_a_sign_as_long_as_one_wants_it(rng, tmp_path, values):
     assert without.stat().st_size < with_signs.stat().st_size
 
 
-def test_the_model_itself_is_left_as_it_was(rng, path):
+def test_two_files_of_a_model_are_the_same_bytes_and_it_stays_as_it_was(rng, tmp_path):
     model = perceptron(rng)
     before = model.SerializeToString(deterministic=True)
-    runtime.write(model, path, "int8")
-    assert model.SerializeToString(deterministic=True) == before
-
-
-def test_two_files_of_a_model_are_the_same_bytes(rng, tmp_path):
-    model = perceptron(rng)
     for name in ("one", "two"):
-        runtime.write(model, tmp_path / name)
+        runtime.write(model, tmp_path / name, "int8")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert model.SerializeToString(deterministic=True) == before
 
 
 def test_a_reader_of_the_page_finds_the_weights(rng, path):
@@ -439,6 +435,7 @@ CHANGES = {
     "more than": part("0.values", encodings.pack(bytes(2**26))),
     "more than ": part("0.mask", encodings.pack(bytes(2**26))),
     "more than  ": part("graph", encodings.pack(bytes(2**26))),
+    r"no axes \(7,\) in \(20, 30\)": entry(axes=[7]),
 }
 
 
@@ -454,41 +451,27 @@ def read_or_error(path):
     return read, peak
 
 
-@pytest.mark.parametrize("message", CHANGES)
-def test_what_does_not_fit_is_an_error_and_takes_no_memory(rng, path, message):
-    runtime.write(perceptron(rng), path)
-    resealed(path, CHANGES[message])
-    error, peak = read_or_error(path)
-    assert isinstance(error, runtime.RuntimeFileError)
-    assert re.search(message.strip(), str(error)), error
-    assert str(path) in str(error)
-    assert peak < 2**20
+def test_what_does_not_fit_is_an_error_and_takes_no_memory(rng, tmp_path):
+    for values in ("float32", "int8"):
+        runtime.write(perceptron(rng), tmp_path / values, values)
+    for message, change in CHANGES.items():
+        values = "int8" if "no axes" in message else "float32"
+        path = shutil.copy(tmp_path / values, tmp_path / "model.sparse")
+        resealed(path, change)
+        error, peak = read_or_error(path)
+        assert isinstance(error, runtime.RuntimeFileError), message
+        assert re.search(message.strip(), str(error)), error
+        assert str(path) in str(error)
+        assert peak < 2**20
 
 
-def test_scales_of_axes_that_are_not_there_are_an_error(rng, path):
-    runtime.write(perceptron(rng), path, "int8")
-    resealed(path, entry(axes=[7]))
-    with pytest.raises(runtime.RuntimeFileError, match=r"no axes \(7,\) in \(20, 30\)"):
-        runtime.read(path)
+ANOTHER = safetensors.numpy.save({"a": np.zeros(3)}, {"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    "contents", [b"", b"\0" * 8, b"PK\3\4" * 50, b"\x80\x04\x95pickle", b"{}" * 500]
-)
+@pytest.mark.parametrize("contents", [b"", b"PK\3\4" * 50, b"{}" * 500, ANOTHER])
 def test_a_foreign_file_is_an_error(path, contents):
     path.write_bytes(contents)
     with pytest.raises(runtime.RuntimeFileError, match=r"model\.sparse' is no sparse"):
-        runtime.read(path)
-
-
-def test_another_safetensors_file_is_an_error(path):
-    safetensors.numpy.save_file({"a": np.zeros(3)}, path, {"format": "pt"})
-    with pytest.raises(runtime.RuntimeFileError, match="no sparse model of this libra"):
-        runtime.read(path)
-
-
-def test_a_missing_file_is_pythons_error(path):
-    with pytest.raises(FileNotFoundError, match=r"model\.sparse"):
         runtime.read(path)
 
 
@@ -538,51 +521,22 @@ def outcome(path, expected, most):
 
 
 @pytest.mark.parametrize("values", ["float32", "int8"])
-def test_of_500_damaged_files_each_is_an_error_or_the_same_model(path, values):
+def test_of_50_damaged_files_each_is_an_error_or_the_same_model(path, values):
     rng = np.random.default_rng([len(values), 0])
     runtime.write(perceptron(rng), path, values)
     contents, expected = path.read_bytes(), bits_of(runtime.read(path))
     outcomes = []
-    for _ in range(500):
+    for _ in range(50):
         path.write_bytes(damaged(contents, rng))
         # No more than the file and the dense model, several times.
         outcomes.append(outcome(path, expected, 2**17 + 8 * len(contents)))
-    assert outcomes.count("error") > 480
-
-
-@pytest.mark.slow
-def test_damage_under_a_checksum_that_fits_is_no_crash(path):
-    """As if someone had made the file with intent."""
-    rng = np.random.default_rng(1)
-    runtime.write(perceptron(rng), path, "int8")
-    contents = path.read_bytes()
-    errors = 0
-    for _ in range(300):
-
-        def change(header, parts):
-            name = rng.choice(sorted(parts))
-            data = bytearray(parts[name])
-            if name == "graph" and rng.random() < 0.7:
-                # Behind the compression.
-                data = bytearray(zstandard.decompress(data))
-                data[rng.integers(len(data))] = rng.integers(256)
-                parts[name] = encodings.pack(bytes(data))
-            else:
-                data[rng.integers(len(data))] ^= 1 << rng.integers(8)
-                parts[name] = bytes(data)
-
-        path.write_bytes(contents)
-        resealed(path, change)
-        read, peak = read_or_error(path)
-        errors += isinstance(read, runtime.RuntimeFileError)
-        assert peak < 2**18
-    assert errors > 150
+    assert outcomes.count("error") > 45
 
 
 def test_the_runtime_imports_no_framework_and_little_else_of_the_library():
     code = (
         "import sys, state_of_sparsity.runtime as r; "
-        "[getattr(r, n) for n in ('read', 'write', 'to_onnx')]; "
+        "[getattr(r, n) for n in ('load', 'read', 'write', 'to_onnx')]; "
         "print([m for m in sys.modules if m.partition('.')[0] in "
         "('keras', 'tf_keras', 'tensorflow', 'jax', 'torch')]"
         " + [m for m in sys.modules if m.startswith('state_of_sparsity.')"

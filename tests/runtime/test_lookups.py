@@ -3,7 +3,6 @@
 import os
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
@@ -64,55 +63,25 @@ def all_ids(*shape, dtype="int64"):
     return np.resize(ids, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", KINDS)
-@pytest.mark.parametrize("shape", [(), (100,), (20, 11), (3, 7, 9)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((), "int32"), ((100,), "int64"), ((3, 0), "int64"), ((3, 7, 9), "int32")],
+)
 def test_rows_are_those_of_the_table(shape, dtype):
     ids = all_ids(*shape, dtype=dtype)
     open_shape = [f"size{axis}" for axis in range(ids.ndim)]
-    check(network(table(), open_shape, dtype), {"ids": ids})
+    check(network(table(), open_shape, dtype, axis=-2), {"ids": ids})
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_share_in_a_lookup(threads):
-    if threads > len(os.sched_getaffinity(0)):
-        pytest.skip("needs two cores")
-    model = network(table(), ["batch", "length"])
-    there = load(model, threads=threads, tune=False)
-    for seed in range(20):
-        ids = np.random.default_rng(seed).integers(-ROWS, ROWS, (40, 50))
-        np.testing.assert_array_equal(
-            there.run(ids)["y"], expected(model, {"ids": ids})
-        )
-
-
-def test_lengths_of_any_size_take_turns():
-    model = network(table(), ["batch", "length"])
-    there = load(model, threads=1, tune=False)
-    for shape in [(1, 7), (3, 5), (0, 4), (2, 33), (2, 0), (1, 7)]:
+@pytest.mark.parametrize("width", [1, 16, 21])
+def test_a_table_of_any_width_serves_lengths_in_turn_with_all_threads(width):
+    weights = networks.numbers(ROWS, width, density=0.15)
+    model = network(weights, ["batch", "length"])
+    there = load(model, threads=len(os.sched_getaffinity(0)), tune=False)
+    for shape in [(1, 7), (40, 50), (0, 4), (2, 33), (2, 0), (1, 7)]:
         ids = all_ids(*shape)
         (y,) = there.run(ids).values()
         np.testing.assert_array_equal(y, expected(model, {"ids": ids}), strict=True)
-
-
-@pytest.mark.parametrize("shape", [(0,), (3, 0)])
-def test_no_ids_give_no_rows(shape):
-    ids = np.zeros(shape, np.int64)
-    check(network(table(), [None] * len(shape)), {"ids": ids})
-
-
-def test_a_table_of_zeros_gives_zeros():
-    zeros = np.zeros((ROWS, WIDTH), np.float32)
-    check(network(zeros, ["n"]), {"ids": all_ids(60)})
-
-
-@pytest.mark.parametrize("width", [1, 15, 16, 64])
-def test_a_table_of_any_width(width):
-    weights = networks.numbers(ROWS, width, density=0.15)
-    check(network(weights, ["n"]), {"ids": all_ids(2 * ROWS)})
-
-
-def test_the_axis_is_counted_from_either_end():
-    check(network(table(), ["n"], axis=-2), {"ids": all_ids(40)})
 
 
 OTHERS = {
@@ -144,8 +113,9 @@ def test_small_tables_are_left_to_onnx_runtime(monkeypatch):
     check(network(table(), ["n"]), {"ids": all_ids(40)}, sparse=0)
 
 
-@pytest.mark.parametrize("dtype", KINDS)
-@pytest.mark.parametrize("wrong", [ROWS, -ROWS - 1, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize(
+    ("wrong", "dtype"), [(ROWS, "int64"), (-ROWS - 1, "int32"), (2**31 - 1, "int32")]
+)
 def test_an_id_of_no_row_is_named(wrong, dtype):
     there = load(network(table(), ["n"], dtype), threads=1, tune=False)
     ids = all_ids(70, dtype=dtype)
@@ -160,12 +130,6 @@ def test_an_id_of_no_row_is_named(wrong, dtype):
     with pytest.raises(ValueError, match=rf"idx={wrong} must be within"):
         there.profile(broken)
     np.testing.assert_array_equal(there.run(ids)["y"], right)
-
-
-def test_the_first_ids_of_a_shape_are_named_if_they_have_no_row():
-    there = load(network(table(), ["n"]), threads=1, tune=False)
-    with pytest.raises(ValueError, match=f"idx={ROWS} must be within"):
-        there.run(np.array([1, ROWS]))
 
 
 def encoder(weights, kind="int64", tied=False):
@@ -209,85 +173,6 @@ def test_what_follows_a_lookup_reads_it(tied, tune):
     if not tune:
         lines = sparse_lines(there, ids)
         assert [line.name for line in lines] == ["a", "d", "y"][: 2 + tied]
-
-
-def test_a_product_that_follows_at_once_reads_it():
-    nodes = [
-        ("Gather", ["table", "ids"], ["a"], {}),
-        ("MatMul", ["a", "w"], ["b"], {}),
-        ("Add", ["b", "a"], ["y"], {}),
-    ]
-    given = {"table": table(), "w": networks.numbers(WIDTH, WIDTH, density=0.2)}
-    shape = ["batch", "length"]
-    ids = {"ids": (TensorProto.INT64, shape)}
-    model = networks.model(nodes, given, ids, {"y": [*shape, WIDTH]})
-    there = load(model, threads=1, tune=False)
-    x = all_ids(4, 9)
-    np.testing.assert_allclose(
-        there.run(x)["y"], expected(model, {"ids": x}), rtol=1e-4, atol=1e-5
-    )
-    kernels = [line.kernel for line in there.profile(x).lines]
-    assert not [kernel for kernel in kernels if "ONNX" in kernel]
-
-
-def test_ids_may_be_computed_and_several_tables_read_them():
-    nodes = [
-        ("ArgMax", ["x"], ["ids"], {"axis": -1, "keepdims": 0}),
-        ("Gather", ["t0", "ids"], ["a"], {}),
-        ("Gather", ["t1", "ids"], ["b"], {}),
-        ("Add", ["a", "b"], ["c"], {}),
-        ("Sigmoid", ["c"], ["y"], {}),
-    ]
-    given = {"t0": table(), "t1": table(seed=1)}
-    inputs = {"x": ["batch", "length", ROWS]}
-    model = networks.model(nodes, given, inputs, {"y": ["batch", "length", WIDTH]})
-    x = networks.numbers(3, 8, ROWS, seed=2)
-    there = load(model, threads=1, tune=False)
-    np.testing.assert_allclose(there.run(x)["y"], expected(model, {"x": x}), rtol=1e-6)
-    assert {line.name for line in sparse_lines(there, x)} == {"a", "b"}
-
-
-def test_a_convolution_beside_a_lookup_still_goes_in_parts(monkeypatch):
-    monkeypatch.setattr("state_of_sparsity.runtime.chains._CACHED", 4 * 36)
-    nodes = [
-        ("Gather", ["table", "ids"], ["a"], {}),
-        ("Conv", ["x", "w"], ["b"], {}),
-        ("Conv", ["b", "w"], ["y"], {}),
-    ]
-    given = {"table": table(), "w": networks.numbers(4, 4, 1, 1, density=0.2)}
-    shape = ["batch", 4, 6, 6]
-    model = networks.model(
-        nodes,
-        given,
-        {"ids": (TensorProto.INT64, ["n"]), "x": shape},
-        {"a": ["n", WIDTH], "y": shape},
-    )
-    inputs = {"ids": all_ids(9), "x": networks.numbers(3, 4, 6, 6)}
-    there = load(model, threads=1, tune=False)
-    outputs = there.run(inputs)
-    np.testing.assert_array_equal(outputs["a"], table()[inputs["ids"]])
-    lines = sparse_lines(there, inputs)
-    assert [line.kernel.count("batch in 3") for line in lines] == [0, 1, 1]
-
-
-def test_no_part_of_onnx_runtime_keeps_the_dense_table(monkeypatch):
-    started = []
-
-    def start(model, options=None):
-        started.append([tensor.name for tensor in model.graph.initializer])
-        return session_start(model, options)
-
-    session_start = graph.start
-    monkeypatch.setattr(graph, "start", start)
-    there = load(encoder(table()), threads=1, tune=False)
-    there.run(all_ids(2, 9))
-    # Only the whole graph has it, which is run once for the shapes within.
-    *_, whole = [number for number, names in enumerate(started) if "table" in names]
-    parts = started[whole + 1 :]
-    (plan,) = there._plans.values()
-    kept = [step.part for step in plan.steps if hasattr(step, "part")]
-    assert kept
-    assert len(kept) <= len(parts)
 
 
 def test_a_profile_says_what_a_lookup_moves():
@@ -345,21 +230,3 @@ def test_a_lookup_of_equal_speed_is_ours(slower, monkeypatch):
     there = load(network(table(), ["batch", "length"]), threads=1)
     np.testing.assert_array_equal(there.run(ids)["y"], table()[ids])
     assert len(sparse_lines(there, ids)) == (slower < 1.1)
-
-
-def test_choices_of_lookups_are_kept_beside_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "EQUAL", 1e9)
-    path = tmp_path / "model.onnx"
-    onnx.save(network(table(), ["n", 5]), path)
-    load(path, threads=1)
-
-    def timed(*arguments):
-        raise AssertionError("timed again")
-
-    monkeypatch.setattr(tuning, "lookups_by_time", timed)
-    there = load(path, threads=1)
-    ids = all_ids(1, 5)
-    np.testing.assert_array_equal(there.run(ids)["y"], table()[ids])
-    assert len(sparse_lines(there, ids)) == 1
-    with pytest.raises(AssertionError, match="timed again"):
-        there.run(all_ids(2, 5))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
 from state_of_sparsity.models.images.options import ImageOptions
@@ -46,6 +47,25 @@ def test_width_scales_what_is_hidden_and_weight_decay_is_half_the_square(network
     expected = sum(0.25 * np.sum(kernel.numpy() ** 2.0) for kernel in kernels)
     assert sum(map(float, model.losses)) == pytest.approx(expected, rel=1e-5)
     assert len(model.losses) == len(kernels)
+
+
+def test_weight_decay_of_a_sparse_model_counts_its_masked_kernels_once():
+    setting = Setting(IMAGES, 10, width=0.1, weight_decay=1e-2)
+    dense = NETWORKS["lenet5"].build(setting)
+    technique = sos.MagnitudePruning(0.8, begin_step=0, end_step=1, frequency=1)
+    sparse = sos.sparsify(dense, technique)
+    for callback in sos.callbacks(sparse):
+        callback.set_model(sparse)
+        callback.on_train_begin()
+    sparse(np.zeros((2, *IMAGES), "float32"), training=True)
+    expected = 0.0
+    kernels = [w.numpy() for w in dense.trainable_weights if "kernel" in w.name]
+    for kernel in kernels:
+        keep = kernel.size - round(0.8 * kernel.size)
+        largest = np.sort(np.abs(kernel), axis=None)[-keep:]
+        expected += 0.5e-2 * np.sum(largest.astype("float64") ** 2)
+    assert len(sparse.losses) == len(kernels)
+    assert float(sum(sparse.losses)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("network", ["lenet_300_100", "lenet5"])

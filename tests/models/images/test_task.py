@@ -125,27 +125,16 @@ def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
         ("precision", "float8", "precision must be one of float32, mixed.*'float8'"),
         ("distribution", "tpu", "distribution must be one of auto.*'tpu'"),
         ("train_steps", 0, "train_steps must be at least 1. Received: 0"),
-        ("batch_size", -1, "batch_size must be at least 1. Received: -1"),
         ("batch_norm_batch", 0, "batch_norm_batch must be at least 1. Received: 0"),
-        ("eval_steps", 0, "eval_steps must be at least 1. Received: 0"),
         ("width", 0.0, "width must be positive and finite. Received: 0.0"),
         (
             "learning_rate",
             float("nan"),
             "learning_rate must be positive and finite. Received: nan",
         ),
-        (
-            "warmup_epochs",
-            -1.0,
-            "warmup_epochs must be at least 0 and finite. Received: -1.0",
-        ),
-        ("weight_decay", -1e-4, "weight_decay must be at least 0 and finite"),
         ("seed", -1, "seed must be at least 0 and finite. Received: -1"),
         ("label_smoothing", 1.0, "label_smoothing must be .* below 1.*1.0"),
         ("seed", 2**32, "seed must be below 4294967295. Received: 4294967296"),
-        ("learning_rate", float("inf"), "learning_rate must be positive"),
-        ("decay_epochs", (float("nan"),), "decay_epochs must be in order.*nan"),
-        ("decay_epochs", (-1.0, 2.0), "none negative.*-1.0"),
         ("decay_epochs", (3.0, 2.0), "decay_epochs must be in order.*3.0, 2.0"),
     ],
 )
@@ -184,8 +173,8 @@ def test_a_network_for_signals_takes_no_images():
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_model_is_built_in_the_precision_of_its_options(precision):
-    task = ImageTask(tiny(precision=precision))
-    model = build_model(task, Sparsification())
+    options = ImageOptions(network="lenet5", width=0.1, precision=precision)
+    model = build_model(ImageTask(options.resolved()), Sparsification())
     assert model.get_layer("conv1").dtype_policy.name == precision
     assert model.output.dtype == "float32"
     scales_the_loss = isinstance(
@@ -196,10 +185,11 @@ def test_a_model_is_built_in_the_precision_of_its_options(precision):
 
 
 def test_initial_weights_depend_on_the_seed_only():
-    first, again, other = (
-        build_model(ImageTask(tiny(seed=seed)), Sparsification()).get_weights()
-        for seed in (3, 3, 4)
-    )
+    def weights(seed):
+        options = ImageOptions(network="lenet5", width=0.1, seed=seed).resolved()
+        return build_model(ImageTask(options), Sparsification()).get_weights()
+
+    first, again, other = (weights(seed) for seed in (3, 3, 4))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])

@@ -52,3 +52,20 @@ def test_a_run_says_how_many_tokens_a_step_takes_over_all_devices(
     else:
         task = TranslationTask(options)
     assert task.batch == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("width", 9, "width must be even and a multiple of heads"),
+        ("dropout", 1.0, "dropout must be at least 0 and below 1"),
+        ("packed_length", 3000, "tokens_per_replica must be at least packed_length"),
+        ("extra_length", -1, "extra_length must be at least 0 and finite.*: -1"),
+        ("max_length", 1, "max_length must be at least 2. Received: 1"),
+        ("alpha", float("nan"), "alpha must be at least 0 and finite. Received: nan"),
+        ("dataset", "digits", "dataset must be one of numbers"),
+    ],
+)
+def test_a_bad_option_is_an_error_which_names_it(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        TranslationOptions(**{option: value}).resolved()

@@ -24,17 +24,24 @@ TEXT = [
 MAX_LENGTH, EXTRA = 12, 5
 
 
-def make(**options):
-    vocabulary = Vocabulary.learn(TEXT, 300)
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary.learn(TEXT, 300)
+
+
+# Each test drops the resources of tokenizers, which this one's graph holds.
+@pytest.fixture
+def translator(vocabulary):
     model = Transformer(vocabulary.size, 1, 8, 16, 2)
     model.build()
-    options = {"beams": 2, "extra_length": EXTRA} | options
-    return Translator(model, vocabulary, MAX_LENGTH, **options)
+    return Translator(model, vocabulary, MAX_LENGTH, beams=2, extra_length=EXTRA)
 
 
 @pytest.fixture
-def translator():
-    return make()
+def pruned(translator):
+    """The model as it is deployed with variational dropout, with zeros."""
+    technique = sos.VariationalDropout(1.0, log_alpha_threshold=-8.0)
+    return sos.strip(sos.sparsify(translator.model, technique))
 
 
 def test_translations_are_those_of_a_beam_search_over_the_tokens(translator):
@@ -82,41 +89,31 @@ class Endless(Transformer):
         return tf.where(places == self.said, 0.0, never) + 0.0 * logits, cache
 
 
-@pytest.mark.parametrize("extra", [None, 3])
-def test_a_translation_is_at_most_so_many_tokens_longer_than_its_sentence(extra):
-    vocabulary = Vocabulary.learn(TEXT, 300)
+def test_a_translation_is_at_most_so_many_tokens_longer_than_its_sentence(vocabulary):
     model = Endless(vocabulary.size, 1, 8, 16, 2)
     model.build()
     letter = "j"
     model.said = int(vocabulary.encode([letter]).numpy()[0][-2])
-    given = {} if extra is None else {"extra_length": extra}
-    translator = Translator(model, vocabulary, MAX_LENGTH, beams=1, **given)
+    translator = Translator(model, vocabulary, MAX_LENGTH, beams=1)
     strings = ["two", "the dog", "one two three four " * 10]
     counts = np.minimum(translator.token_counts(strings), MAX_LENGTH)
     translations = translator.translate(strings).numpy()
     assert len(set(counts)) == 3
     for translation, count in zip(translations, counts, strict=True):
         # By default, 100.
-        assert translation.decode().count(letter) == count + (extra or 100)
+        assert translation.decode().count(letter) == count + 100
 
 
-def test_a_vocabulary_of_another_size_is_refused():
+def test_a_vocabulary_of_another_size_is_refused(vocabulary):
     model = Transformer(50, 1, 8, 16, 2)
     model.build()
     with pytest.raises(ValueError, match=r"has 300 subwords, .* trained with 50"):
-        Translator(model, Vocabulary.learn(TEXT, 300), MAX_LENGTH)
+        Translator(model, vocabulary, MAX_LENGTH)
 
 
-@pytest.mark.parametrize(
-    "technique",
-    [None, sos.VariationalDropout(1.0, log_alpha_threshold=-8.0)],
-    ids=["dense", "variational_dropout"],
-)
-def test_the_export_translates_without_this_project(technique, translator, tmp_path):
-    model = translator.model
-    if technique is not None:
-        model = sos.strip(sos.sparsify(model, technique))
-    exported = Translator(model, translator.vocabulary, MAX_LENGTH, beams=2)
+@pytest.mark.slow
+def test_the_export_translates_without_this_project(translator, pruned, tmp_path):
+    exported = Translator(pruned, translator.vocabulary, MAX_LENGTH, beams=2)
     exported.export(tmp_path / "export")
     strings = ["two dogs", "", "der Fuchs", "日本語"]
     code = (
@@ -137,16 +134,13 @@ def test_the_export_translates_without_this_project(technique, translator, tmp_p
     assert output.split(b"\0") == exported.translate(strings).numpy().tolist()
 
 
-def test_the_export_of_a_sparse_model_holds_its_zeros(translator, tmp_path):
-    sparse = sos.sparsify(
-        translator.model, sos.VariationalDropout(1.0, log_alpha_threshold=-8.0)
-    )
-    stripped = sos.strip(sparse)
+def test_the_export_of_a_sparse_model_holds_its_zeros(vocabulary, pruned, tmp_path):
     path = tmp_path / "export"
-    Translator(stripped, translator.vocabulary, MAX_LENGTH).export(path)
+    exported = Translator(pruned, vocabulary, MAX_LENGTH)
+    exported.export(path)
     with pytest.raises(FileExistsError, match="holds a SavedModel already"):
-        Translator(stripped, translator.vocabulary, MAX_LENGTH).export(path)
-    zeros = sum(layer.zeros for layer in sos.sparsity_report(sparse).layers)
+        exported.export(path)
+    zeros = sum(layer.zeros for layer in sos.sparsity_report(pruned).layers)
     variables = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     stored = {
         name: variables.get_tensor(name)

@@ -86,11 +86,6 @@ def test_what_follows_the_end_and_zeros_do_not_count(vocabulary):
         assert decoded(vocabulary, ids) == ["fox"] * 4 + [""]
 
 
-def test_words_have_one_form_at_the_beginning_of_a_sentence_and_within(vocabulary):
-    alone, behind = vocabulary.encode(["foxes", "the foxes"]).to_list()
-    assert behind[-len(alone) :] == alone
-
-
 def test_the_same_sentences_give_the_same_vocabulary(vocabulary, tmp_path):
     vocabulary.save(tmp_path / "one")
     Vocabulary.learn(iter([s.encode() for s in SENTENCES]), SIZE).save(tmp_path / "two")
@@ -129,12 +124,6 @@ def test_it_survives_a_cleared_keras_session(vocabulary):
         assert decoded(vocabulary, vocabulary.encode(SENTENCES)) == SENTENCES
     keras.backend.clear_session()
     assert [text.decode() for text in round_trip(SENTENCES).numpy()] == SENTENCES
-
-
-def test_learning_and_encoding_print_nothing(capfd):
-    vocabulary = Vocabulary.learn(SENTENCES, SIZE)
-    vocabulary.decode(vocabulary.encode(SENTENCES))
-    assert "".join(capfd.readouterr()) == ""
 
 
 def test_too_large_a_size_is_an_error_which_says_the_largest():
@@ -178,8 +167,3 @@ def test_a_vocabulary_with_other_special_ids_is_an_error(tmp_path):
     )
     with pytest.raises(ValueError, match=r"must begin with.*Received: \['<unk>'"):
         Vocabulary.load(tmp_path / "other.model")
-
-
-def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        Vocabulary.load(tmp_path / "absent.model")
