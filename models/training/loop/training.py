@@ -176,7 +176,8 @@ def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
         evaluations,
     ]
     with evaluations.opened(model):
-        if goes_on:
+        # Evaluating takes all workers, of which only the chief has the rows.
+        if goes_on and not has_other_workers(model.distribute_strategy):
             evaluations.make_up()
         for segment in _segments(step, total, every):
             model.fit(
