@@ -97,8 +97,7 @@ class Evaluations(keras.callbacks.Callback):
     def make_up(self) -> None:
         """Adds the row of the step at which the run goes on, if it is missing.
 
-        An interruption came while the model was scored. What the training before it had
-        as loss is not known any more.
+        It was interrupted while it was scored. Its loss is not known any more.
         """
         step, options = self._step(), self._task.options
         if step % options.eval_steps and step != options.train_steps:

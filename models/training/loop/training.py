@@ -109,15 +109,9 @@ def train(
             show_result(folder, folder.settings, trial=folder.path.name)
             return folder.read_result()
         except KeyboardInterrupt as interruption:
-            # Saving takes all workers, and the others may not have been interrupted.
-            if is_trained:
-                step = task.options.train_steps
-            elif has_other_workers(model.distribute_strategy):
-                step = checkpoint.step_on_disk
-            else:
-                done = int(model.optimizer.iterations.numpy())
-                check_finite(model, leg.step_of_run(done))
-                step = checkpoint.save(folder.checkpoints)
+            step = task.options.train_steps
+            if not is_trained:
+                step = _save_interrupted(model, checkpoint, folder, leg)
             raise TrainingInterrupted(leg.step_of_run(step)) from interruption
 
 
@@ -134,6 +128,15 @@ def _say_what_is_trained(task, sparsification, model, folder, leg):
     }
     for name, fact in facts.items():
         print(f"{name:10} {fact}")
+
+
+def _save_interrupted(model, checkpoint, folder, leg):
+    # Saving takes all workers, and the others may not have been interrupted.
+    if has_other_workers(model.distribute_strategy):
+        return checkpoint.step_on_disk
+    done = int(model.optimizer.iterations.numpy())
+    check_finite(model, leg.step_of_run(done))
+    return checkpoint.save(folder.checkpoints)
 
 
 @contextlib.contextmanager
@@ -173,7 +176,8 @@ def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
         evaluations,
     ]
     with evaluations.opened(model):
-        if goes_on:
+        # Evaluating takes all workers, of which only the chief has the rows.
+        if goes_on and not has_other_workers(model.distribute_strategy):
             evaluations.make_up()
         for segment in _segments(step, total, every):
             model.fit(
