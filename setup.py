@@ -90,7 +90,7 @@ EXAMPLES = [
 
 setuptools.setup(
     name="state-of-sparsity",
-    version="0.3.0",
+    version="0.4.0",
     description="Make Keras models sparse while they train, and compare how.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

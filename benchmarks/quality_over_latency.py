@@ -27,13 +27,13 @@ from absl import app, flags
 from latencies import draw
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.analysis.finished_runs import read_runs
 from state_of_sparsity.models.analysis.points import quality_label
 from state_of_sparsity.models.runs import folders as runs
 from state_of_sparsity.models.training.run_folder import RunFolderError
 from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
+from state_of_sparsity.models.usage import UsageError
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of finished runs.", required=True)
 _BATCHES = flags.DEFINE_list("batches", ["8"], "Images at a time.")

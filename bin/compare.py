@@ -15,7 +15,6 @@ import sys
 from absl import flags
 
 from state_of_sparsity.bin import app
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.models.analysis import (
     axes,
     finished_runs,
@@ -24,6 +23,7 @@ from state_of_sparsity.models.analysis import (
     tables,
 )
 from state_of_sparsity.models.analysis.points import summarize
+from state_of_sparsity.models.usage import UsageError
 
 flags.DEFINE_string(
     "output_dir", "runs/comparison", "Where to write pictures and table."

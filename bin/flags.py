@@ -5,10 +5,8 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from state_of_sparsity.models.runs.settings import FIXED_MASK, WITHOUT_FLAG, Setting
+from state_of_sparsity.models.runs.settings import WITHOUT_FLAG, Setting
 from state_of_sparsity.models.usage import UsageError
-
-__all__ = ["FIXED_MASK", "UsageError", "check_removed", "define", "values_of"]
 
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -21,6 +19,7 @@ _IN_PYTHON = "runs have its default, and another value is for sos.sparsify in Py
 REMOVED = {
     "strict_data": ("0.4.0", "a damaged record is always an error"),
     "worker_timeout": ("0.4.0", "workers wait as long as TensorFlow does"),
+    "runs_per_process": ("0.4.0", "each run of a sweep has a process of its own"),
     "cpu_devices": ("0.4.0", "try several on a CPU with examples/two_workers.py"),
     **dict.fromkeys(WITHOUT_FLAG, ("0.4.0", _IN_PYTHON)),
 }

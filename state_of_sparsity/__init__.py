@@ -12,7 +12,7 @@ sos.export_saved_model(sparse, path)
 
 import importlib
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 # Public names and the modules that they come from when they are first used:
 # importing this package imports no Keras and no framework. Which ones there are, the

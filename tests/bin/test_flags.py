@@ -8,10 +8,11 @@ from absl import flags
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin import runs
-from state_of_sparsity.bin.flags import REMOVED, UsageError
+from state_of_sparsity.bin.flags import REMOVED
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.runs.settings import WITHOUT_FLAG, of_fields
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
+from state_of_sparsity.models.usage import UsageError
 
 # They hold objects, which no flag can spell out.
 NOT_FLAGS = {"pruning_policy", "pruning_schedule", "shared_threshold", *WITHOUT_FLAG}

@@ -12,7 +12,6 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from state_of_sparsity.bin.flags import UsageError
 from state_of_sparsity.bin.sweep import check, command
 from state_of_sparsity.models.sweeps import sweep
 from state_of_sparsity.models.sweeps.configurations import Configuration, of_grid
@@ -22,6 +21,7 @@ from state_of_sparsity.models.sweeps.processes import (
     log_of,
 )
 from state_of_sparsity.models.training.run_folder import RunFolder
+from state_of_sparsity.models.usage import UsageError
 
 TINY = {
     "dataset": "mnist1d",
