@@ -252,7 +252,7 @@ def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
 )
 def test_a_copy_prunes_by_its_own_weights(copied, make, data):
     sparse = pruned(scaled(make), RAMP)
-    duplicate = compiled(copied(sparse), sgd(1e-3))
+    duplicate = compiled(copied(sparse), sgd(1e-3), run_eagerly=False)
     for place, layer in enumerate(sparse_layers(duplicate)):
         kernel = plain_part(layer).kernel
         kernel.assign(0.1 * 4.0 ** (place % 3) * to_numpy(kernel))
@@ -272,7 +272,7 @@ def test_a_pruned_model_within_another_one_is_pruned_as_a_whole(data):
     expected = sos.planned_sparsities(scaled(), NOW, budget=sos.Global())
     x = keras.Input((zoo.FEATURES,))
     outer = keras.Model(x, keras.layers.Dense(2, name="after")(sparse(x)))
-    fit(compiled(outer), data[0], data[1][:, :2], batch_size=8)
+    fit(compiled(outer, run_eagerly=False), data[0], data[1][:, :2], batch_size=8)
     found = {x.name: x.sparsity for x in sos.sparsity_report(sparse).layers}
     assert found == pytest.approx({f"{n}/kernel": s for n, s in expected.items()})
 
