@@ -103,12 +103,12 @@ setuptools.setup(
     packages=[
         "state_of_sparsity",
         "state_of_sparsity.engines",
+        "state_of_sparsity.engines.formats",
         "state_of_sparsity.engines.keras3",
         "state_of_sparsity.engines.tf_keras",
         "state_of_sparsity.engines.tf_keras.layers",
         "state_of_sparsity.layers",
         "state_of_sparsity.runtime",
-        "state_of_sparsity.runtime.onnx_to_tf",
         "state_of_sparsity.techniques",
         "state_of_sparsity.models",
         "state_of_sparsity.models.analysis",

@@ -1,4 +1,4 @@
-"""Make Keras models sparse while they train, and compare techniques that do.
+"""Sparse Keras models: techniques that make them so as they train, side by side.
 
 import state_of_sparsity as sos
 
@@ -41,7 +41,7 @@ _HOMES = {
     "export": "exporting",
     "export_saved_model": "exporting",
     "load_masks": "mask_files",
-    "planned_sparsities": "conversion",
+    "planned_sparsities": "forecast",
     "save_masks": "mask_files",
     "shuffle_masks": "mask_files",
     "sparsify": "conversion",

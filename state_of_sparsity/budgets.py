@@ -1,4 +1,4 @@
-"""How sparse each layer becomes, so that the whole model meets one sparsity.
+"""Budgets: a sparsity for each layer, such that the whole model meets one.
 
 A budget knows shapes, and neither scores nor schedules nor engines. Another one is a
 class that says how dense layers are relative to each other, and between which bounds;

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from state_of_sparsity.conversion import strip
-from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines import engine_of, formats
 
 SAVED_MODEL = "tf_saved_model"
 
@@ -15,8 +15,7 @@ def export(
     format: str = SAVED_MODEL,
     overwrite: bool = False,
     log_alpha_threshold: float | None = None,
-    quantize: str | None = None,
-    values: str | None = None,
+    **options,
 ) -> None:
     """Writes the stripped model for inference, zeros in place.
 
@@ -32,27 +31,28 @@ def export(
         backend has them.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.
-      quantize: of "litert", "int8" for kernels of 8 bits, zeros among them, with
-        activations that are quantized as they are computed; None for weights as they
-        are.
-      values: of "sparse", how weights are stored, which in `sos.runtime` are float32
-        again: "float32", or None, as they are but for the signs of zeros; "float16" or
-        "int8", rounded, the latter with a scale per output channel.
+      **options: of the format; None is as if it were not given. Of "litert",
+        `quantize="int8"` for kernels of 8 bits, zeros among them, with activations that
+        are quantized as they are computed. Of "sparse", `values`, how weights are
+        stored, which in `sos.runtime` are float32 again: "float32", as they are but for
+        the signs of zeros, which it is by default; "float16" or "int8", rounded, the
+        latter with a scale per output channel.
 
     Raises:
       FileExistsError: if something is at `path`, and it is no earlier export in this
         format or `overwrite` is false.
       ImportError: if a package that the format needs is missing, naming it.
       TypeError, ValueError: for something that is not a built model, a format that its
-        Keras backend does not have or not quantize, values that cannot be stored, or a
-        threshold that will not do.
+        Keras backend does not have, an option that the format does not have or a value
+        that it cannot have, weights that cannot be rounded, or a threshold that will
+        not do.
       RuntimeError: if the model cannot be expressed in the format.
     """
     path = pathlib.Path(path)
     engine = engine_of(model)
-    engine.check_format(format, quantize, values)
+    formats.check(format, engine.writer, **options)
     check_free(path, overwrite, format)
-    engine.write(strip(model, log_alpha_threshold), path, format, quantize, values)
+    formats.write(strip(model, log_alpha_threshold), path, format, **options)
 
 
 def export_saved_model(

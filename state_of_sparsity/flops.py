@@ -1,4 +1,4 @@
-"""How much a model computes: dense, with its zeros skipped, and in training."""
+"""Operations of a model: dense, with its zeros skipped, and in training."""
 
 import dataclasses
 import math

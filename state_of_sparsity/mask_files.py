@@ -9,6 +9,8 @@ import numpy as np
 
 from state_of_sparsity import atomic
 
+_VERSION = 1
+
 
 def save_masks(path, masks: Mapping[str, np.ndarray]) -> None:
     """Writes masks to a file, a bit for each weight and compressed.
@@ -21,7 +23,7 @@ def save_masks(path, masks: Mapping[str, np.ndarray]) -> None:
       ValueError: for another ending.
     """
     path = _checked(path)
-    arrays = {}
+    arrays = {"version": np.asarray(_VERSION)}
     for name, mask in masks.items():
         arrays[f"bits:{name}"] = np.packbits(np.asarray(mask, bool))
         arrays[f"shape:{name}"] = np.asarray(mask.shape, np.int64)
@@ -38,6 +40,12 @@ def load_masks(path) -> dict[str, np.ndarray]:
     path = _checked(path)
     try:
         with np.load(path) as arrays:
+            version = int(arrays["version"])
+            if version != _VERSION:
+                raise ValueError(
+                    f"it is of version {version}, and this state-of-sparsity reads "
+                    f"version {_VERSION}"
+                )
             shapes = {
                 key.removeprefix("shape:"): tuple(arrays[key])
                 for key in arrays

@@ -1,4 +1,4 @@
-"""Which of many scores are the lowest: exact counts, also where scores tie.
+"""Masks of the lowest of many scores: exact counts, also where scores tie.
 
 A score says how much a weight is worth; the weights with the lowest scores are masked
 first. Everything here is a pure function of tensors, works on every backend and device

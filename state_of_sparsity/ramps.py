@@ -1,4 +1,4 @@
-"""How the weight of a penalty grows with the training step."""
+"""Ramps, by which the weight of a penalty grows with the training step."""
 
 from keras import ops
 

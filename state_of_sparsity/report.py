@@ -1,4 +1,4 @@
-"""Where the zeros of a model are."""
+"""Reports of where the zeros of a model are."""
 
 import csv
 import dataclasses
@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from state_of_sparsity.engines import engine_of
-from state_of_sparsity.engines.base import DENSE
+from state_of_sparsity.engines.conversion import DENSE
 from state_of_sparsity.thresholds import deployed_at
 
 _COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")

@@ -1,4 +1,4 @@
-"""When masks are renewed, and how sparse they are then."""
+"""Schedules of when masks are renewed, and how sparse they are then."""
 
 import bisect
 import dataclasses

@@ -1,4 +1,4 @@
-"""In which pattern weights are masked: singly, in blocks, or m of every n.
+"""Patterns in which weights are masked: singly, in blocks, or m of every n.
 
 A structure knows shapes and scores, not what a score means nor when it is asked.
 Another pattern is a class with the same methods.

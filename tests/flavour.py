@@ -106,7 +106,7 @@ def begin_training(model):
 
 
 def sites(model):
-    """The sites of a model; see `state_of_sparsity.engines.base.Site`."""
+    """The sites of a model; see `state_of_sparsity.engines.conversion.Site`."""
     return list(engine_of(model).sites(model))
 
 

@@ -9,12 +9,9 @@ from keras import ops
 
 import state_of_sparsity as sos
 from state_of_sparsity.schedules import CubicSchedule
-from state_of_sparsity.techniques.base import (
-    field_help,
-    restored_technique,
-    saved_technique,
-)
-from state_of_sparsity.techniques.pruning import SharedThreshold
+from state_of_sparsity.techniques.base import field_help
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
+from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
 
@@ -140,8 +137,18 @@ def test_configuration_round_trip(technique):
     assert restored_technique(saved) == technique
 
 
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_configuration_of_another_version_is_refused(version):
+    saved = {**saved_technique(sos.MagnitudePruning(**RAMP)), "version": version}
+    with pytest.raises(
+        ValueError, match=f"of version {version}, and this .* version 1"
+    ):
+        restored_technique(saved)
+
+
 def test_a_technique_of_ones_own_is_restored_once_it_is_defined():
-    saved = {"registered_name": "mine>FurthestPruning", "config": dict(RAMP)}
+    saved = saved_technique(sos.MagnitudePruning(**RAMP))
+    saved["registered_name"] = "mine>FurthestPruning"
     with pytest.raises(ValueError, match="Unknown technique 'FurthestPruning'"):
         restored_technique(saved)
 

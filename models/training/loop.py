@@ -106,13 +106,10 @@ class Task(abc.ABC):
         overwrite: bool = False,
         log_alpha_threshold: float | None = None,
         format: str = "tf_saved_model",
-        quantize: str | None = None,
-        values: str | None = None,
+        **options,
     ) -> None:
         """Writes the deployed model; the arguments are those of `sos.export`."""
-        sos.export(
-            model, path, format, overwrite, log_alpha_threshold, quantize, values
-        )
+        sos.export(model, path, format, overwrite, log_alpha_threshold, **options)
 
     def prepare(self) -> None:  # noqa: B027
         """Makes or reads what training needs, once the model is built.

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.base import DENSE
+from state_of_sparsity.engines.conversion import DENSE
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training.checkpoint import CheckpointError
 

@@ -8,8 +8,9 @@ import os
 import pathlib
 
 from state_of_sparsity.atomic import replacing
+from state_of_sparsity.engines import formats
+from state_of_sparsity.engines.formats.onnx_graph import graph_of_function
 from state_of_sparsity.engines.tf_keras.backend import tf
-from state_of_sparsity.engines.tf_keras.sparse_file import check_packages, to_onnx
 from state_of_sparsity.models.translation.transformer import Encoded, Transformer
 
 # The files of an export; whoever finds the second one finds both.
@@ -34,7 +35,7 @@ def write_sparse(
       ImportError, RuntimeError: as `SparseTransformer`.
       ValueError: for weights that cannot be rounded to such values.
     """
-    check_packages()
+    formats.check("sparse", "tf_keras")
     encoder, decoder = _graphs(model, _specs_of(model))
     with replacing(pathlib.Path(path)) as new:
         _write(encoder, new.with_name(ENCODER), values)
@@ -66,7 +67,8 @@ class SparseTransformer:
         threads: int | None = None,
         folder: str | os.PathLike | None = None,
     ):
-        check_packages("numba", "onnxruntime")
+        formats.check("sparse", "tf_keras")
+        formats.check_packages("sparse", "numba", "onnxruntime")
         # Which needs packages that those who train do without.
         from state_of_sparsity.runtime.session import load
 
@@ -121,7 +123,7 @@ def _graphs(model, spec):
     flat = tf.nest.flatten((spec["encoded"], spec["cache"]))
     steps = [spec["ids"], spec["step"], *flat]
     return [
-        to_onnx(tf.function(call), signature, model.name)
+        graph_of_function(tf.function(call), signature, model.name)
         for call, signature in ((encode, [spec["source"]]), (decode_step, steps))
     ]
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.base import check_values
+from state_of_sparsity.engines import formats
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.exporting import check_free
 from state_of_sparsity.models.training.distribution import counted
@@ -271,20 +271,19 @@ class TranslationTask(Task):
         overwrite=False,
         log_alpha_threshold=None,
         format="tf_saved_model",
-        quantize=None,
-        values=None,
+        **options,
     ):
-        check_values(format, values)
-        if format not in ("tf_saved_model", "sparse") or quantize:
+        if format not in ("tf_saved_model", "sparse"):
             raise ValueError(
                 "A translation run is exported as tf_saved_model, from strings to "
                 "strings, or as sparse files, and is not quantized. Received: "
-                f"format={format!r}, quantize={quantize!r}"
+                f"format={format!r}"
             )
+        formats.check(format, "tf_keras", **options)
         if format == "sparse":
             for name in (ENCODER, DECODER):
                 check_free(pathlib.Path(path).with_name(name), overwrite, format)
-            write_sparse(sos.strip(model, log_alpha_threshold), path, values)
+            write_sparse(sos.strip(model, log_alpha_threshold), path, **options)
             return
         deployed = sos.strip(model, log_alpha_threshold)
         self.translator(deployed).export(path, overwrite)

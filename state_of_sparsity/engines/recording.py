@@ -1,4 +1,4 @@
-"""Which layers a model calls for an example, and with which shapes."""
+"""Calls of layers that a model makes for an example, with their shapes."""
 
 import contextlib
 import dataclasses

@@ -22,7 +22,7 @@ import keras
 # Registers what Keras needs to load models that `sos.sparsify` made.
 import state_of_sparsity.engines.keras3.engine  # noqa: F401
 from state_of_sparsity.engines.handmade import layer_classes
-from state_of_sparsity.engines.keras3.layers import Handmade
+from state_of_sparsity.engines.keras3.handmade import Handmade
 
 _KINDS = (
     "Dense",

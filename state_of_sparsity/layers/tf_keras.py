@@ -1,19 +1,8 @@
 """Layers of `tf_keras` that learn, with a technique, which of their weights go.
 
-`VariationalX` and `L0X` take the arguments of the Keras layer `X`, and with their names
-the hyperparameters of `sos.VariationalDropout` and `sos.L0Regularization`. In training
-they compute with noise, in inference with the deployed weight, in which zeros are
-exact. The penalty joins the loss of the model as a regularizer's does.
-
-    layers.VariationalDense(300, activation="relu", kl_weight=1e-5)
-
-They hold the trainable weight under its Keras name, and the technique's parameter as
-`log_sigma2` or `log_alpha` (and `recurrent_log_sigma2`, `recurrent_log_alpha`; of a
-separable convolution `depthwise_log_alpha` and `pointwise_log_alpha`, since it is two
-linear maps, each with its noise). The weights of recurrent layers are drawn once for
-all steps and the whole batch, those of embeddings for each row that is looked up.
-Inputs that are multiplied must be floating-point, and ids dense or ragged, or a
-TypeError names the layer.
+They are those of `state_of_sparsity.layers`, for the other Keras. Inputs that are
+multiplied must be floating-point, and ids dense or ragged, or a TypeError names the
+layer.
 
 `TiedEmbedding` is a plain layer: an embedding that is also used transposed.
 

@@ -8,12 +8,11 @@ import importlib
 
 # Public names and the modules that they come from when they are first used.
 _HOMES = {
-    "RuntimeFileError": "errors",
+    "RuntimeFileError": "files",
     "Session": "session",
     "load": "session",
     "read": "files",
     "to_onnx": "files",
-    "to_saved_model": "saved_model",
     "write": "files",
 }
 __all__ = sorted(_HOMES)

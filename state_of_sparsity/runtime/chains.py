@@ -139,6 +139,9 @@ class ChainBuilder:
       outside: buffers whose memory changes from call to call, and ends where they do.
       tilings: `layouts.Tiling` by the name of a product.
       threads: that share in it.
+
+    Attributes:
+      chain: that is made.
     """
 
     def __init__(self, products, shapes, needed, plain, outside, tilings, threads):
@@ -151,30 +154,24 @@ class ChainBuilder:
                 batch, *rest = shapes[name]
                 self._shapes[name] = (batch // self._parts, *rest)
         self._computed, self._packed, self._grids = {}, {}, {}
-        self._chain = Chain([], [], self._parts, {}, threads)
+        self.chain = Chain([], [], self._parts, {}, threads)
         for product in products:
             self._multiply(product)
 
-    @property
-    def chain(self) -> Chain:
-        return self._chain
-
     def _add(self, name: str, operation: Operation, product=None) -> None:
-        self._chain.operations.append(operation)
-        self._chain.names.append((name, product))
+        self.chain.operations.append(operation)
+        self.chain.names.append((name, product))
 
     def _whole(self, name: str) -> Buffer:
         """The plain tensor of the whole batch, of which each part is some bytes."""
         buffer = self._plain(name)
         if self._parts > 1:
-            self._chain.moves[buffer] = 4 * math.prod(self._shapes[name])
+            self.chain.moves[buffer] = 4 * math.prod(self._shapes[name])
         return buffer
 
     def _as_plain(self, name: str) -> Buffer:
         """A value as a plain tensor."""
-        if name not in self._computed:
-            return self._whole(name)
-        form = self._computed[name]
+        form = self._computed.get(name)
         if form is None:
             return self._whole(name)
         packed = self._packed[name, form]

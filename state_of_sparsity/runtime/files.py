@@ -5,14 +5,11 @@ the ONNX graph, the others are tensors, each in the smallest of several encoding
 `docs/sparse_format.md`.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator
 
 import google.protobuf.message
 import numpy as np
@@ -21,8 +18,8 @@ import safetensors.numpy
 import zstandard
 from onnx import TensorProto
 
+from state_of_sparsity.atomic import replacing
 from state_of_sparsity.runtime import encodings, graphs
-from state_of_sparsity.runtime.errors import RuntimeFileError
 
 VERSION = 1
 # By the name under which users know them.
@@ -48,6 +45,10 @@ _DAMAGE = (
     safetensors.SafetensorError,
     zstandard.ZstdError,
 )
+
+
+class RuntimeFileError(ValueError):
+    """A file is damaged, is of another kind, or is of a later version."""
 
 
 def write(
@@ -89,7 +90,7 @@ def write(
     content = {"decoded": decoded, "tensors": entries, "version": VERSION}
     header = content | {"sha256": _digest(content, parts)}
     arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
-    with appearing(pathlib.Path(path)) as new:
+    with replacing(pathlib.Path(path)) as new:
         metadata = {_KEY: json.dumps(header, separators=(",", ":"))}
         safetensors.numpy.save_file(arrays, new, metadata)
 
@@ -142,18 +143,8 @@ def to_onnx(path: str | os.PathLike, out: str | os.PathLike) -> None:
             "holds 2: write what `sos.runtime.read` gives with "
             "`onnx.save(..., save_as_external_data=True)`."
         )
-    with appearing(pathlib.Path(out)) as new:
+    with replacing(pathlib.Path(out)) as new:
         new.write_bytes(model.SerializeToString())
-
-
-@contextlib.contextmanager
-def appearing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path to write a file or folder to, which then moves to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}-"
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
-        yield pathlib.Path(folder, path.name)
-        os.replace(pathlib.Path(folder, path.name), path)
 
 
 def _taken_out(model, values, signed_zeros):

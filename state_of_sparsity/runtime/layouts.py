@@ -1,4 +1,4 @@
-"""Where numbers are: of plain tensors, of packed ones, and with zeros around them."""
+"""Layouts of numbers: plain tensors, packed ones, and grids with zeros around."""
 
 import itertools
 import math

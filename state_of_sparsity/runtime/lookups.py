@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from onnx import helper
 
 from state_of_sparsity.runtime.graph import Graph
+from state_of_sparsity.runtime.graphs import attribute
 from state_of_sparsity.runtime.weights import Table
 
 # Bytes of an id, by its type.
@@ -73,9 +73,8 @@ def _is_lookup(graph: Graph, node) -> bool:
     if node.domain not in ("", "ai.onnx") or node.op_type != "Gather":
         return False
     name, source = node.input
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     # Of two axes, -2 is the first, too.
-    if given.get("axis", 0) not in (0, -2) or name not in graph.weights:
+    if attribute(node, "axis", 0) not in (0, -2) or name not in graph.weights:
         return False
     matrix = graph.weights[name]
     fits = matrix.dtype == np.float32 and matrix.ndim == 2 and matrix.size > 0

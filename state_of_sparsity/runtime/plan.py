@@ -1,4 +1,4 @@
-"""What a session does for inputs of certain shapes, with all memory that it needs."""
+"""Plan of what a session does for inputs of certain shapes, with all its memory."""
 
 import dataclasses
 import itertools
@@ -108,7 +108,8 @@ class Plan:
                 for name in names:
                     if name in there:
                         array = there[name]
-                        _bind(bind, name, array.dtype, array.shape, array.ctypes.data)
+                        address = array.ctypes.data
+                        bind(name, "cpu", 0, array.dtype, array.shape, address)
         return outputs
 
     def _order(self) -> list[Operation]:
@@ -148,12 +149,8 @@ class Plan:
                 buffer = step.buffers[name]
                 if buffer not in self._outside:
                     shape, kind = self.shapes[name], self._types[name]
-                    _bind(bind, name, kind, shape, buffer.address)
+                    bind(name, "cpu", 0, kind, shape, buffer.address)
         return binding
-
-
-def _bind(bind, name: str, kind, shape, address: int) -> None:
-    bind(name, "cpu", 0, kind, shape, address)
 
 
 def _read_after(steps: list, step) -> set[str]:

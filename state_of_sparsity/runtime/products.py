@@ -10,9 +10,9 @@ import dataclasses
 import math
 
 import numpy as np
-from onnx import helper
 
 from state_of_sparsity.runtime.graph import Graph
+from state_of_sparsity.runtime.graphs import attribute
 
 # Which axis of a plain tensor has the channels: the second, as of convolutions, or the
 # last, as of layers of Transformers, or of a matrix from the left the one before.
@@ -113,24 +113,19 @@ def find(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> list[Product]:
     return found
 
 
-def _attributes(node) -> dict:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
 def _convolution(graph, number, node, shapes) -> Product | None:
     weights = graph.weights.get(node.input[1])
     bias = node.input[2] if len(node.input) > 2 else ""
     if weights is None or (bias and bias not in graph.weights):
         return None
-    given = _attributes(node)
     kernel = weights.shape[2:]
     if len(kernel) > 3:
         return None
-    ones, groups = (1,) * len(kernel), given.get("group", 1)
-    strides = tuple(given.get("strides", ones))
-    dilations = tuple(given.get("dilations", ones))
+    ones, groups = (1,) * len(kernel), attribute(node, "group", 1)
+    strides = tuple(attribute(node, "strides", ones))
+    dilations = tuple(attribute(node, "dilations", ones))
     sizes = shapes[node.input[0]][2:]
-    before, after = _pads(given, sizes, kernel, strides, dilations)
+    before, after = _pads(node, sizes, kernel, strides, dilations)
     rows = weights.shape[0]
     weights = weights.reshape(groups, rows // groups, *weights.shape[1:])
     return Product(
@@ -150,11 +145,11 @@ def _convolution(graph, number, node, shapes) -> Product | None:
     )
 
 
-def _pads(given, sizes, kernel, strides, dilations):
+def _pads(node, sizes, kernel, strides, dilations):
     """Zeros before and after each axis, as `auto_pad` or `pads` say."""
-    auto = given.get("auto_pad", b"NOTSET").decode()
+    auto = attribute(node, "auto_pad", b"NOTSET").decode()
     if auto in ("NOTSET", "VALID"):
-        pads = given.get("pads") if auto == "NOTSET" else None
+        pads = attribute(node, "pads") if auto == "NOTSET" else None
         pads = tuple(pads or (0,) * (2 * len(kernel)))
         return pads[: len(kernel)], pads[len(kernel) :]
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -185,22 +180,21 @@ def _matrix(graph, number, node, axis, source, weights, bias) -> Product:
 def _gemm(graph, number, node, shapes) -> Product | None:
     weights = graph.weights.get(node.input[1])
     bias = node.input[2] if len(node.input) > 2 else ""
-    given = _attributes(node)
     if (
         weights is None
-        or given.get("transA", 0)
+        or attribute(node, "transA", 0)
         or (bias and bias not in graph.weights)
     ):
         return None
-    weights = weights if given.get("transB", 0) else weights.T
+    weights = weights if attribute(node, "transB", 0) else weights.T
     rows = len(weights)
     added = graph.weights[bias] if bias else np.zeros(1, np.float32)
     # One for each row of the input, too, is no bias.
     if added.ndim > 1 and math.prod(added.shape[:-1]) != 1:
         return None
     added = np.broadcast_to(added.reshape(-1), (rows,))
-    weights = weights * np.float32(given.get("alpha", 1.0))
-    added = added * np.float32(given.get("beta", 1.0))
+    weights = weights * np.float32(attribute(node, "alpha", 1.0))
+    added = added * np.float32(attribute(node, "beta", 1.0))
     return _matrix(graph, number, node, LAST, node.input[0], weights, added)
 
 
@@ -219,7 +213,7 @@ def _einsum(graph, number, node, shapes) -> Product | None:
     """`...k, ko -> ...o`, where k and o are any number of axes."""
     if len(node.input) != 2 or node.input[1] not in graph.weights:
         return None
-    equation = _attributes(node)["equation"].decode().replace(" ", "")
+    equation = attribute(node, "equation").decode().replace(" ", "")
     source, _, rest = equation.partition(",")
     factor, _, result = rest.partition("->")
     summed = "".join(letter for letter in factor if letter not in result)
@@ -339,14 +333,13 @@ def _relu(graph, product, node, shapes) -> dict | None:
 
 def _clip(graph, product, node, shapes) -> dict | None:
     limits = [-math.inf, math.inf]
-    given = _attributes(node)
     for place, key in enumerate(("min", "max")):
         name = node.input[place + 1] if len(node.input) > place + 1 else ""
         if name and name not in graph.weights:
             return None
         if name:
             limits[place] = float(graph.weights[name])
-        limits[place] = given.get(key, limits[place])
+        limits[place] = attribute(node, key, limits[place])
     low, high = limits
     if low > high or product.high < math.inf or product.low > -math.inf:
         return None

@@ -1,9 +1,10 @@
-"""Where the time of a session goes, and what it could be at best."""
+"""Profile of where the time of a session goes, and what it could be at best."""
 
 import dataclasses
 import math
 import statistics
 import time
+import timeit
 
 import numpy as np
 import onnx
@@ -220,7 +221,7 @@ def _bandwidth(size: int, team) -> float:
     source.memory = program.aligned(source.size)
     target.memory = program.aligned(target.size)
     copy = Program([program.change(source, target, form, True)], team.threads)
-    best = min(_seconds(lambda: team.run(copy.address)) for _ in range(5))
+    best = _best(lambda: team.run(copy.address))
     return 8 * channels * positions / best / 1e9
 
 
@@ -240,11 +241,9 @@ def _peak(threads: int) -> float:
     options.intra_op_num_threads = threads
     session = start(model, options)
     inputs = {name: np.ones(sides, np.float32) for name in "xy"}
-    best = min(_seconds(lambda: session.run(None, inputs)) for _ in range(5))
+    best = _best(lambda: session.run(None, inputs))
     return _SIDE**3 / best / 1e9
 
 
-def _seconds(job) -> float:
-    begin = time.perf_counter()
-    job()
-    return time.perf_counter() - begin
+def _best(job) -> float:
+    return min(timeit.repeat(job, number=1, repeat=5))

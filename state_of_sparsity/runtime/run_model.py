@@ -18,6 +18,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from state_of_sparsity.atomic import replacing
 from state_of_sparsity.runtime.session import Session, load
 
 # By how an image's values, 0 to 255, become those that the model was trained on: what
@@ -122,18 +123,14 @@ def _say(names, outputs, top):
 
 
 def _write(path, names, outputs):
-    """All outputs, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}")
-    if path.suffix == ".csv":
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            _write_csv(csv.writer(file), names, outputs)
-    else:
-        with temporary.open("wb") as file:
-            if path.suffix == ".npz":
-                np.savez(file, **outputs)
-            else:
-                np.save(file, *outputs.values(), allow_pickle=False)
-    temporary.replace(path)
+    with replacing(path) as new:
+        if path.suffix == ".csv":
+            with new.open("w", encoding="utf-8", newline="") as file:
+                _write_csv(csv.writer(file), names, outputs)
+        elif path.suffix == ".npz":
+            np.savez(new, **outputs)
+        else:
+            np.save(new, *outputs.values(), allow_pickle=False)
 
 
 def _write_csv(writer, names, outputs):

@@ -1,4 +1,4 @@
-"""Which products and lookups are by kernels of ours, and how: by time, or by a rule."""
+"""Choice of the products and lookups that are ours, and how: by time, or by a rule."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ import os
 import pathlib
 import platform
 import statistics
-import tempfile
 import time
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import llvmlite.binding
 import numpy as np
 import onnxruntime
 
+from state_of_sparsity.atomic import replacing
 from state_of_sparsity.runtime import layouts
 from state_of_sparsity.runtime.layouts import Tiling
 from state_of_sparsity.runtime.lookups import Lookup
@@ -282,10 +282,8 @@ class Notes:
         plans = {**self._all(), key: choice._asdict()}
         text = json.dumps({"version": _VERSION, "plans": plans})
         try:
-            handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(name, self._path)
+            with replacing(self._path) as new:
+                new.write_text(text, encoding="utf-8")
         except OSError as error:
             _LOG.info("What was tuned is not kept: %s", error)
 

@@ -1,4 +1,4 @@
-"""What goes into a session and comes out of it, and whether it is what it has to be."""
+"""Inputs and outputs of a session, checked for being what they have to be."""
 
 from typing import NamedTuple
 

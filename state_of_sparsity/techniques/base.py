@@ -1,4 +1,4 @@
-"""What every sparsification technique has in common."""
+"""Base of all sparsification techniques."""
 
 import abc
 import dataclasses
@@ -8,8 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 # Every class of techniques by its name, for configurations that were saved.
-_CLASSES: dict[str, type["Technique"]] = {}
-_PACKAGE = "state_of_sparsity"
+CLASSES: dict[str, type["Technique"]] = {}
 
 
 class Technique(abc.ABC):
@@ -37,7 +36,7 @@ class Technique(abc.ABC):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        _CLASSES[cls.__name__] = cls
+        CLASSES[cls.__name__] = cls
 
     @classmethod
     def technique_name(cls) -> str:
@@ -91,7 +90,7 @@ class Technique(abc.ABC):
         """Raises ValueError if it does not fit a model.
 
         Args:
-          sites: of the model; see `state_of_sparsity.engines.base.Site`.
+          sites: of the model; see `state_of_sparsity.engines.conversion.Site`.
         """
         del sites
 
@@ -143,33 +142,6 @@ class Technique(abc.ABC):
             output that are the positions of a sequence, empty unless there is one.
         """
         return linear(inputs, self.training_weight(theta, extra, noise))
-
-
-def saved_technique(technique: Technique, **further) -> dict:
-    """What the configuration of a layer says of its technique.
-
-    Args:
-      technique: to be saved.
-      **further: what else belongs to it there.
-    """
-    # Written out, since Keras serializes an object in another way for each of its file
-    # formats.
-    name = f"{_PACKAGE}>{type(technique).__name__}"
-    return {"registered_name": name, "config": technique.get_config(), **further}
-
-
-def restored_technique(saved: dict) -> Technique:
-    """The technique from what `saved_technique` has noted.
-
-    Raises:
-      ValueError: if no technique of that name has been defined, naming it.
-    """
-    name = saved["registered_name"].rpartition(">")[2]
-    if name not in _CLASSES:
-        raise ValueError(
-            f"Unknown technique {name!r}: import the module that defines it first."
-        )
-    return _CLASSES[name].from_config(saved["config"])
 
 
 def field_help(cls: type) -> dict[str, str]:

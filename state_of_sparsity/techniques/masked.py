@@ -1,4 +1,4 @@
-"""What all techniques have in common that multiply weights with a mask."""
+"""Base of the techniques that multiply weights with a mask."""
 
 from keras import ops
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.keras3 import formats
+from state_of_sparsity.engines import formats
 from tests.flavour import compiled, fit, outputs_of, register, to_numpy
 
 CLASSES = 3

@@ -185,3 +185,9 @@ def test_files_of_masks(rng, tmp_path):
             sos.load_masks(tmp_path / f"{name}.npz")
     with pytest.raises(FileNotFoundError):
         sos.load_masks(tmp_path / "missing.npz")
+
+
+def test_masks_of_another_version_are_refused(tmp_path):
+    np.savez(tmp_path / "masks.npz", version=2)
+    with pytest.raises(ValueError, match=r"of version 2, and this .* version 1"):
+        sos.load_masks(tmp_path / "masks.npz")

@@ -8,7 +8,7 @@ Bounds on statistics are six standard errors, beyond which a normal number is on
 import numpy as np
 import pytest
 
-from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
 from tests.flavour import (
     compiled,
     fit,

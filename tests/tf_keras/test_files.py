@@ -62,19 +62,6 @@ def test_each_weight_is_stored_once_and_a_bit_of_each_mask(
     assert sum(values.nbytes for values in stored.values()) == plain + bits
 
 
-def test_a_keras_file_is_read_from_the_beginning_to_the_end(tmp_path, monkeypatch):
-    sparse = sos.sparsify(CONTAINERS["appends"](), PRUNING)
-    sparse.save(tmp_path / "model.keras")
-
-    def back(self, offset, whence=0):
-        raise AssertionError("zipfile goes back by reading from the beginning")
-
-    monkeypatch.setattr(zipfile.ZipExtFile, "seek", back)
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    for one, other in zip(loaded.weights, sparse.weights, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def saved_weights(model, path):
     model.save_weights(path)
     return path

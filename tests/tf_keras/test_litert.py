@@ -7,8 +7,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines import litert_files
-from state_of_sparsity.engines.tf_keras import litert
+from state_of_sparsity.engines.formats import litert
 from state_of_sparsity.engines.tf_keras.backend import keras
 
 layers = keras.layers
@@ -191,7 +190,7 @@ def test_int8_weights_are_a_quarter_as_large_with_all_zeros(tmp_path):
 
 
 def test_a_file_that_the_runtime_refuses_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(litert_files, "_runs", lambda contents: False)
+    monkeypatch.setattr(litert, "_runs", lambda contents: False)
     sos.export(built(perceptron()), tmp_path / "model.tflite", format="litert")
     assert not encoded_tensors(tmp_path / "model.tflite")
 
@@ -208,9 +207,15 @@ def test_what_cannot_be_expressed_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "onnx"}, r"exported as tf_saved_model or litert.*'onnx'"),
+        (
+            {"format": "onnx"},
+            r"exported as litert or tf_saved_model or sparse: build.*'onnx'",
+        ),
         ({"format": "litert", "quantize": "int4"}, "quantize must be 'int8'.*'int4'"),
-        ({"quantize": "int8"}, "quantize is for format='litert'.*tf_saved_model"),
+        (
+            {"quantize": "int8"},
+            "'tf_saved_model' has no option quantize.*for format='litert'",
+        ),
         ({"format": "litert", "path": "model"}, r"end in '\.tflite'.*'model'"),
     ],
 )
@@ -228,7 +233,7 @@ def test_an_interrupt_leaves_what_was_there(tmp_path, monkeypatch):
 
     path = tmp_path / "model.tflite"
     path.write_text("of before")
-    monkeypatch.setattr(litert, "_convert", interrupted)
+    monkeypatch.setattr(litert, "_converted", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sos.export(built(perceptron()), path, format="litert", overwrite=True)
     assert list(tmp_path.iterdir()) == [path]

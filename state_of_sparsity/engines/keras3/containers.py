@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import keras
 
+from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Container")
 
@@ -129,3 +130,11 @@ def _restore_when_built(container, awaited):
         _restore(container, awaited)
 
     vars(container)["build"] = build
+
+
+for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
+    # As tf_keras names them in its files, with the package and without.
+    for _saved in (f"state_of_sparsity>{_name}", _name):
+        keras.saving.get_custom_objects()[_saved] = foreign_class(
+            _name, "tf_keras", "Keras 3"
+        )

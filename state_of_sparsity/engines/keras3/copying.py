@@ -12,32 +12,15 @@ from typing import Any
 
 import keras
 
-from state_of_sparsity.engines.keras3.private import (
-    Function,
-    Node,
-    SymbolicArguments,
-    Tracker,
-    Trainer,
-    copied_variable,
-    track_operations,
-)
+from state_of_sparsity.engines.keras3 import private
 
 _COPIED = (
     keras.Operation,
     keras.Metric,
     keras.KerasTensor,
     keras.random.SeedGenerator,
-    Function,
-    Node,
-    SymbolicArguments,
-    Tracker,
+    *private.PARTS_OF_MODELS,
 )
-# Keras makes them for each object; PyTorch's list of parameters is made when it is
-# asked for.
-_NOT_COPIED = {"build", "quantize", "_torch_params"}
-# Belongs to a call that is over.
-_EMPTIED = {"_losses": list, "_loss_ids": set, "_losses_override": list}
-_OF_FIT = {"history", "_eval_epoch_iterator", "_jax_state"}
 
 
 class Copier:
@@ -57,7 +40,7 @@ class Copier:
         self._originals: list[Any] = []
         # Nodes and their copies, which have no attributes yet: by way of its nodes a
         # graph is a chain of references, which may be longer than Python's stack.
-        self._nodes: list[tuple[Node, Node]] = []
+        self._nodes: list[tuple[Any, Any]] = []
 
     def copy(self, value):
         """What stands in a copy for a value in the original."""
@@ -70,7 +53,7 @@ class Copier:
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, keras.Variable):
-            return self._remember(value, copied_variable(value))
+            return self._remember(value, private.copied_variable(value))
         if isinstance(value, _COPIED):
             return self._object(value)
         if isinstance(value, list | set | dict):
@@ -101,41 +84,18 @@ class Copier:
         new = keras.layers.Layer.__new__(cls) if is_layer else object.__new__(cls)
         # Before its parts, which may refer back to it.
         self._remember(value, new)
-        if isinstance(value, Node):
+        if private.is_node(value):
             self._nodes.append((value, new))
         else:
             self._fill(value, new)
         return new
 
     def _fill(self, value, new):
-        is_layer = isinstance(value, keras.layers.Layer)
-        left_out = _compiled_names() if isinstance(value, keras.Model) else frozenset()
-        for metric in ("_loss_tracker", "_compile_metrics"):
-            if metric in left_out and vars(value).get(metric) is not None:
-                self._remember(vars(value)[metric], None)
-        for name, attribute in vars(value).items():
-            if is_layer and name in _EMPTIED:
-                vars(new)[name] = _EMPTIED[name]()
-            elif not (is_layer and name in _NOT_COPIED) and name not in left_out:
-                vars(new)[name] = self._copy(attribute)
-        if "_modules" in vars(new):
-            vars(new)["_modules"].pop("_torch_params", None)
-        if isinstance(value, keras.Model):
-            Trainer.__init__(new)
-            vars(new)["_metrics"][:] = [m for m in new._metrics if m is not None]
-        if isinstance(value, Function):
-            # Keras names the nodes of a graph by the identity of their operations.
-            new._nodes = {self._renamed(key) for key in value._nodes}
-            track_operations(new)
-        if isinstance(value, Tracker):
-            new.stored_ids = {
-                name: {id(item) for item in items if item is not None}
-                for name, (_, items) in new.config.items()
-            }
-
-    def _renamed(self, key):
-        operation, separator, index = key.partition("_")
-        return f"{id(self.copies[int(operation)])}{separator}{index}"
+        for metric in private.metrics_of_compile(value):
+            self._remember(metric, None)
+        for name, attribute in private.attributes_to_copy(value).items():
+            vars(new)[name] = self._copy(attribute)
+        private.complete_copy(value, new, self.copies)
 
     def _collection(self, value):
         cls = type(value)
@@ -146,7 +106,9 @@ class Copier:
         # Past the tracking of Keras's own collections.
         if isinstance(value, dict):
             for key, item in value.items():
-                dict.__setitem__(new, key, self._kept(key, item))
+                # PyTorch keeps modules in a dictionary.
+                if not private.is_made_anew(key):
+                    dict.__setitem__(new, key, self._copy(item))
         elif isinstance(value, list):
             list.extend(new, map(self._copy, value))
         else:
@@ -154,20 +116,3 @@ class Copier:
         if hasattr(new, "__dict__"):
             vars(new).update({k: self._copy(v) for k, v in vars(value).items()})
         return new
-
-    def _kept(self, key, item):
-        # As of `_object`: PyTorch keeps modules in a dictionary.
-        return None if key == "_torch_params" else self._copy(item)
-
-
-@functools.cache
-def _compiled_names() -> frozenset[str]:
-    """Names of the attributes that come with `compile` and `fit`."""
-    model = keras.Sequential()
-    model.compile(optimizer=keras.optimizers.SGD())
-    made = frozenset(vars(model)) - frozenset(vars(keras.Sequential()))
-    empty = keras.layers.Layer.__new__(keras.Model)
-    empty._initialize_tracker()
-    before = frozenset(vars(empty))
-    Trainer.__init__(empty)
-    return made | (frozenset(vars(empty)) - before) | _OF_FIT

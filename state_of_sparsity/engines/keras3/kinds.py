@@ -1,7 +1,6 @@
-"""Which weights of which kinds of layers can be made sparse."""
+"""Kinds of layers, and the weights of each that can be made sparse."""
 
 import dataclasses
-import re
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ from state_of_sparsity.engines.keras3.private import (
     BaseSeparableConv,
     ConvLSTMCell,
     children,
+    own_attributes,
 )
 from state_of_sparsity.techniques.base import Technique
 
@@ -31,9 +31,6 @@ _WEIGHTS = {
     keras.layers.LSTMCell: ("kernel", "recurrent_kernel"),
     ConvLSTMCell: ("kernel", "recurrent_kernel"),
 }
-
-# Attributes in which Keras lists what others hold.
-_KERAS_OWN = re.compile("_self_|_tracke|_layers$|_modules$|.*trainable_variables$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +123,7 @@ def _held(value, wanted, path=()):
     if path and isinstance(value, wanted):
         yield path, value
     elif not path:
-        # PyTorch keeps layers apart from other attributes. What Keras keeps for itself
-        # comes last: what it holds has a better name.
-        items = {**vars(value), **vars(value).get("_modules", {})}.items()
-        items = sorted(items, key=lambda item: item[0] == "_kernel")
-        items = [i for i in items if not _KERAS_OWN.match(i[0])]
+        items = own_attributes(value)
     elif isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list | tuple):

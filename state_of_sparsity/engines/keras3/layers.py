@@ -1,6 +1,5 @@
-"""What sparse layers have in common, whatever their kind."""
+"""Sparse layers of Keras 3, whatever their kind."""
 
-import dataclasses
 import functools
 import random
 import weakref
@@ -10,17 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from state_of_sparsity.engines.base import foreign_class
 from state_of_sparsity.engines.keras3 import maps, private, sharing
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
+from state_of_sparsity.engines.keras3.sparse_weights import SparseWeight
 from state_of_sparsity.masks import zero_count
-from state_of_sparsity.numerics import at_least_float32
-from state_of_sparsity.techniques.base import (
-    Technique,
-    restored_technique,
-    saved_technique,
-)
+from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Sparse")
 
@@ -167,94 +162,6 @@ class Sparse:
         return make_sparse(layer, restored_technique(saved), saved["index"])
 
 
-class Handmade(Sparse):
-    """A sparse layer that is made with the arguments of its kind and its technique.
-
-    Attributes:
-      technique_class: whose hyperparameters are further arguments.
-    """
-
-    technique_class: ClassVar[type[Technique]]
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if Handmade in cls.__bases__:
-            cls.plain_class = cls.__bases__[-1]
-
-    def __init__(self, *args, **kwargs):
-        names = {field.name for field in dataclasses.fields(self.technique_class)}
-        given = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-        technique = self.technique_class(**given)
-        super().__init__(*args, **kwargs)
-        _attach(self, technique, 0)
-
-    def get_config(self):
-        plain_config = self.plain_class.get_config(self)
-        return {**plain_config, **self.technique.get_config(), "keras": 3}
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        # The layers of tf_keras have the same names.
-        if config.pop("keras", None) != 3:
-            return foreign_class(cls.__name__, "tf_keras", "Keras 3").from_config({})
-        return cls(**config)
-
-
-for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
-    # As tf_keras names them in its files, with the package and without.
-    for _saved in (f"state_of_sparsity>{_name}", _name):
-        keras.saving.get_custom_objects()[_saved] = foreign_class(
-            _name, "tf_keras", "Keras 3"
-        )
-
-
-class SparseWeight:
-    """A weight of a sparse layer and what the technique holds beside it.
-
-    Attributes:
-      label: its name within the layer, "kernel".
-      path: attributes that lead to it; see `kinds.Located`.
-      position: among the weights of the layer.
-      theta: the trainable weight.
-      extra: the variable of its shape beside it: mask, log_alpha, log_sigma2.
-      regularizer: of the weight in the plain layer.
-    """
-
-    def __init__(self, layer, located, position):
-        self.label, self.path = located.label, located.path
-        self.theta, self.position = located.variable, position
-        self.regularizer = self.theta.regularizer
-        technique = layer.technique
-        self.extra = private.extra_variable(
-            layer,
-            _free_name(layer, self.theta.name, technique.extra_name),
-            self.theta,
-            shape=tuple(self.theta.shape),
-            dtype=technique.extra_dtype,
-            initializer=_initializer(technique, self.label),
-            trainable=technique.extra_is_trained,
-            aggregation="mean" if technique.extra_is_trained else "only_first_replica",
-        )
-        # The penalty is what a regularizer is: once for each variable, however often
-        # the layer is used, and among the losses of every model that holds it.
-        if technique.extra_is_trained:
-            self.extra.regularizer = lambda extra: layer.technique.weighted_penalty(
-                layer.penalty_weight(), self.values()[0], ops.convert_to_tensor(extra)
-            )
-        elif self.regularizer is not None:
-            self.theta.regularizer = lambda theta: self.regularizer(
-                technique.regularized_weight(
-                    ops.convert_to_tensor(theta), self.values()[1]
-                )
-            )
-
-    def values(self):
-        """Theta, in float32 at least, and the extra tensor."""
-        theta = at_least_float32(private.in_full_precision(self.theta))
-        return theta, private.in_full_precision(self.extra)
-
-
 @functools.cache
 def _zeros(technique, shapes):
     """How many of each of a technique's `units` go at each renewal."""
@@ -266,16 +173,6 @@ def _zeros(technique, shapes):
         for number in technique.units(shapes)
     ]
     return np.asarray(zeros, "int32")
-
-
-def _initializer(technique, attribute):
-    value = technique.extra_value(attribute)
-    if value is not None:
-        return lambda shape, dtype: ops.convert_to_tensor(value, dtype)
-    mean, deviation = technique.extra_initial
-    if deviation:
-        return keras.initializers.RandomNormal(mean, deviation)
-    return keras.initializers.Constant(mean)
 
 
 def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
@@ -294,7 +191,7 @@ def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
                 "dense with an override of None, or sparsify and train first."
             )
     layer.__class__ = sparse_class(type(layer))
-    _attach(layer, technique, index)
+    attach(layer, technique, index)
     return layer
 
 
@@ -309,46 +206,7 @@ def sparse_class(plain_class: type[keras.layers.Layer]) -> type[Sparse]:
     )
 
 
-def make_plain(layer: Sparse, copies: dict) -> None:
-    """Has the plain copy of a sparse layer hold the deployed weights, and them alone.
-
-    Args:
-      layer: the sparse layer, which stays as it is.
-      copies: by the `id` of the layer and of its weights, their copies; that of the
-        layer is of the plain class.
-    """
-    plain = copies[id(layer)]
-    for weight in layer.sparse_weights:
-        theta = copies[id(weight.theta)]
-        used = layer.technique.deployed_weight(*weight.values())
-        # Without the sign of -0: files with one kind of zeros are smaller.
-        theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
-        theta.regularizer = weight.regularizer
-    plain._tracker.unlock()
-    for name in added_variables(layer):
-        private.remove_variable(plain, name)
-    plain._tracker.lock()
-    for name in ("technique", "index", "sparse_weights", "draws", "_token"):
-        del vars(plain)[name]
-    vars(plain).pop("_renewals", None)
-    private.refresh_signature(plain)
-
-
-def added_variables(layer: Sparse) -> dict[str, keras.Variable]:
-    """The variables that a technique adds to a layer, by attribute."""
-    held = {id(v): (name, v) for name, v in vars(layer).items() if _is_variable(v)}
-    added = [weight.extra for weight in layer.sparse_weights]
-    added += [
-        vars(layer)[n] for n in ("training_step", "noise_seed") if n in vars(layer)
-    ]
-    return dict(held[id(variable)] for variable in added)
-
-
-def _is_variable(value):
-    return isinstance(value, keras.Variable)
-
-
-def _attach(layer, technique, index):
+def attach(layer, technique, index):
     vars(layer).update(
         technique=technique, index=index, sparse_weights=[], draws=0, _token=_no_token
     )
@@ -390,16 +248,6 @@ def _add_variables(layer):
             initializer=lambda shape, dtype: ops.full(shape, seed, dtype),
             **counter,
         )
-
-
-def _free_name(layer, weight_name, extra_name):
-    """ "log_alpha" beside "kernel", "recurrent_log_alpha" beside "recurrent_kernel"."""
-    stem = weight_name.removesuffix("kernel").removesuffix("embeddings")
-    stem = f"{stem.rstrip('_')}_{extra_name}" if stem else extra_name
-    name, number = stem, 1
-    while hasattr(layer, name):
-        name, number = f"{stem}_{number}", number + 1
-    return name
 
 
 def _no_token():

@@ -1,4 +1,4 @@
-"""How a sparse layer computes: as its plain class, with another weight.
+"""Computation of a sparse layer: that of its plain class, with another weight.
 
 What differs between kinds of layers is where noise comes in: at the outputs of a linear
 map, at the rows that are looked up, or at the weight, which then is drawn once for the
@@ -8,8 +8,8 @@ whole batch and all positions. A kind is a line in `MAPS`.
 import keras
 from keras import ops
 
-from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
 from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
 
 
 def view_of(layer: keras.layers.Layer, values: dict):

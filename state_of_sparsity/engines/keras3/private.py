@@ -1,8 +1,10 @@
-"""All that has no public name in Keras 3, in one place."""
+"""Private names of Keras 3, behind functions that say what is meant."""
 
 import contextlib
 import functools
 import inspect
+import re
+from typing import Any
 
 import keras
 from keras.src import backend
@@ -21,7 +23,17 @@ from keras.src.ops.symbolic_arguments import SymbolicArguments
 from keras.src.saving import serialization_lib
 from keras.src.utils.tracking import Tracker
 
+# What a model is made of besides operations, metrics, tensors and seeds.
+PARTS_OF_MODELS = (Function, Node, SymbolicArguments, Tracker)
 _CONTEXT = "current_call_ctx"
+# Keras makes them for each object; PyTorch's list of parameters is made when it is
+# asked for.
+_MADE_ANEW = {"build", "quantize", "_torch_params"}
+# Belongs to a call that is over.
+_OF_A_CALL = {"_losses": list, "_loss_ids": set, "_losses_override": list}
+_OF_FIT = {"history", "_eval_epoch_iterator", "_jax_state"}
+# Attributes in which Keras lists what others hold.
+_LISTS = re.compile("_self_|_tracke|_layers$|_modules$|.*trainable_variables$")
 set_mask = backend.set_keras_mask
 compute_output_spec = backend.compute_output_spec
 
@@ -67,6 +79,15 @@ def graph_nodes(model: keras.Model) -> list[Node] | None:
     if not isinstance(model, Functional):
         return None
     return [node for nodes in model._nodes_by_depth.values() for node in nodes]
+
+
+def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
+    """Names and values of what a layer holds, without the lists that Keras keeps."""
+    # PyTorch keeps layers apart from other attributes.
+    held = {**vars(layer), **vars(layer).get("_modules", {})}
+    # What Keras keeps for itself comes last: what it holds has a better name.
+    names = sorted(held, key=lambda name: name == "_kernel")
+    return [(name, held[name]) for name in names if not _LISTS.match(name)]
 
 
 def own_trainable(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -238,7 +259,75 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
     return new
 
 
-def track_operations(graph: Function) -> None:
+def is_node(value) -> bool:
+    """Whether a value is the call of an operation in a graph."""
+    return isinstance(value, Node)
+
+
+def is_made_anew(name: str) -> bool:
+    """Whether the attribute of a layer is made anew when the copy is asked for it."""
+    return name == "_torch_params"
+
+
+def metrics_of_compile(value) -> list:
+    """The metrics that a compiled model has among its own."""
+    if not isinstance(value, keras.Model):
+        return []
+    names = {"_loss_tracker", "_compile_metrics"} & _compiled_names()
+    held = [vars(value).get(name) for name in names]
+    return [metric for metric in held if metric is not None]
+
+
+def attributes_to_copy(value) -> dict:
+    """The attributes of a part of a model that a copy has, of no call and no `fit`."""
+    if not isinstance(value, keras.layers.Layer):
+        return vars(value)
+    is_model = isinstance(value, keras.Model)
+    left_out = _MADE_ANEW | _compiled_names() if is_model else _MADE_ANEW
+    return {
+        name: _OF_A_CALL[name]() if name in _OF_A_CALL else attribute
+        for name, attribute in vars(value).items()
+        if name not in left_out
+    }
+
+
+def complete_copy(value, new, copies: dict) -> None:
+    """Gives a copy, once it has its attributes, what Keras derives from them.
+
+    Args:
+      value: the original.
+      new: its copy.
+      copies: by the `id` of an original.
+    """
+    if isinstance(value, keras.Model):
+        Trainer.__init__(new)
+        vars(new)["_metrics"][:] = [m for m in new._metrics if m is not None]
+    if isinstance(value, Function):
+        # Keras names the nodes of a graph by the identity of their operations.
+        keys = [key.partition("_") for key in value._nodes]
+        new._nodes = {f"{id(copies[int(key)])}{_}{index}" for key, _, index in keys}
+        _track_operations(new)
+    if isinstance(value, Tracker):
+        new.stored_ids = {
+            name: {id(item) for item in items if item is not None}
+            for name, (_, items) in new.config.items()
+        }
+
+
+@functools.cache
+def _compiled_names() -> frozenset[str]:
+    """Names of the attributes that come with `compile` and `fit`."""
+    model = keras.Sequential()
+    model.compile(optimizer=keras.optimizers.SGD())
+    made = frozenset(vars(model)) - frozenset(vars(keras.Sequential()))
+    empty = keras.layers.Layer.__new__(keras.Model)
+    empty._initialize_tracker()
+    before = frozenset(vars(empty))
+    Trainer.__init__(empty)
+    return made | (frozenset(vars(empty)) - before) | _OF_FIT
+
+
+def _track_operations(graph: Function) -> None:
     """Has TensorFlow find the layers of a functional model, with their lookup tables.
 
     It tracks what is set as an attribute, and exports no table that it does not track.
@@ -273,11 +362,14 @@ def extra_variable(
     return variable
 
 
-def remove_variable(layer: keras.layers.Layer, name: str) -> None:
-    """Takes a weight from a layer."""
-    layer._untrack_variable(getattr(layer, name))
-    # `Layer.__delattr__` collects garbage, which takes its time for each weight.
-    super(keras.layers.Layer, layer).__delattr__(name)
+def remove_variables(layer: keras.layers.Layer, names) -> None:
+    """Takes weights from a built layer, by the attributes that hold them."""
+    layer._tracker.unlock()
+    for name in names:
+        layer._untrack_variable(getattr(layer, name))
+        # `Layer.__delattr__` collects garbage, which takes its time for each weight.
+        super(keras.layers.Layer, layer).__delattr__(name)
+    layer._tracker.lock()
 
 
 def described(layer: keras.layers.Layer, plain_class: type) -> dict:

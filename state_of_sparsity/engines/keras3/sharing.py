@@ -1,4 +1,4 @@
-"""Which layers have one threshold, and so are renewed together.
+"""Layers that have one threshold, and so are renewed together.
 
 A layer is loaded and copied by itself and holds no other. Those that are renewed with
 it are found in the step: they are held by the same outermost call.

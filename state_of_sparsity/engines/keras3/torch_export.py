@@ -5,20 +5,6 @@ import warnings
 import keras
 
 
-def check_lengths(signature: list) -> None:
-    """Raises ValueError for lengths, but the batch's, that are undefined.
-
-    Keras's layers compute paddings and count steps in Python, and a graph for another
-    runtime would keep those of the example that it is made from.
-    """
-    for spec in keras.tree.flatten(signature):
-        if None in spec.shape[1:]:
-            raise ValueError(
-                "For this format, the torch backend needs inputs whose lengths are all "
-                f"defined but the batch's: define them. Received: {spec.shape}"
-            )
-
-
 def dynamic_shapes(signature: list) -> list:
     """What `torch.export` takes for the undefined lengths of a signature.
 
@@ -34,7 +20,7 @@ def dynamic_shapes(signature: list) -> list:
     return [tuple(keras.tree.map_structure(lengths, signature))]
 
 
-def export_onnx(model: keras.Model, path: str, options: dict) -> None:
+def export_onnx(model: keras.Model, path: str, signature: list) -> None:
     """Writes ONNX by torch's exporter, or by the older one that Keras takes.
 
     Only the former can write layer normalization of a dynamic batch, and only the
@@ -43,11 +29,10 @@ def export_onnx(model: keras.Model, path: str, options: dict) -> None:
     Args:
       model: a built model whose inputs' lengths are defined but the batch's.
       path: the file.
-      options: arguments of `model.export`, with the `input_signature`.
+      signature: of its inputs, as of `exporting.signature`.
     """
     import torch
 
-    signature = options["input_signature"]
     specs = keras.tree.flatten(signature)
     # A batch of one would be taken for a constant.
     examples = keras.tree.map_structure(
@@ -66,6 +51,6 @@ def export_onnx(model: keras.Model, path: str, options: dict) -> None:
         with warnings.catch_warnings():
             # That lengths but the batch's become constants is as it should be.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            model.export(path, **options)
+            model.export(path, format="onnx", verbose=False, input_signature=signature)
     else:
         program.save(path)

@@ -6,7 +6,6 @@ Every other file of the engine takes `keras` from here.
 import contextlib
 import copy
 import inspect
-import io
 import os
 from collections.abc import Iterator
 
@@ -36,76 +35,14 @@ from tf_keras.src.layers.convolutional.base_separable_conv import SeparableConv
 from tf_keras.src.layers.rnn.base_conv_lstm import ConvLSTMCell
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.models import cloning
-from tf_keras.src.saving import saving_lib
-from tf_keras.src.saving.legacy import hdf5_format
 
-from state_of_sparsity.engines.base import foreign_class
+from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 PruningPolicy = pruning_policy.PruningPolicy
 PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
-
-
-_plain_input = keras.layers.InputLayer.from_config.__func__
-
-
-def _input_from_config(cls, config):
-    """Refuses inputs of Keras 3, with which most of its files begin, by that name."""
-    if "batch_shape" in config:
-        return foreign_class(cls.__name__, "keras", "tf_keras").from_config(config)
-    return _plain_input(cls, config)
-
-
-# `load_model` would say that an argument is unknown, and leave the reason to guess.
-keras.layers.InputLayer.from_config = classmethod(_input_from_config)
-
-
-class _InMemory:
-    """An archive whose files are read as a whole when they are opened."""
-
-    def __init__(self, archive):
-        self._archive = archive
-
-    def open(self, name, mode):
-        del mode
-        return io.BytesIO(self._archive.read(name))
-
-
-class _WeightsInMemory(saving_lib.H5IOStore):
-    """The weights of a `.keras` file, read from memory.
-
-    HDF5 jumps about in a file, and `zipfile` reads from the beginning at each jump
-    back: loading took a time that grew with the square of the file.
-    """
-
-    def __init__(self, root_path, archive=None, mode="r"):
-        is_read = archive is not None and mode == "r"
-        super().__init__(root_path, _InMemory(archive) if is_read else archive, mode)
-
-
-saving_lib.H5IOStore = _WeightsInMemory
-
-_preprocess_weights = hdf5_format.preprocess_weights_for_loading
-
-
-def _with_noise_seeds(layer, weights, *versions, **named_versions):
-    """What an `.h5` file has of a layer; files up to 0.2.0 have no seeds of noise.
-
-    They go in before Keras deals the weights out to the layers of a nested model, for
-    each of which it comes here again.
-    """
-    weights = list(weights)
-    expected = layer.trainable_weights + layer.non_trainable_weights
-    seeds = [n for n, v in enumerate(expected) if "noise_seed" in v.name]
-    if len(weights) + len(seeds) == len(expected):
-        for position in seeds:
-            weights.insert(position, expected[position].numpy())
-    return _preprocess_weights(layer, weights, *versions, **named_versions)
-
-
-hdf5_format.preprocess_weights_for_loading = _with_noise_seeds
 
 
 def check_keras_backend(name: str) -> None:
@@ -224,6 +161,75 @@ def fresh_layer(layer: keras.layers.Layer, cls: type) -> keras.layers.Layer:
     return new
 
 
+# What Keras's own `__init__` makes anew, and yet belongs to a copy.
+_SETTINGS = (
+    "_activity_regularizer",
+    "_auto_config",
+    "_auto_get_config",
+    "_dynamic",
+    "_saved_model_arg_spec",
+    "_saved_model_inputs_spec",
+    "_trainable",
+)
+# A graph makes these for its copy.
+_SETTINGS_OF_LAYERS = (
+    "_autocast",
+    "_build_input_shape",
+    "_input_spec",
+    "_stateful",
+    "_supports_masking",
+    "built",
+)
+
+
+def carry_settings(layer: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Gives a copy of a layer the settings that Keras's `__init__` has not given it."""
+    names = _SETTINGS if is_functional(layer) else (*_SETTINGS, *_SETTINGS_OF_LAYERS)
+    vars(new).update({n: vars(layer)[n] for n in names if n in vars(layer)})
+
+
+def weight_lists(layer: keras.layers.Layer) -> tuple[list, list]:
+    """The weights that a layer holds itself: those to train, and all others."""
+    return layer._trainable_weights, layer._non_trainable_weights
+
+
+def tracked_names(layer: keras.layers.Layer) -> dict:
+    """The attributes of a layer that Keras tracks, by name."""
+    # Keras makes the dictionary with the first thing that it tracks.
+    return vars(layer).get("_self_unconditional_dependency_names", {})
+
+
+def loss_functions(layer: keras.layers.Layer) -> list:
+    """The functions without arguments that a layer was given in `add_loss`."""
+    return layer._callable_losses
+
+
+def is_preprocessing(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has state that is in no variable, as one that adapts to data."""
+    return layer._must_restore_from_config
+
+
+def of_thread(layer: keras.layers.Layer) -> dict:
+    """What is kept with a layer for the thread: each replica is traced in its own."""
+    return vars(layer._thread_local)
+
+
+def carry_batch_shape(layer: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Gives a layer the input shape that a Sequential model takes from its first."""
+    if hasattr(layer, "_batch_input_shape"):
+        new._batch_input_shape = layer._batch_input_shape
+
+
+def carry_activity_regularizer(layer: keras.layers.Layer, wrapper) -> None:
+    """Has a wrapper penalize outputs as the layer in it would."""
+    wrapper._activity_regularizer = layer._activity_regularizer
+
+
+def has_own_build(cls: type[keras.layers.Layer]) -> bool:
+    """Whether a class of layers has a `build`; Keras asks so, too."""
+    return not hasattr(cls.build, "_is_default")
+
+
 def plain_clone(model: keras.Model, clone_function) -> keras.Model:
     """A Sequential or functional model of Keras's own class, with a graph like another.
 
@@ -340,18 +346,40 @@ def saves_its_layers(model: keras.Model) -> bool:
     )
 
 
-def view_of(layer: keras.layers.Layer, values: dict) -> keras.layers.Layer:
+def view_of(
+    layer: keras.layers.Layer, values: dict, dtype: tf.DType | None = None
+) -> keras.layers.Layer:
     """A layer that shares all attributes with another one, but for some of its own.
 
     For one call: other threads that call the layer see nothing of it.
+
+    Args:
+      layer: any.
+      values: by attribute, what the view has instead.
+      dtype: in which the view computes, if in another one.
     """
     view = object.__new__(type(layer))
     # TensorFlow traces it for each object: what it has traced for the layer serves.
     grouped = "_jit_compiled_convolution_op"
     traced = {grouped: getattr(layer, grouped)} if hasattr(layer, grouped) else {}
+    computes = {} if dtype is None else {"_compute_dtype_object": dtype}
     # Past Keras's tracking.
-    vars(view).update(vars(layer) | traced | values)
+    vars(view).update(vars(layer) | traced | computes | values)
     return view
+
+
+def pad_causally(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """The inputs of a causal convolution with the zeros that it sees before them."""
+    return tf.pad(inputs, layer._compute_causal_padding(inputs))
+
+
+# Of a view of a convolution: what a causal one does with its inputs is done.
+NOT_CAUSAL = {"padding": "valid", "_is_causal": False}
+
+
+def names_in_tf_mot(cls: type[keras.layers.Layer]) -> list[str]:
+    """The weights of a kind of layer that TF-MOT prunes, or nothing."""
+    return list(PruneRegistry._LAYERS_WEIGHTS_MAP.get(cls, ()))
 
 
 def without_autograph(method):

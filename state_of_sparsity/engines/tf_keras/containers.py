@@ -14,6 +14,7 @@ import importlib
 from state_of_sparsity.engines.tf_keras.backend import (
     attention_shapes,
     build_attention,
+    has_own_build,
     is_functional,
     keras,
     register_layer,
@@ -28,7 +29,7 @@ from state_of_sparsity.engines.tf_keras.copying import (
     own_attributes,
 )
 from state_of_sparsity.engines.tf_keras.families import is_sparse, sparse_layer
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 
 @register_layer
@@ -103,8 +104,7 @@ def container_class(cls: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     if issubclass(cls, SparseContainer):
         return cls
     members = {"plain_class": cls}
-    # Keras asks whether a class has a `build` of its own.
-    if not hasattr(cls.build, "_is_default"):
+    if has_own_build(cls):
         members["build"] = _build
     # All go by the name of this one, which is registered: a process that loads a model
     # has not made the class yet.

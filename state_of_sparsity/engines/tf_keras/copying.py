@@ -15,6 +15,7 @@ from typing import Any
 
 from state_of_sparsity.engines.tf_keras.backend import (
     KerasTensor,
+    carry_settings,
     copy_variable,
     forget_layers,
     fresh_layer,
@@ -22,38 +23,14 @@ from state_of_sparsity.engines.tf_keras.backend import (
     graph_tensors,
     is_functional,
     is_operator,
+    is_preprocessing,
     keras,
+    loss_functions,
     plain_clone,
     tf,
+    tracked_names,
+    weight_lists,
 )
-
-# What Keras's own `__init__` makes anew, and yet belongs to the copy.
-_CARRIED = (
-    "_activity_regularizer",
-    "_auto_config",
-    "_auto_get_config",
-    "_autocast",
-    "_build_input_shape",
-    "_dynamic",
-    "_input_spec",
-    "_saved_model_arg_spec",
-    "_saved_model_inputs_spec",
-    "_stateful",
-    "_supports_masking",
-    "_trainable",
-    "built",
-)
-# A graph makes the others, for its copy.
-_CARRIED_BY_GRAPHS = (
-    "_activity_regularizer",
-    "_auto_config",
-    "_auto_get_config",
-    "_dynamic",
-    "_saved_model_arg_spec",
-    "_saved_model_inputs_spec",
-    "_trainable",
-)
-_WEIGHT_LISTS = ("_trainable_weights", "_non_trainable_weights")
 
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
@@ -141,8 +118,8 @@ class Copier:
             return self._copy_graph(layer, cls or type(layer), without, path)
         if is_operator(layer):
             return type(layer).from_config(layer.get_config())
-        if layer._must_restore_from_config:
-            # A preprocessing layer: what it has adapted to is in tables, too.
+        if is_preprocessing(layer):
+            # What it has adapted to is in tables, too.
             return layer
         return self._copy_attributes(layer, cls or type(layer), without, path)
 
@@ -160,7 +137,7 @@ class Copier:
             self._remember(old, copied)
         self._check_symbols(model)
         give_class(new, model, cls)
-        self._carry(model, new, _CARRIED_BY_GRAPHS)
+        carry_settings(model, new)
         # Attributes bring layers that are in no call, and those after them in order.
         held = {id(x) for _, v in own_attributes(model) for _, x in layers_in(v, "")}
         forget_layers(new, [copied for x, copied in pairs if id(x) in held])
@@ -182,24 +159,18 @@ class Copier:
         new = fresh_layer(layer, cls)
         # Before its parts, which may refer back to it.
         self._remember(layer, new)
-        self._carry(layer, new, _CARRIED)
+        carry_settings(layer, new)
         self._copy_own(layer, new, without, path)
         return new
-
-    def _carry(self, layer, new, names):
-        for name in names:
-            if name in vars(layer):
-                vars(new)[name] = vars(layer)[name]
 
     def _copy_own(self, layer, new, without, path):
         """Copies what a layer has of its own: weights, losses, attributes."""
         left_out = [getattr(layer, name) for name in without if hasattr(layer, name)]
-        for name in _WEIGHT_LISTS:
-            kept = (v for v in vars(layer)[name] if not _is_one_of(v, left_out))
+        for held, copies in zip(weight_lists(layer), weight_lists(new), strict=True):
+            kept = (v for v in held if not _is_one_of(v, left_out))
             # Some are lookup tables, which copies share.
-            vars(new)[name].extend(self.value(v, path) for v in kept)
-        # Keras makes this attribute with the first thing that it tracks.
-        tracked = vars(layer).get("_self_unconditional_dependency_names", {})
+            copies.extend(self.value(v, path) for v in kept)
+        tracked = tracked_names(layer)
         for name, value in own_attributes(layer):
             # TF-MOT hangs this on a layer; it refers to the layer's own variables.
             if name in (*without, "get_prunable_weights"):
@@ -210,9 +181,9 @@ class Copier:
             else:
                 # Keras must not track in the copy what it does not in the original.
                 vars(new)[name] = copied
-        for loss in layer._callable_losses:
+        for loss in loss_functions(layer):
             if not _is_one_of(_innermost(loss), left_out):
-                new._callable_losses.append(self._loss(loss, path))
+                loss_functions(new).append(self._loss(loss, path))
 
     def _loss(self, loss, path):
         """A function of the copy: a loss that is a closure holds the layer in it."""

@@ -1,8 +1,8 @@
-"""Counting training steps in layers, however often a step uses a layer."""
+"""Count of training steps in a layer, however often a step uses it."""
 
 import weakref
 
-from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import keras, of_thread, tf
 
 
 def is_first_call_in_graph(
@@ -22,8 +22,7 @@ def is_first_call_in_graph(
     if tf.executing_eagerly():
         return True
     graph = tf.compat.v1.get_default_graph()
-    # By thread, since each replica is traced in its own.
-    called = vars(layer._thread_local).setdefault("graphs_of_calls", {})
+    called = of_thread(layer).setdefault("graphs_of_calls", {})
     given = training if isinstance(training, bool | int) else "decided in the graph"
     kind = purpose, given
     if kind in called and called[kind]() is graph:

@@ -1,4 +1,4 @@
-"""What the families of sparse layers, and TF-MOT's own wrapper, tell of themselves.
+"""Functions of a layer that each family of sparse layers has its own of.
 
 A family registers its layer class, and its class of techniques, with these functions.
 """
@@ -7,9 +7,11 @@ import functools
 
 import numpy as np
 
-from state_of_sparsity.engines.base import DENSE, DeployedWeight
+from state_of_sparsity.engines.conversion import DENSE
+from state_of_sparsity.engines.inspection import DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
+    carry_batch_shape,
     keras,
     raw_variable,
     tf,
@@ -55,11 +57,12 @@ def plain_layer(layer, copy) -> keras.layers.Layer | None:
     return None
 
 
-@functools.singledispatch
 def technique_name(layer) -> str:
     """Name of the technique that makes a layer sparse; of a dense one, "dense"."""
-    del layer
-    return DENSE
+    technique = getattr(layer, "technique", None)
+    if isinstance(technique, Technique):
+        return technique.technique_name()
+    return "prune_low_magnitude" if isinstance(layer, PruneLowMagnitude) else DENSE
 
 
 @functools.singledispatch
@@ -96,15 +99,8 @@ def deploy(sparse: keras.layers.Layer, plain: keras.layers.Layer) -> None:
 def _(layer: PruneLowMagnitude, copy):
     plain = copy(layer.layer)
     deploy(layer, plain)
-    if hasattr(layer, "_batch_input_shape"):
-        # A Sequential model takes its input shape from its first layer.
-        plain._batch_input_shape = layer._batch_input_shape
+    carry_batch_shape(layer, plain)
     return plain
-
-
-@technique_name.register
-def _(layer: PruneLowMagnitude) -> str:
-    return "prune_low_magnitude"
 
 
 @deployed_weights.register

@@ -16,6 +16,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
     UpdatePruningStep,
     all_layers,
+    carry_activity_regularizer,
     keras,
     raw_variable,
     register_layer,
@@ -23,7 +24,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     tf,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
-from state_of_sparsity.engines.tf_keras.families import sparse_layer, technique_name
+from state_of_sparsity.engines.tf_keras.families import sparse_layer
 from state_of_sparsity.engines.tf_keras.schedules import (
     in_graph,
     with_schedule,
@@ -35,8 +36,8 @@ from state_of_sparsity.engines.tf_keras.weights import (
     wrapped_weights,
 )
 from state_of_sparsity.schedules import Never
-from state_of_sparsity.techniques.base import restored_technique, saved_technique
 from state_of_sparsity.techniques.masked import MaskingTechnique
+from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 MISSING_CALLBACK = (
     "The masks of a pruned model are renewed by training step, and nothing has "
@@ -74,7 +75,7 @@ class PrunedLayer(PruneLowMagnitude):
         schedule = in_graph(technique.schedule())
         super().__init__(layer, pruning_schedule=schedule, **kwargs)
         # The layer within is not called as Keras calls layers, which regularizes.
-        self._activity_regularizer = layer._activity_regularizer
+        carry_activity_regularizer(layer, self)
         self.technique = technique
         self.index = index
         # Not an attribute to Keras, which would save it.
@@ -175,12 +176,8 @@ class PrunedLayer(PruneLowMagnitude):
         store["pruning_step"] = self.pruning_step.numpy()
 
     def load_own_variables(self, store):
-        """Loads what `save_own_variables` has saved, be it of an earlier version."""
-        if "thresholds" not in store:
-            # Up to 0.2.0, variables by number, the weights of the layer among them.
-            super().load_own_variables(store)
-            return
-        thresholds = np.asarray(store["thresholds"])
+        """Loads what `save_own_variables` has saved."""
+        thresholds = np.asarray(store.get("thresholds", []))
         if len(thresholds) != len(self.pruning_vars):
             raise ValueError(
                 f"Layer {self.layer.name!r} has {len(self.pruning_vars)} masks, and "
@@ -210,11 +207,6 @@ class PrunedLayer(PruneLowMagnitude):
         layer = keras.layers.deserialize(config.pop("layer"))
         saved = config.pop("technique")
         return cls(layer, restored_technique(saved), saved["index"], **config)
-
-
-@technique_name.register
-def _(layer: PrunedLayer) -> str:
-    return layer.technique.technique_name()
 
 
 @sparse_layer.register

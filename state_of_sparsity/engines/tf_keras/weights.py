@@ -1,12 +1,12 @@
-"""Which weights of a layer are made sparse, and under which names."""
+"""Weights of a layer that are made sparse, and their names."""
 
 from state_of_sparsity.engines.tf_keras.backend import (
     ConvLSTMCell,
     DepthwiseConv,
     PruneLowMagnitude,
-    PruneRegistry,
     SeparableConv,
     keras,
+    names_in_tf_mot,
     tf,
 )
 from state_of_sparsity.techniques.base import Technique
@@ -41,9 +41,7 @@ def _weights_of_kind(cls):
         # The registry names the half that pruning masks.
         return list(_FURTHER_WEIGHTS[SeparableConv])
     for base in cls.__mro__:
-        known = PruneRegistry._LAYERS_WEIGHTS_MAP.get(base) or _FURTHER_WEIGHTS.get(
-            base
-        )
+        known = names_in_tf_mot(base) or _FURTHER_WEIGHTS.get(base)
         if known:
             return list(known)
     return []
@@ -141,7 +139,7 @@ def wrapped_weights(
       technique: of the wrapper; None if it is TF-MOT's own.
     """
     if isinstance(layer, keras.layers.MultiHeadAttention):
-        return list(PruneRegistry._LAYERS_WEIGHTS_MAP[keras.layers.MultiHeadAttention])
+        return names_in_tf_mot(keras.layers.MultiHeadAttention)
     names = sparsifiable_weights(layer)
     takes_all = technique is not None and technique.applies_to(depthwise=True)
     names_its_own = hasattr(type(layer), "get_prunable_weights")

@@ -1,8 +1,10 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.engines.base import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
 from state_of_sparsity.engines.tf_keras.backend import (
+    NOT_CAUSAL,
     keras,
+    pad_causally,
     tf,
     view_of,
     without_autograph,
@@ -76,8 +78,7 @@ class Linear(Reparameterized):
             for name, value in values.items()
         }
         nothing = {"use_bias": False, "bias": None, "activation": None}
-        dtype = {"_compute_dtype_object": inputs.dtype}
-        return view_of(self, {**nothing, **dtype, **cast})
+        return view_of(self, {**nothing, **cast}, inputs.dtype)
 
     def _sequence_axes(self, rank):
         """Axes of the outputs along which a dense map is applied to a sequence."""
@@ -138,8 +139,8 @@ class Separable(Linear):
     def _depthwise_map(self, inputs, kernel):
         values = {"depthwise_kernel": kernel}
         if self.padding == "causal":
-            inputs = tf.pad(inputs, self._compute_causal_padding(inputs))
-            values["padding"] = "valid"
+            inputs = pad_causally(self, inputs)
+            values |= NOT_CAUSAL
         kinds = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
         return kinds[self.rank].call(self._bare(inputs, values), inputs)
 
@@ -150,8 +151,7 @@ class Separable(Linear):
             "kernel_size": ones,
             "strides": ones,
             "dilation_rate": ones,
-            "padding": "valid",
-            "_is_causal": False,
+            **NOT_CAUSAL,
         }
         return keras.layers.Conv2D.call(self._bare(inputs, values), inputs)
 

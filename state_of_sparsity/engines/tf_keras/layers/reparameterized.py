@@ -1,13 +1,15 @@
-"""What all layers of the reparameterization family have in common."""
+"""Base of the layers of the reparameterization family."""
 
 import dataclasses
 import random
 from typing import ClassVar
 
-from state_of_sparsity.engines.base import DeployedWeight, foreign_class
+from state_of_sparsity.engines.foreign import foreign_class
+from state_of_sparsity.engines.inspection import DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
     keras,
+    of_thread,
     raw_variable,
     smart_cond,
     tf,
@@ -19,7 +21,6 @@ from state_of_sparsity.engines.tf_keras.families import (
     deployed_weights,
     plain_layer,
     sparse_layer,
-    technique_name,
 )
 from state_of_sparsity.engines.tf_keras.weights import (
     add_kind,
@@ -27,6 +28,7 @@ from state_of_sparsity.engines.tf_keras.weights import (
     weight_variable,
 )
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.saving import VERSION, check_version
 
 # The layer class for each technique and Keras layer.
 LAYERS: dict[tuple[type, type], type] = {}
@@ -105,12 +107,6 @@ class Reparameterized:
         )
         self.add_loss(self.weighted_penalty)
 
-    def load_own_variables(self, store):
-        if len(store) == len(self._trainable_weights + self._non_trainable_weights) - 1:
-            # Files of 0.2.0 have no seed, which was the last to be made.
-            store = {**store, str(len(store)): self.noise_seed.numpy()}
-        super().load_own_variables(store)
-
     def extra_name(self, weight):
         """The attribute that holds the technique's parameter for a weight."""
         return self.sparse_weights[weight] + self.technique.extra_name
@@ -149,8 +145,7 @@ class Reparameterized:
         """
         if training is None:
             training = keras.backend.learning_phase()
-        # By thread, since each replica is traced in its own.
-        uses = vars(self._thread_local).setdefault("uses", {})
+        uses = of_thread(self).setdefault("uses", {})
         phase = training if isinstance(training, bool | int) else "decided in the graph"
         if is_first_call_in_graph(self, training):
             smart_cond(training, self._count_step, tf.no_op)
@@ -177,19 +172,17 @@ class Reparameterized:
             )
 
     def get_config(self):
-        return {**super().get_config(), **self.technique.get_config()}
+        technique_config = self.technique.get_config()
+        return {**super().get_config(), **technique_config, "version": VERSION}
 
     @classmethod
     def from_config(cls, config):
         # The layers of Keras 3 have the same names.
         if "keras" in config:
             return foreign_class(cls.__name__, "keras", "tf_keras").from_config({})
+        config = dict(config)
+        check_version(config.pop("version", None))
         return super().from_config(config)
-
-
-@technique_name.register
-def _(layer: Reparameterized) -> str:
-    return layer.technique.technique_name()
 
 
 @deployed_weights.register

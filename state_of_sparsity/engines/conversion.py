@@ -1,0 +1,124 @@
+"""Interface by which the models of a Keras become sparse, and plain again."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from state_of_sparsity.techniques.base import Technique
+
+DENSE = "dense"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A layer of a model that has weights to make sparse, or has sparse ones.
+
+    Attributes:
+      layer: the layer; the wrapper if it is wrapped.
+      path: names of the layers around it and of itself, joined by slashes; the same
+        for a sparse layer and for its stripped counterpart.
+      name: of the layer, without those around it.
+      technique: name of the technique that makes it sparse, or "dense".
+      weights: its variables to make sparse, by attribute.
+      depthwise: whether it is a depthwise convolution.
+    """
+
+    layer: Any
+    path: str
+    name: str
+    technique: str
+    weights: Mapping[str, Any]
+    depthwise: bool = False
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.technique != DENSE
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its weights, by the names that they have in reports."""
+        return {f"{self.path}/{n}": tuple(v.shape) for n, v in self.weights.items()}
+
+
+class Conversion(abc.ABC):
+    """Finds what can be made sparse in the models of one Keras, and makes it so.
+
+    Attributes:
+      callback_class: what callbacks of this Keras derive from.
+    """
+
+    callback_class: type
+
+    @abc.abstractmethod
+    def check_model(self, model) -> None:
+        """Raises ValueError unless the model is built and can be served."""
+
+    def sites(self, model) -> Iterator[Site]:
+        """Every layer of a model, at any depth, that has weights to make sparse.
+
+        Each layer comes once, however often it is used, in the order of creation. A
+        layer of the same path as an earlier one gets "_1", "_2", … appended.
+        """
+        seen_layers: set[int] = set()
+        seen_paths: dict[str, int] = {}
+        for site in self._walk(model, ""):
+            if id(site.layer) in seen_layers:
+                continue
+            seen_layers.add(id(site.layer))
+            count = seen_paths.get(site.path, 0)
+            seen_paths[site.path] = count + 1
+            path = f"{site.path}_{count}" if count else site.path
+            yield dataclasses.replace(site, path=path)
+
+    def _walk(self, layer, path):
+        for child in self.children(layer):
+            site = self.site(child)
+            name = site.name if site else child.name
+            child_path = f"{path}/{name}" if path else name
+            if site:
+                yield dataclasses.replace(site, path=child_path)
+            else:
+                yield from self._walk(child, child_path)
+
+    @abc.abstractmethod
+    def children(self, layer) -> list:
+        """The layers directly inside of a layer or model, in order of creation."""
+
+    @abc.abstractmethod
+    def site(self, layer) -> Site | None:
+        """The site that a layer is by itself, its path its name, or None."""
+
+    def left_out(self, model) -> list[str]:
+        """Names of matrices that no site holds, since nothing says what they are."""
+        del model
+        return []
+
+    @abc.abstractmethod
+    def check_technique(self, technique: Technique, model) -> None:
+        """Raises ValueError for what only the other engine can do."""
+
+    def allows(self, technique: Technique, layer) -> bool:
+        """Whether an option of the technique lets the layer be made sparse."""
+        del technique, layer
+        return True
+
+    @abc.abstractmethod
+    def sparsify(self, model, plan: Mapping[int, tuple[int, Technique]]):
+        """A copy of a model in which some layers are sparse.
+
+        Args:
+          model: a dense model.
+          plan: by the `id` of a layer, its index among the sites of the model, which
+            makes the random numbers of layers differ, and its technique.
+
+        Raises:
+          ValueError: for a layer that cannot be made sparse, with the reason.
+        """
+
+    @abc.abstractmethod
+    def strip(self, model):
+        """A copy of a model with plain layers and the zeros in place."""
+
+    def needed_callbacks(self) -> list:
+        """Callbacks without which a sparse model does not train."""
+        return []

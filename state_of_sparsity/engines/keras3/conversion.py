@@ -1,0 +1,98 @@
+"""Conversion of Keras 3 models into sparse and plain copies."""
+
+import keras
+
+from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
+from state_of_sparsity.engines.keras3 import containers, private
+from state_of_sparsity.engines.keras3.copying import Copier
+from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
+from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
+from state_of_sparsity.engines.keras3.stripping import make_plain
+
+
+class Keras3Conversion(Conversion):
+    """Gives layers of a copy another class, with `Sparse` before their own."""
+
+    callback_class = keras.callbacks.Callback
+
+    def check_model(self, model):
+        foreign = [
+            held.name
+            for layer in private.all_layers(model)
+            for held in vars(layer).values()
+            if any(c.__module__.startswith("tf_keras.") for c in type(held).__mro__)
+        ]
+        if foreign:
+            raise TypeError(
+                f"Model {model.name!r} of Keras 3 holds layers of another Keras: "
+                f"{foreign}. Make all of them with `import keras`."
+            )
+        if not model.built or not (model.weights or private.graph_nodes(model)):
+            raise ValueError(
+                f"Model {model.name!r} has no weights yet. Build it first: call it on "
+                "a batch, or call model.build(input_shape)."
+            )
+
+    def children(self, layer):
+        return private.children(layer)
+
+    def site(self, layer):
+        is_sparse = isinstance(layer, Sparse)
+        weights = located_weights(layer) if is_sparse or has_weights(layer) else []
+        if not (is_sparse or weights):
+            return None
+        return Site(
+            layer,
+            layer.name,
+            layer.name,
+            layer.technique.technique_name() if is_sparse else DENSE,
+            {found.label: found.variable for found in weights},
+            isinstance(layer, private.BaseDepthwiseConv),
+        )
+
+    def left_out(self, model):
+        known = {id(v) for site in self.sites(model) for v in site.layer.weights}
+        return [
+            variable.path
+            for layer in private.all_layers(model)
+            if not type(layer).__module__.startswith("keras.")
+            for variable in private.own_trainable(layer)
+            if len(variable.shape) > 1 and id(variable) not in known
+        ]
+
+    def check_technique(self, technique, model):
+        for option in ("pruning_policy", "pruning_schedule"):
+            value = getattr(technique, option, None)
+            if value is not None:
+                raise ValueError(
+                    f"{option} is an option of TF-MOT, for tf_keras models only; "
+                    f"{model.name!r} is a Keras 3 model. Use overrides or the steps of "
+                    f"the technique instead. Received: {option}={value!r}"
+                )
+
+    def sparsify(self, model, plan):
+        copier = Copier()
+        with private.scope_of(model):
+            sparse = copier.copy(model)
+            for layer in private.all_layers(model):
+                if id(layer) in plan:
+                    index, technique = plan[id(layer)]
+                    make_sparse(copier.copies[id(layer)], technique, index)
+        for layer in private.all_layers(sparse):
+            inner = [x for x in private.all_layers(layer) if x is not layer]
+            holds_sparse = any(isinstance(x, Sparse) for x in inner)
+            makes_them = containers.makes_its_layers(layer)
+            if holds_sparse and makes_them and not isinstance(layer, Sparse):
+                containers.make_container(layer)
+        return sparse
+
+    def strip(self, model):
+        copier = Copier(plain=True)
+        with private.scope_of(model):
+            plain = copier.copy(model)
+        for layer in private.all_layers(model):
+            if isinstance(layer, Sparse):
+                make_plain(layer, copier.copies)
+            elif isinstance(layer, containers.SparseContainer):
+                private.refresh_signature(copier.copies[id(layer)])
+        return plain

@@ -1,0 +1,148 @@
+"""Conversion of models of `tf_keras` into sparse and plain copies."""
+
+from state_of_sparsity.engines.conversion import Conversion, Site
+from state_of_sparsity.engines.tf_keras.backend import (
+    DepthwiseConv,
+    check_keras_backend,
+    child_layers,
+    custom_weights,
+    is_functional,
+    keras,
+    keras3_layers,
+    tf,
+)
+from state_of_sparsity.engines.tf_keras.containers import (
+    SparseContainer,
+    container_class,
+    is_container_of,
+)
+from state_of_sparsity.engines.tf_keras.copying import converted
+from state_of_sparsity.engines.tf_keras.families import (
+    is_sparse,
+    plain_layer,
+    sparse_layer,
+    technique_name,
+)
+from state_of_sparsity.engines.tf_keras.pruning import PruningStep, share_thresholds
+from state_of_sparsity.engines.tf_keras.weights import (
+    plain_layer_of,
+    sparsifiable_weights,
+    weight_variable,
+    wrapped_weights,
+)
+from state_of_sparsity.techniques.masked import MaskingTechnique
+
+
+class TFKerasConversion(Conversion):
+    """Wraps layers to prune, as TF-MOT does, and subclasses those that learn."""
+
+    callback_class = keras.callbacks.Callback
+
+    def check_model(self, model):
+        check_keras_backend(model.name)
+        if not model.built or (is_functional(model) and not model.inputs):
+            raise ValueError(
+                f"Model {model.name!r} has no weights yet. Build it first: call it on "
+                "a batch, or call model.build(input_shape)."
+            )
+        for layer in keras3_layers(model):
+            raise ValueError(
+                f"A tf_keras model cannot hold layers of Keras 3: make the whole of "
+                f"model {model.name!r} of one of them. Received: layer {layer.name!r} "
+                f"of {type(layer).__module__}"
+            )
+
+    def children(self, layer):
+        return child_layers(layer)
+
+    def site(self, layer):
+        if not (is_sparse(layer) or sparsifiable_weights(layer)):
+            return None
+        plain = plain_layer_of(layer)
+        # TF-MOT's own wrapper takes attention as a whole.
+        names = sparsifiable_weights(plain) or wrapped_weights(plain)
+        names = names if plain.built else []
+        return Site(
+            layer,
+            plain.name,
+            plain.name,
+            technique_name(layer),
+            {name: weight_variable(plain, name) for name in names},
+            isinstance(plain, DepthwiseConv),
+        )
+
+    def left_out(self, model):
+        held = {id(v) for site in self.sites(model) for v in site.weights.values()}
+        return [
+            f"{layer.name}/{weight.name.rpartition('/')[2].partition(':')[0]}"
+            for layer, weight in custom_weights(model)
+            if len(weight.shape) > 1
+            and id(weight) not in held
+            # One that names its weights has left the others out on purpose.
+            and not hasattr(layer, "get_prunable_weights")
+        ]
+
+    def check_technique(self, technique, model):
+        if not isinstance(technique, MaskingTechnique):
+            return
+        if technique.masked_weights != "stay":
+            raise ValueError(
+                "masked_weights must be 'stay' for a tf_keras model, whose masked "
+                "weights are zero: only a Keras 3 model keeps the values that they "
+                f"had. Received: {technique.masked_weights!r}"
+            )
+        if getattr(technique, "pruning_policy", None) is not None:
+            technique.pruning_policy.ensure_model_supports_pruning(model)
+
+    def allows(self, technique, layer):
+        policy = getattr(technique, "pruning_policy", None)
+        return policy is None or policy.allow_pruning(layer)
+
+    def sparsify(self, model, plan):
+        replaced = set()
+
+        def replace(layer, path, copy):
+            del path
+            if id(layer) in plan:
+                index, technique = plan[id(layer)]
+                replaced.add(id(layer))
+                return sparse_layer(technique, layer, copy, index)
+            if is_container_of(layer, lambda inner: id(inner) in plan):
+                return copy(layer, container_class(type(layer)))
+            return None
+
+        with _scope_of(model):
+            sparse = converted(model, replace)
+        missed = [
+            site.path
+            for site in self.sites(model)
+            if id(site.layer) in plan.keys() - replaced
+        ]
+        if missed:
+            raise ValueError(
+                f"These layers cannot be replaced where model {model.name!r} holds "
+                f"them: {missed}. Hold layers in attributes, lists, tuples or "
+                "dictionaries, or leave them dense with an override of None."
+            )
+        share_thresholds(sparse)
+        return sparse
+
+    def strip(self, model):
+        def replace(layer, path, copy):
+            del path
+            if isinstance(layer, SparseContainer):
+                return copy(layer, layer.plain_class, ("restoration",))
+            return plain_layer(layer, copy)
+
+        with _scope_of(model):
+            return converted(model, replace)
+
+    def needed_callbacks(self):
+        return [PruningStep()]
+
+
+def _scope_of(model):
+    """The scope in which to make the variables of a copy of the model."""
+    if tf.distribute.has_strategy():
+        return tf.distribute.get_strategy().scope()
+    return model.distribute_strategy.scope()

@@ -1,0 +1,83 @@
+"""Budgets, applied to the layers of a model."""
+
+import dataclasses
+
+from state_of_sparsity.budgets import Budget, Layer
+from state_of_sparsity.techniques import Technique
+from state_of_sparsity.techniques.pruning import PruningTechnique
+from state_of_sparsity.techniques.shared_threshold import SharedThreshold
+
+
+def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict:
+    """A plan with the sparsities of a budget for what no override names.
+
+    Args:
+      budget: how sparse each layer becomes.
+      technique: with the sparsity of the whole model.
+      sites: of the model.
+      plan: as of `planning.planned`.
+      name: of the model.
+    """
+    if not isinstance(budget, Budget):
+        raise TypeError(
+            "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
+            f"Received: {budget!r}"
+        )
+    _check_ramp(technique)
+    layers = list(_layers(technique, sites, plan))
+    sparsities = budget.sparsities(layers, target_of(technique))
+    free = sum(chosen is technique for _, chosen in plan.values())
+    shared = SharedThreshold(name, free) if budget.shares_threshold else None
+
+    def budgeted(site, chosen):
+        new = chosen.with_sparsity(sparsities[site.path])
+        if chosen is technique and shared is not None:
+            new = dataclasses.replace(new, shared_threshold=shared)
+        return new
+
+    return {
+        id(site.layer): (index, budgeted(site, chosen))
+        for site in sites
+        if id(site.layer) in plan
+        for index, chosen in [plan[id(site.layer)]]
+    }
+
+
+def _layers(technique, sites, plan):
+    """The sites as a budget sees them."""
+    for site in sites:
+        chosen = plan.get(id(site.layer), (0, None))[1]
+        fixed = 0.0 if chosen is None else target_of(chosen)
+        masked = pruned(chosen, site) if chosen else list(site.weights)
+        shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
+        for name in shapes.keys() - set(masked):
+            yield Layer(f"{site.path}/{name}", (shapes[name],), 0.0)
+        sparsity = None if chosen is technique else fixed
+        yield Layer(site.path, tuple(shapes[n] for n in masked), sparsity)
+
+
+def pruned(technique, site):
+    """Names of the weights of a site that pruning masks."""
+    if site.depthwise or technique.applies_to(depthwise=True):
+        return list(site.weights)
+    # Of a separable convolution, a part stays dense.
+    return [name for name in site.weights if name != "depthwise_kernel"]
+
+
+def _check_ramp(technique):
+    if getattr(technique, "pruning_schedule", None) is not None:
+        raise ValueError(
+            "A budget gives layers the sparsity to which the technique's own ramp "
+            "leads, and pruning_schedule is another one: give the steps of the "
+            f"technique instead. Received: {technique.pruning_schedule!r}"
+        )
+
+
+def target_of(technique: Technique) -> float:
+    """The sparsity that a technique leads to; ValueError if it has none."""
+    if not isinstance(technique, PruningTechnique):
+        raise ValueError(
+            "A budget is for pruning, which has a target sparsity. Received: "
+            f"{technique.technique_name()}"
+        )
+    return technique.sparsity
