@@ -248,7 +248,10 @@ def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("copied", "make"),
-    [(keras.models.clone_model, zoo.functional), (copy.deepcopy, zoo.perceptron)],
+    [
+        pytest.param(keras.models.clone_model, zoo.functional, marks=pytest.mark.slow),
+        (copy.deepcopy, zoo.perceptron),
+    ],
 )
 def test_a_copy_prunes_by_its_own_weights(copied, make, data):
     sparse = pruned(scaled(make), RAMP)
@@ -370,7 +373,7 @@ def test_fixed_masks_are_refused():
         sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
 
 
-@pytest.mark.any_backend
+@pytest.mark.slow
 def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
     def wrapped():
         x = keras.Input((3, zoo.FEATURES))
