@@ -44,17 +44,18 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# In two processes, since each of them imports a framework. What works is noted on the
-# way, for the table of features.
+# In two processes, since each of them imports a framework; neighbours, which share
+# fixtures, in one of them. What works is noted on the way, for the table of features.
+IN_TWO := -n 2 --dist=worksteal
 define with_keras_3
 for backend in $(BACKENDS); do \
-    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) $(OF_KERAS_3) -n 2 -m $(1) \
+    SOS_KERAS=keras KERAS_BACKEND=$$backend $(PYTEST) $(OF_KERAS_3) $(IN_TWO) -m $(1) \
         --features=build/features/$$backend-$(1).json || exit 1; \
 done
 endef
 
 test: lint
-	SOS_KERAS=tf_keras $(PYTEST) $(OF_TF_KERAS) -n 2 -m "not slow" \
+	SOS_KERAS=tf_keras $(PYTEST) $(OF_TF_KERAS) $(IN_TWO) -m "not slow" \
 	    --features=build/features/tf_keras.json
 	$(call with_keras_3,"not slow")
 

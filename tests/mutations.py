@@ -76,14 +76,14 @@ FAULTS = [
     ),
     # Conversion: the last override that matches counts, not the first.
     Fault(
-        "conversion.py",
+        "overrides.py",
         "if not found:",
         "if technique is not None:",
         "tests/shared/test_overrides.py",
     ),
     # Conversion: weights that a mask zeroes are deployed all the same.
     Fault(
-        "engines/keras3/layers.py",
+        "engines/keras3/stripping.py",
         "theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))",
         "theta.assign(weight.values()[0])",
         "tests/shared/test_sparsify.py",

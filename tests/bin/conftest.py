@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from state_of_sparsity.bin import runs
+from state_of_sparsity.models.runs import folders
 
 PACKAGE = "state_of_sparsity.bin"
 
@@ -134,7 +134,7 @@ def overridden():
 @pytest.fixture(scope="session")
 def load():
     """Task and model of a run's folder."""
-    return lambda folder: runs.load_model(*runs.read_run(folder))
+    return lambda folder: folders.load_model(*folders.read_run(folder))
 
 
 @pytest.fixture(scope="session")

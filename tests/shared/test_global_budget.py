@@ -248,11 +248,14 @@ def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("copied", "make"),
-    [(keras.models.clone_model, zoo.functional), (copy.deepcopy, zoo.perceptron)],
+    [
+        pytest.param(keras.models.clone_model, zoo.functional, marks=pytest.mark.slow),
+        (copy.deepcopy, zoo.perceptron),
+    ],
 )
 def test_a_copy_prunes_by_its_own_weights(copied, make, data):
     sparse = pruned(scaled(make), RAMP)
-    duplicate = compiled(copied(sparse), sgd(1e-3))
+    duplicate = compiled(copied(sparse), sgd(1e-3), run_eagerly=False)
     for place, layer in enumerate(sparse_layers(duplicate)):
         kernel = plain_part(layer).kernel
         kernel.assign(0.1 * 4.0 ** (place % 3) * to_numpy(kernel))
@@ -272,7 +275,7 @@ def test_a_pruned_model_within_another_one_is_pruned_as_a_whole(data):
     expected = sos.planned_sparsities(scaled(), NOW, budget=sos.Global())
     x = keras.Input((zoo.FEATURES,))
     outer = keras.Model(x, keras.layers.Dense(2, name="after")(sparse(x)))
-    fit(compiled(outer), data[0], data[1][:, :2], batch_size=8)
+    fit(compiled(outer, run_eagerly=False), data[0], data[1][:, :2], batch_size=8)
     found = {x.name: x.sparsity for x in sos.sparsity_report(sparse).layers}
     assert found == pytest.approx({f"{n}/kernel": s for n, s in expected.items()})
 
@@ -370,7 +373,7 @@ def test_fixed_masks_are_refused():
         sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
 
 
-@pytest.mark.any_backend
+@pytest.mark.slow
 def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
     def wrapped():
         x = keras.Input((3, zoo.FEATURES))

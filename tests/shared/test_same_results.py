@@ -13,7 +13,6 @@ from tests.flavour import (
     begin_training,
     compiled,
     from_logits,
-    keras,
     outputs_of,
     sgd,
     sos,
@@ -163,58 +162,3 @@ def test_the_loss_of_a_step_has_the_penalty_in_it(batches):
         for layer in sparse_layers(model)
     )
     assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.feature("noise: moments equal in both Kerases, all backends")
-@pytest.mark.parametrize("name", ["variational", "l0"])
-def test_noise_has_the_moments_of_the_formulas(name, rng):
-    """Mean and variance of a Dense layer's outputs over independent examples.
-
-    Of variational dropout, outputs of 4,000 equal examples are independent: the mean
-    is normal, and a bound of 6 standard errors has a false alarm rate of 2e-9 for each
-    of 3 outputs; the variance is that of a normal, with a standard error of
-    sqrt(2 / 4000), so 6 of them are 13.4 %. L0 gates are drawn once for a call: 4,000
-    copies of the same weight, in a layer of as many units, are as many draws.
-    """
-    draws = 4000
-    x = rng.normal(size=5).astype("float32")
-    if name == "variational":
-        units, examples = 3, draws
-        technique = sos.VariationalDropout(1.0)
-    else:
-        units, examples = draws, 1
-        technique = sos.L0Regularization(1.0)
-    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(units, name="d")])
-    sparse = sos.sparsify(model, technique)
-    (layer,) = sparse_layers(sparse)
-    inputs = np.tile(x, (examples, 1))
-    if name == "variational":
-        theta = to_numpy(layer.kernel).astype("float64")
-        log_sigma2 = rng.normal(-2, 1, theta.shape)
-        layer.log_sigma2.assign(log_sigma2)
-        outputs = outputs_of(sparse, inputs, training=True).astype("float64")
-        mean = x.astype("float64") @ theta
-        clipped = np.clip(log_sigma2 - np.log(theta**2 + 1e-8), -8, 8)
-        variance = x.astype("float64") ** 2 @ np.exp(clipped + np.log(theta**2 + 1e-8))
-    else:
-        column, log_alpha = rng.normal(size=5), np.array([-2.0, -0.5, 0.0, 1.0, 3.0])
-        layer.kernel.assign(np.tile(column[:, None], (1, units)))
-        layer.log_alpha.assign(np.tile(log_alpha[:, None], (1, units)))
-        outputs = outputs_of(sparse, inputs, training=True).astype("float64").T
-        first, second = gate_moments(log_alpha)
-        weighted = x.astype("float64") * column
-        mean = np.array([weighted @ first])
-        variance = np.array([weighted**2 @ (second - first**2)])
-    error = np.sqrt(variance / draws)
-    assert np.all(np.abs(outputs.mean(axis=0) - mean) < 6 * error)
-    # A sum of five bounded gates has lighter tails than a normal.
-    assert np.all(np.abs(outputs.var(axis=0) / variance - 1) < 6 * np.sqrt(2 / draws))
-
-
-def gate_moments(log_alpha):
-    """Mean and mean square of the hard concrete gate, by the midpoint rule."""
-    u = (np.arange(200_000) + 0.5) / 200_000
-    noise = np.log(u) - np.log1p(-u)
-    s = 1 / (1 + np.exp(-(noise[:, None] + log_alpha) * 1.5))
-    gate = np.clip(1.2 * s - 0.1, 0, 1)
-    return gate.mean(axis=0), (gate**2).mean(axis=0)

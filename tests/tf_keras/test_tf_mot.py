@@ -52,15 +52,6 @@ def test_model_pruned_by_tf_mot_is_stripped_and_exported(
     assert (tmp_path / "export" / "saved_model.pb").is_file()
 
 
-def test_attention_pruned_by_tf_mot_is_stripped(rng):
-    inputs = keras.Input((4, 6))
-    wrapper = tfmot_keras.prune_low_magnitude(
-        keras.layers.Dense(6), tfmot_keras.ConstantSparsity(0.5, 0, frequency=1)
-    )
-    model = keras.Model(inputs, wrapper(inputs))
-    assert sos.sparsity_report(sos.strip(model)).layers[0].name == "dense/kernel"
-
-
 def test_callbacks_and_strip_of_tf_mot_work_with_our_wrapper(rng, tmp_path):
     inputs, labels = zoo.data(rng)
     sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
@@ -122,21 +113,6 @@ def test_a_schedule_that_nothing_has_registered_is_named():
     config["technique"]["config"]["pruning_schedule"] = {"class_name": "Mine"}
     with pytest.raises(ValueError, match="Unknown schedule 'Mine'"):
         type(wrapper).from_config(config)
-
-
-def test_blocks_go_as_a_whole(rng):
-    technique = sos.MagnitudePruning(0.5, 1, 1, 1, block_size=(2, 4))
-    mask = sos.weight_masks(fit(technique, rng))["a/kernel"]
-    by_block = mask.reshape(5, 2, 2, 4).sum(axis=(1, 3))
-    assert set(by_block.ravel()) == {0, 8}
-    assert (by_block == 0).sum() == 5
-
-
-def test_two_of_four_weights_are_zero(rng):
-    model = keras.Sequential([keras.layers.Dense(3, input_shape=(zoo.INPUTS,))])
-    technique = sos.MagnitudePruning(0.5, 1, 1, 1, sparsity_m_by_n=(2, 4))
-    mask = next(iter(sos.weight_masks(fit(technique, rng, model)).values()))
-    assert (mask[:8].T.reshape(-1, 4).sum(axis=1) == 2).all()
 
 
 class OnlyA(tfmot_keras.PruningPolicy):
