@@ -3,7 +3,6 @@
 import pathlib
 import zipfile
 
-import h5py
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import keras
@@ -56,13 +55,6 @@ def without(path, name):
     return new
 
 
-def replaced(path, name, content):
-    new = without(path, name)
-    with zipfile.ZipFile(new, "a") as file:
-        file.writestr(name, content)
-    return new
-
-
 def truncated(path, name=""):
     file = path / name if name else path
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -75,14 +67,6 @@ def as_folder(path):
     return folder
 
 
-def h5_without(path, group):
-    file = path.with_name("model.h5")
-    keras.models.load_model(path).save(file)
-    with h5py.File(file, "a") as opened:
-        del opened[group]
-    return file
-
-
 def stubborn(path):
     model = keras.Sequential([keras.layers.InputLayer((2,)), Stubborn()])
     model.save(path)
@@ -92,8 +76,6 @@ def stubborn(path):
 BROKEN = {
     "half": truncated,
     "no weights": lambda path: without(path, "model.weights.h5"),
-    "config is no JSON": lambda path: replaced(path, "config.json", "{"),
-    "h5 without weights": lambda path: h5_without(path, "model_weights"),
     "half of the variables": lambda path: truncated(
         as_folder(path), "variables/variables.data-00000-of-00001"
     ),

@@ -95,14 +95,6 @@ def test_exponents_are_compressed_and_mantissas_not_made_longer(rng):
     assert bound < len(parts["values"]) < 1.01 * bound
 
 
-def test_a_mask_with_a_pattern_takes_almost_nothing(rng):
-    weights = rng.normal(size=(512, 512)).astype("float32")
-    weights[rng.permutation(512)[:400]] = 0
-    encoded = encodings.encode(weights)
-    assert len(encoded.parts["mask"]) < 2000
-    assert again(encoded, (512, 512)).tobytes() == weights.tobytes()
-
-
 def test_the_smallest_mask_is_taken(rng):
     taken = [encodings.encode(sparse(rng, s)).mask for s in (0, 0.45, 0.95)]
     assert taken == ["dense", "bits", "gaps"]
