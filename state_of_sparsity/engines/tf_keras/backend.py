@@ -16,8 +16,6 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import keras as keras3
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-from tensorflow.python.eager import context as eager_context
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond
 from tensorflow_model_optimization.python.core.sparsity.keras import (
     pruning_callbacks,
@@ -434,22 +432,3 @@ def child_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 # What the Keras 3 engine saves in a subclassed model.
 for _name in ("Sparse", "Container"):
     register_layer(foreign_class(_name, "keras", "tf_keras"))
-
-
-def limit_coordination(leader: str, workers: dict[str, int], seconds: float) -> None:
-    """Limits how long TensorFlow waits for workers, before it connects to them.
-
-    Args:
-      leader: the type of task of the worker that coordinates, whose index is 0.
-      workers: how many there are, by type of task.
-      seconds: after which TensorFlow gives up, instead of after an hour.
-    """
-    eager_context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader=f"/job:{leader}/replica:0/task:0",
-        cluster_register_timeout_in_ms=round(1000 * seconds),
-        coordinated_jobs=[
-            coordination_config_pb2.CoordinatedJob(name=name, num_tasks=count)
-            for name, count in workers.items()
-        ],
-    )
