@@ -56,7 +56,7 @@ FAULTS = [
         "engines/keras3/noise.py",
         'vars(layer)["draws"] += 1',
         'vars(layer)["draws"] += 0',
-        "tests/keras3/test_noise.py",
+        "tests/shared/test_noise.py",
     ),
     # Noise: replicas draw the same.
     Fault(

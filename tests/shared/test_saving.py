@@ -199,7 +199,11 @@ def test_checkpoints_of_the_best_epoch_are_written(data, tmp_path):
 @pytest.mark.any_backend
 @pytest.mark.feature("clone_model")
 @pytest.mark.parametrize(
-    ("kind", "name"), [("sequential", "variational"), ("functional", "magnitude")]
+    ("kind", "name"),
+    [
+        ("sequential", "variational"),
+        pytest.param("functional", "magnitude", marks=pytest.mark.slow),
+    ],
 )
 def test_a_clone_is_sparse_and_has_weights_of_its_own(kind, name, data):
     sparse = fresh(name, zoo.ALL[kind])

@@ -61,6 +61,5 @@ def test_a_network_is_sparsified_trained_stripped_saved_and_exported(
     if isinstance(technique, sos.MagnitudePruning):
         assert report.sparsity > 0.5
         sos.export(stripped, tmp_path / "export")
-        assert_close(
-            tf.saved_model.load(str(tmp_path / "export")).serve(inputs), expected
-        )
+        served = tf.saved_model.load(str(tmp_path / "export"))
+        assert_close(served.serve(inputs), expected)

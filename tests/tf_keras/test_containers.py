@@ -270,6 +270,7 @@ def test_learned_layers_that_one_writes_into_wrappers_are_loaded(inputs, tmp_pat
         loaded = keras.models.load_model(path)
         np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
         assert len(sos.sparsity_report(loaded).layers) == 5
+    np.testing.assert_allclose(sos.strip(model)(inputs), model(inputs), atol=1e-6)
 
 
 def test_a_layer_that_cannot_be_restored_is_an_error_and_never_dense(tmp_path):
@@ -300,7 +301,6 @@ def test_classes_come_from_custom_objects_too(inputs, tmp_path):
             keras.models.load_model(path)
 
 
-@pytest.mark.slow
 def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
     inputs, tmp_path
 ):

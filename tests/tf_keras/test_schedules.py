@@ -15,7 +15,7 @@ from state_of_sparsity.engines.tf_keras.schedules import CubicSchedule, zero_cou
         (7, 100, 9, 0.0),
         (5, 5, 1, 0.4),
         (0, 0, 1, 0.0),
-        (3, 400, 1, 0.0),
+        (3, 4000, 1, 0.0),
     ],
 )
 def test_the_graph_has_the_renewals_and_the_sparsity_of_the_schedule(

@@ -76,7 +76,7 @@ def test_callbacks_and_strip_of_tf_mot_work_with_our_wrapper(rng, tmp_path):
 
 def fit(technique, rng, model=None):
     sparse = sos.sparsify(model or zoo.sequential(), technique)
-    zoo.compiled(sparse)
+    zoo.compiled(sparse, run_eagerly=False)
     sparse.fit(*zoo.data(rng), batch_size=4, verbose=0, callbacks=sos.callbacks(sparse))
     return sparse
 
