@@ -151,11 +151,17 @@ def test_the_export_of_a_sparse_model_holds_its_zeros(vocabulary, pruned, tmp_pa
     assert sum(int(np.sum(kernel == 0)) for kernel in kernels) == zeros
 
 
-@pytest.mark.parametrize("other", [{"format": "litert"}, {"quantize": "int8"}])
-def test_a_run_is_exported_as_a_saved_model_only(other, tmp_path):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"format": "litert"}, "exported as tf_saved_model.*litert"),
+        ({"quantize": "int8"}, "no option quantize.*int8"),
+    ],
+)
+def test_a_run_is_not_exported_otherwise(other, message, tmp_path):
     # Raised before anything of the task is looked at.
     task = object.__new__(TranslationTask)
-    with pytest.raises(ValueError, match=r"exported as tf_saved_model.*(litert|int8)"):
+    with pytest.raises(ValueError, match=message):
         task.export(None, tmp_path / "export", **other)
     assert not any(tmp_path.iterdir())
 
