@@ -172,6 +172,7 @@ def test_a_truncated_checkpoint_is_not_evaluated_and_left_alone(refused, copied)
     assert {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(refused, copied):
     flags = copied / "flags.txt"
     flags.write_text(flags.read_text().replace("--width=0.05", "--width=0.1"))
@@ -238,6 +239,7 @@ def test_a_model_has_to_be_named(command, binary):
     assert "--model" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(refused, finished, tmp_path):
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "out"

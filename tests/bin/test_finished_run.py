@@ -267,6 +267,7 @@ def test_evaluating_gives_the_quality_of_the_result(finished, command, result):
     }
 
 
+@pytest.mark.slow
 def test_validation_gives_the_last_quality_of_the_metrics(finished, command):
     outcome = command(
         "evaluate_resnet50", f"--run_dir={finished}", "--split=validation"
@@ -277,6 +278,7 @@ def test_validation_gives_the_last_quality_of_the_metrics(finished, command):
     )
 
 
+@pytest.mark.slow
 def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refused):
     path = tmp_path / "exported"
     arguments = (f"--model={finished}", f"--export_dir={path}")

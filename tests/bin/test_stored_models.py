@@ -40,6 +40,7 @@ def test_models_that_keras_saved_are_reported_and_exported(
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_for_litert(command, refused, tmp_path):
     model = keras.Sequential([keras.layers.Dense(64, input_shape=(32,))])
     model.save(tmp_path / "model.keras")

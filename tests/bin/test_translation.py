@@ -198,6 +198,7 @@ def test_translate_keeps_the_number_and_the_order_of_lines(folder, translated, l
     assert {path.name for path in target.parent.iterdir()} == {source.name, target.name}
 
 
+@pytest.mark.slow
 def test_the_sparse_engine_translates_as_tensorflow_does(
     folder, translated, command, refused, tmp_path
 ):
@@ -260,6 +261,7 @@ def test_what_was_translated_before_an_interruption_is_kept(
     assert not (tmp_path / "german.txt").exists()
 
 
+@pytest.mark.slow
 def test_no_lines_are_said_to_be_none_and_a_full_disk_is_one_message(
     folder, command, tmp_path
 ):

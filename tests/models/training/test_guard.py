@@ -51,6 +51,7 @@ def test_a_loss_that_is_nan_ends_the_run_and_keeps_what_there_was(tiny_run, step
     assert checkpointed_step(run, tiny_run) == 4
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_from_before_it_failed(tiny_run):
     with pytest.raises(NotFiniteError):
         poisoned(tiny_run(), 6).train()
@@ -115,6 +116,7 @@ def test_nan_is_counted_as_no_zero(tiny_run, technique):
     assert sos.sparsity_report(sos.strip(model)).sparsity == 0.0
 
 
+@pytest.mark.slow
 def test_a_layer_that_has_no_weight_left_is_named_once(tiny_run, capsys):
     run = tiny_run(sos.L0Regularization(1e-4))
     run.model.get_layer("hidden").log_alpha.assign(np.full((6, 16), -20.0))
@@ -124,6 +126,7 @@ def test_a_layer_that_has_no_weight_left_is_named_once(tiny_run, capsys):
     assert "the model has no weight left" not in said
 
 
+@pytest.mark.slow
 def test_a_model_that_has_no_weight_left_is_said(tiny_run, capsys):
     run = tiny_run(sos.L0Regularization(1e-4))
     for name, shape in (("hidden", (6, 16)), ("logits", (16, 3))):

@@ -27,12 +27,14 @@ def trained(tiny_run):
 @pytest.mark.parametrize(
     "technique",
     [
-        None,
-        sos.MagnitudePruning(0.75, 2, 9, 2),
+        pytest.param(sos.MagnitudePruning(0.75, 2, 9, 2), id="pruned"),
         # Deployed, few of its initial weights would be left.
-        sos.VariationalDropout(1e-3, initial_log_sigma2=3.0),
+        pytest.param(
+            sos.VariationalDropout(1e-3, initial_log_sigma2=3.0),
+            id="variational",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["dense", "pruned", "variational"],
 )
 def test_a_run_begins_with_the_initial_weights_of_another(trained, technique):
     first, expected = trained(technique, "first")
@@ -70,6 +72,7 @@ def test_augmented_values_count_the_weights_that_stay(trained, pruning):
     assert np.std(augmented.get_weights()[0]) > 1.5 * np.std(plain[0])
 
 
+@pytest.mark.slow
 def test_weights_of_a_step_are_those_deployed_then(trained, pruning):
     run, _ = trained(pruning, "run", keep_steps=[5, 12])
     shorter, _ = trained(pruning, "shorter", train_steps=5)
@@ -81,6 +84,7 @@ def test_weights_of_a_step_are_those_deployed_then(trained, pruning):
         assert sos.sparsity_report(model).sparsity > 0
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_kept_or_do_not_fit_are_refused(trained, pruning):
     run, _ = trained(pruning, "run", keep_steps=[5])
     path = str(run.folder.path)

@@ -75,7 +75,9 @@ def check_same(run, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     tiny_run, pruning, finished, signum
 ):
@@ -91,6 +93,7 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     assert result == finished.result | timing
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
     tiny_run, pruning, finished
 ):
@@ -102,6 +105,7 @@ def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
     check_same(finished, resumed)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
     tiny_run, pruning, finished, capsys
 ):
@@ -116,6 +120,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
     assert rows(finished) == rows(resumed)
 
 
+@pytest.mark.slow
 def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, finished):
     run = tiny_run(pruning)
 
@@ -132,6 +137,7 @@ def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, fin
     assert rows(resumed) == without_loss_of(4, rows(finished))
 
 
+@pytest.mark.slow
 def test_an_interruption_between_a_row_and_its_checkpoint_adds_no_other(
     tiny_run, pruning, finished, monkeypatch
 ):
@@ -157,6 +163,7 @@ NOISY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISY)
 def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     """A step within an interval, and one whose checkpoint comes after the row."""
@@ -190,6 +197,7 @@ def test_a_run_that_is_killed_goes_on_from_between_evaluations(
     assert without_loss_of(8, rows(finished)) == without_loss_of(8, rows(resumed))
 
 
+@pytest.mark.slow
 def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(
     tiny_run, monkeypatch
 ):
@@ -221,6 +229,7 @@ def test_sigterm_does_again_what_it_did_before_training(tiny_run):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_its_results_finishes_them(
     tiny_run, pruning, monkeypatch
 ):
@@ -302,6 +311,7 @@ def test_metrics_have_a_row_for_each_evaluation(finished):
         assert float(row["seconds_per_step"]) > 0
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_other_steps_if_they_do_not_divide(tiny_run, pruning):
     run = tiny_run(pruning, train_steps=10)
     assert run.train()["steps"] == 10
@@ -355,6 +365,7 @@ def test_tensorboards_hparams_tab_knows_the_run(finished):
     assert {"quality", "sparsity"} <= set(shown.Tags()["tensors"])
 
 
+@pytest.mark.slow
 def test_metrics_have_the_learning_rate_and_what_a_technique_penalizes(
     tiny_run, finished
 ):
@@ -392,6 +403,7 @@ def test_the_best_state_is_kept_and_exported_if_asked_for(tiny_run, pruning):
     np.testing.assert_array_equal(*outputs)
 
 
+@pytest.mark.slow
 def test_the_best_is_known_after_a_resume(tiny_run, pruning):
     options = {"train_steps": 20, "export": "best"}
     with interrupted_at(14):
@@ -403,6 +415,7 @@ def test_the_best_is_known_after_a_resume(tiny_run, pruning):
     assert resumed.train()["exported_step"] == 12
 
 
+@pytest.mark.slow
 def test_without_an_evaluation_after_the_schedule_the_last_state_is_exported(
     tiny_run, capsys
 ):
@@ -437,6 +450,7 @@ def test_a_run_says_what_it_is(tiny_run, pruning, capsys):
     assert "\b" not in out
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_one_bar_for_the_whole_run(
     tiny_run, pruning, capsys, monkeypatch
 ):
@@ -452,6 +466,7 @@ def test_on_a_terminal_there_is_one_bar_for_the_whole_run(
     assert "loss " in out
 
 
+@pytest.mark.slow
 def test_a_dense_run_leaves_the_same_files(tiny_run):
     run = tiny_run()
     result = run.train()
@@ -462,6 +477,7 @@ def test_a_dense_run_leaves_the_same_files(tiny_run):
         assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
     run = tiny_run(train_steps=4)
     run.train()
@@ -501,6 +517,7 @@ def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
     check_same(whole, resumed)
 
 
+@pytest.mark.slow
 def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
     technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
     with interrupted_at(5):
@@ -521,6 +538,7 @@ def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
     }
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
     task = tiny_run().task
     capsys.readouterr()
@@ -532,6 +550,7 @@ def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
     assert len(set(planned.values())) > 1
 
 
+@pytest.mark.slow
 def test_a_run_with_one_threshold_meets_its_sparsity(tiny_run, capsys, pruning):
     run = tiny_run(pruning, budget="global")
     assert ", if the scores stayed as they are now" in capsys.readouterr().out
@@ -545,6 +564,7 @@ def test_a_run_with_one_threshold_meets_its_sparsity(tiny_run, capsys, pruning):
     assert 0 < result["training_flops"] < result["dense_training_flops"]
 
 
+@pytest.mark.slow
 def test_the_masks_of_a_finished_run_train_alone(tiny_run, pruning):
     pruned = tiny_run(pruning)
     expected = pruned.train()

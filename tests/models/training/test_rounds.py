@@ -107,7 +107,7 @@ KINDS = {
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(n, marks=pytest.mark.slow if n.endswith("rate to a step") else [])
+        pytest.param(n, marks=pytest.mark.slow if n != "to the beginning" else [])
         for n in KINDS
     ],
 )
@@ -186,6 +186,7 @@ def test_a_round_is_a_run_with_fixed_masks_from_the_same_values(done, tiny_run):
     np.testing.assert_equal(restored.get_weights(), done.model.get_weights())
 
 
+@pytest.mark.slow
 def test_the_schedule_and_the_data_go_on_from_the_step_that_is_rewound_to(in_rounds):
     seen = []
     run = in_rounds(rewind_to_step=3, rounds=1)
@@ -280,6 +281,7 @@ def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
     check_same(done, resumed)
 
 
+@pytest.mark.slow
 @to_an_early_step
 def test_rounds_go_on_where_they_were_interrupted(in_rounds, done, kind):
     with interrupted_at(STEPS + 3, match=f"saved at step {STEPS + 3}:"):
@@ -289,6 +291,7 @@ def test_rounds_go_on_where_they_were_interrupted(in_rounds, done, kind):
     check_same(done, resumed)
 
 
+@pytest.mark.slow
 @to_the_beginning
 def test_a_round_killed_while_it_writes_its_results_finishes_them(
     in_rounds, done, monkeypatch
@@ -309,6 +312,7 @@ def test_rounds_that_are_finished_are_not_trained_again(done):
     assert not list(unfinished(done.rounds, done.target, done.folder, STEPS))
 
 
+@pytest.mark.slow
 @to_the_beginning
 def test_the_result_that_an_early_round_lacks_is_made_again_and_nothing_else(
     in_rounds, done, monkeypatch, tmp_path
@@ -329,6 +333,7 @@ def test_the_result_that_an_early_round_lacks_is_made_again_and_nothing_else(
     assert not list(unfinished(run.rounds, run.target, run.folder, STEPS))
 
 
+@pytest.mark.slow
 def test_layers_keep_their_overrides_and_budgets(in_rounds):
     target = {"overrides": {"logits": None}, "budget": "uniform"}
     run = in_rounds(prune_fraction=0.25, target=target)
@@ -344,6 +349,7 @@ def test_layers_keep_their_overrides_and_budgets(in_rounds):
     assert (~first).sum() == round((1 - left) * 96)
 
 
+@pytest.mark.slow
 def test_what_is_masked_goes_before_weights_that_are_zero_by_chance(in_rounds):
     run = in_rounds(prune_fraction=0.5)
     run.folder.start()

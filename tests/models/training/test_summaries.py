@@ -28,6 +28,7 @@ def write(folder, values):
             tf.summary.scalar(tag, 1.0, step=step)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_interrupted_shows_each_step_once(
     tiny_run, pruning, finished
 ):
@@ -49,6 +50,7 @@ def test_a_run_that_was_killed_and_interrupted_shows_each_step_once(
     assert shown(run.folder.tensorboard) == expected
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_step_is_no_whole_interval_keeps_what_it_shows(tiny_run):
     run = tiny_run(train_steps=10)
     run.train()
