@@ -26,24 +26,10 @@ _CONFIG = {
 }
 _MOST_SOURCES = 5
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
-_SYMBOLS = dict(
-    zip(
-        "os^DvPXp>h<",
-        [
-            "circle",
-            "square",
-            "triangle-up",
-            "diamond",
-            "triangle-down",
-            "cross",
-            "x",
-            "pentagon",
-            "triangle-right",
-            "hexagon",
-            "triangle-left",
-        ],
-        strict=True,
-    )
+_MARKERS = "os^DvPXp>h<"
+_SYMBOLS = (
+    *("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"),
+    *("pentagon", "triangle-right", "hexagon", "triangle-left"),
 )
 # What columns of the table sort by.
 _SORTED_BY = {
@@ -58,11 +44,7 @@ _PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
-<style>
-body {{ font-family: sans-serif; max-width: 1200px; margin: 1em auto; }}
-h1 {{ font-size: 1.4em; }}
-h2 {{ font-size: 1.1em; }}
-</style>
+<style>body {{ font-family: sans-serif; max-width: 1200px; margin: 1em auto; }}</style>
 <script>{plotly}</script>
 </head>
 <body>
@@ -159,7 +141,7 @@ def _quality_figure(points: pd.DataFrame, axis: Axis) -> go.Figure | None:
 
 
 def _look(style: Style, name: str):
-    symbol = _SYMBOLS[style.marker] + ("-open" if style.hollow else "")
+    symbol = _SYMBOLS[_MARKERS.index(style.marker)] + ("-open" if style.hollow else "")
     return {
         "name": html.escape(name),
         "line": {"color": style.colour, "dash": _DASHES[style.dash]},
