@@ -41,6 +41,7 @@ LAB = [
     "mnist1d>=0.0.2,<0.1",
     "num2words>=0.5.13,<0.6",
     "pandas>=3.0,<4",
+    "plotly>=7.1,<8",
     "sacrebleu>=2.4,<3",
     "sacremoses>=0.1.1,<0.2",
     "scikit-learn>=1.5,<2",

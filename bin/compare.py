@@ -54,17 +54,20 @@ def main(paths):
         runs = finished_runs.of_one_network(runs, values.dataset, values.model)
     points = summarize(runs)
     figures = [
-        (axis.name, axis.title, pictures.draw_quality(points, axis, values.title))
+        (axis.name, pictures.draw_quality(points, axis, values.title))
         for axis in axes.AXES
     ]
+    chosen = None
     if values.layers_of:
         with app.usage_errors("--layers_of"):
             chosen = finished_runs.runs_named(runs, values.layers_of)
             layers = pictures.draw_layers(chosen, points, values.title)
-        figures.append(("sparsity_by_layer", "Sparsity by layer", layers))
+        figures.append(("sparsity_by_layer", layers))
     try:
         # There are no FLOPs of published runs.
-        written = list(_write(points, [f for f in figures if f[-1] is not None]))
+        written = list(
+            _write(points, [f for f in figures if f[-1] is not None], chosen)
+        )
     except OSError as error:
         raise UsageError(f"--output_dir={values.output_dir}: {error}") from error
     if skipped:
@@ -82,11 +85,11 @@ def _labels(texts):
     return labels
 
 
-def _write(points, figures):
+def _write(points, figures, layers_of):
     """Writes what came out, and yields the files."""
     folder = pathlib.Path(flags.FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, _, figure in figures:
+    for name, figure in figures:
         yield from pictures.save(figure, folder, name)
     csv, markdown = folder / "comparison.csv", folder / "comparison.md"
     csv.write_text(tables.to_csv(points), encoding="utf-8")
@@ -94,8 +97,7 @@ def _write(points, figures):
     yield from (csv, markdown)
     if flags.FLAGS.html:
         path = folder / "comparison.html"
-        by_heading = {heading: figure for _, heading, figure in figures}
-        page.write_page(points, path, by_heading, flags.FLAGS.title)
+        page.write_page(points, path, layers_of, flags.FLAGS.title)
         yield path
 
 

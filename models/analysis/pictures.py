@@ -121,13 +121,7 @@ def _look(style: Style):
 
 def _names(line):
     # A legend takes its width from the axes.
-    label = textwrap.fill(line.label.iloc[0], 34)
-    return {"label": label, "gid": " ".join(ids(line))}
-
-
-def ids(points: pd.DataFrame) -> list[str]:
-    """What SVGs call points: the id of a group lists those of its marks."""
-    return [f"point_{place}" for place in points.index]
+    return {"label": textwrap.fill(line.label.iloc[0], 34)}
 
 
 def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Figure:
@@ -143,16 +137,12 @@ def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Fi
     """
     tables = [read_layers(source) for source in runs.source]
     layers = list(pd.concat(tables).name.unique())
-    labels = [_run_name(run) for run in runs.itertuples()]
-    # The style of its variant, unless several runs are of that one.
-    keys = runs.variant.mask(runs.variant.duplicated(keep=False), labels)
-    look = styles([*keys, *points.variant[~points.is_dense]])
+    look = styles_of_runs(runs, points)
     with matplotlib.rc_context(_SETTINGS):
         figure, axes = _empty(1.6 + 0.18 * len(layers), title or "Sparsity by layer")
-        for table, key, label, whole in zip(
-            tables, keys, labels, runs.sparsity, strict=True
+        for table, (label, style), whole in zip(
+            tables, look, runs.sparsity, strict=True
         ):
-            style = look[key]
             axes.plot(
                 100 * table.sparsity,
                 table.name.map(layers.index),
@@ -174,6 +164,14 @@ def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Fi
         axes.set_yticks(range(len(layers)), layers, fontsize=7)
         figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     return figure
+
+
+def styles_of_runs(runs: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, Style]]:
+    """Name and style of each run: its variant's, unless several are of that one."""
+    labels = [_run_name(run) for run in runs.itertuples()]
+    keys = runs.variant.mask(runs.variant.duplicated(keep=False), labels)
+    look = styles([*keys, *points.variant])
+    return [(label, look[key]) for label, key in zip(labels, keys, strict=True)]
 
 
 def _run_name(run) -> str:

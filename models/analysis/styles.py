@@ -35,29 +35,43 @@ class Style:
 
 
 _DENSE = Style("#000000", "o")
-# First those of the paper's variants; then colours that are left, then dotted lines.
-_PLAIN = [Style(*both) for both in zip(_COLOURS, _MARKERS, strict=False)]
-_DOTTED = [
-    Style(colour, _MARKERS[(place + turn) % len(_MARKERS)], "dotted")
-    for turn in range(1, len(_MARKERS))
-    for place, colour in enumerate(_COLOURS)
-]
+_OF_PAPER = {
+    name: Style(*both) for name, *both in zip(PAPER, _COLOURS, _MARKERS, strict=False)
+}
 
 
 def styles(variants: Iterable[str]) -> dict[str, Style]:
     """A style for each variant.
 
     Those of the paper have the same one in every picture. The others take what is
-    left, in the order of their names, and no two are alike until all are used up.
+    left, in the order of their names: first colours that are free, then dotted lines.
+    No two are alike until all are used up.
     """
-    others = sorted(set(variants) - {*PAPER})
-    free = itertools.cycle([*_PLAIN, *_DOTTED])
-    return dict(zip([*PAPER, *others], free, strict=False))
+    names = sorted(set(variants))
+    given = {name: _OF_PAPER[name] for name in names if name in _OF_PAPER}
+    free = itertools.cycle(_free(given.values()))
+    others = [name for name in names if name not in given]
+    return given | dict(zip(others, free, strict=False))
+
+
+def _free(used):
+    """The styles that are left, those that are least like the used ones first."""
+    colours, markers = [s.colour for s in used], [s.marker for s in used]
+    kept = [style.colour for style in _OF_PAPER.values()]
+    free = [colour for colour in _COLOURS if colour not in colours]
+    free.sort(key=kept.__contains__)
+    markers = [*(m for m in _MARKERS if m not in markers), *markers]
+    plain = [Style(*both) for both in zip(free, markers, strict=False)]
+    return plain + [
+        Style(colour, markers[(place + turn) % len(markers)], "dotted")
+        for turn in range(len(markers))
+        for place, colour in enumerate(_COLOURS, len(plain))
+    ]
 
 
 def styles_of(points: pd.DataFrame) -> dict[str, Style]:
     """A style for each label of points: its variant's, if marked dashed and hollow."""
-    look = styles(points.variant[~points.is_dense])
+    look = styles(points.variant)
     found = {}
     for point in points.itertuples():
         style = _DENSE if point.is_dense else look[point.variant]
