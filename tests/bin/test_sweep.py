@@ -191,6 +191,7 @@ def test_only_what_is_not_finished_is_trained_and_shown_once(tmp_path):
         assert b"technique" in content
 
 
+@pytest.mark.slow
 def test_so_many_runs_as_jobs_are_trained_at_a_time(tmp_path):
     wanted = grid("technique=dense", seeds="013", fixed=["seconds=1"])
     begun = {}

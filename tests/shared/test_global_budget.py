@@ -228,6 +228,7 @@ def test_layers_with_several_weights_have_a_threshold_for_each_of_them(rng):
     assert gone < kept
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_loaded_model_trains_on_to_the_bit(data, tmp_path):
     model = pruned(scaled(zoo.subclassed), RAMP, optimizer=sgd(1e-3, momentum=0.9))

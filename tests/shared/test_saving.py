@@ -133,6 +133,7 @@ def test_techniques_by_layer_are_restored(data, tmp_path):
     assert sparse_layers(loaded)[0].technique == overrides["hidden"]
 
 
+@pytest.mark.slow
 @pytest.mark.feature(".weights.h5 files, and exact training on from them")
 @pytest.mark.parametrize("name", ["random", "l0"])
 def test_weights_in_a_newly_sparsified_model_train_on_to_the_bit(name, data, tmp_path):

@@ -256,6 +256,7 @@ def test_a_container_of_dense_layers_keeps_its_class():
     assert type(sparse.layers[0]) is keras.layers.Bidirectional
 
 
+@pytest.mark.slow
 def test_learned_layers_that_one_writes_into_wrappers_are_loaded(inputs, tmp_path):
     model = keras.Sequential(
         [
@@ -301,6 +302,7 @@ def test_classes_come_from_custom_objects_too(inputs, tmp_path):
             keras.models.load_model(path)
 
 
+@pytest.mark.slow
 def test_containers_that_share_a_container_are_loaded_from_a_saved_model(
     inputs, tmp_path
 ):

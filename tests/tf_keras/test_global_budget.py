@@ -25,6 +25,7 @@ def trained(technique, inputs, labels):
     return sparse
 
 
+@pytest.mark.slow
 def test_replicas_have_the_same_masks_as_one_device(mirrored, rng):
     technique, data = sos.RandomPruning(0.7, 1, 3, 1), zoo.data(rng)
     with mirrored.scope():

@@ -174,6 +174,7 @@ def stored(path, dtype):
     return constants
 
 
+@pytest.mark.slow
 @pytest.mark.feature("export: litert, int8")
 def test_int8_weights_are_a_quarter_as_large_with_all_zeros(tmp_path):
     model = built([layers.Dense(256, input_shape=(128,)), layers.Dense(8)], 0.6)
@@ -189,6 +190,7 @@ def test_int8_weights_are_a_quarter_as_large_with_all_zeros(tmp_path):
     assert (quantized[np.abs(kernel) > 0.1] != 0).all()
 
 
+@pytest.mark.slow
 def test_a_file_that_the_runtime_refuses_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(litert, "_runs", lambda contents: False)
     sos.export(built(perceptron()), tmp_path / "model.tflite", format="litert")

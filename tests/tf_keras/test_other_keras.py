@@ -86,6 +86,7 @@ print([key for key, value in before.items() if after.get(key) is not value])
 """
 
 
+@pytest.mark.slow
 def test_importing_the_engine_changes_nothing_of_tf_keras():
     command = [sys.executable, "-c", UNCHANGED]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

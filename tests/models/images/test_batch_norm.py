@@ -105,6 +105,7 @@ def test_half_precision_keeps_its_statistics_in_float32(rng):
     assert {w.dtype for w in layer.get_weights()} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_a_resnet_in_parts_computes_what_two_devices_compute(rng, mirrored):
     images = rng.normal(size=(6, 32, 32, 3)).astype("float32")
     images[:3] += 1.0
@@ -135,6 +136,7 @@ def test_a_resnet_in_parts_computes_what_two_devices_compute(rng, mirrored):
         np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sparse_resnet_in_parts_is_stripped_and_saved(rng, tmp_path):
     technique = sos.MagnitudePruning(0.5, begin_step=0, end_step=1, frequency=1)
     model = resnet(18, **TINY, batch_norm_parts=2)

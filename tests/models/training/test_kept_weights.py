@@ -56,6 +56,7 @@ def test_a_lottery_ticket_is_masked_and_starts_as_the_run_that_found_it(
     np.testing.assert_equal(sos.weight_masks(ticket.model), masks)
 
 
+@pytest.mark.slow
 def test_augmented_values_count_the_weights_that_stay(trained, pruning):
     found, _ = trained(pruning, "found")
     masks = sos.load_masks(found.folder.masks)

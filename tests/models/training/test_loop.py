@@ -503,10 +503,8 @@ def test_a_run_under_a_mirrored_strategy_is_resumed(tiny_run, pruning, mirrored)
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "precision",
-    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
     whole = tiny_run(pruning, "whole", precision=precision)
     whole.train()

@@ -216,6 +216,7 @@ def test_metrics_count_the_steps_of_the_whole_run(done, kind):
     assert sparsities == pytest.approx(by_round, abs=1e-6)
 
 
+@pytest.mark.slow
 @to_an_early_step
 def test_the_result_is_that_of_the_last_round_and_lists_all(done):
     run, result = done, done.folder.read_result()

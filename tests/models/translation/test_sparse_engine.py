@@ -103,6 +103,7 @@ def transformer(vocabulary=VOCABULARY, layers=1, width=32):
     return model
 
 
+@pytest.mark.slow
 def test_files_of_another_model_are_refused(dense, files):
     with pytest.raises(ValueError, match=f"{DECODER} is of another model.*50.*51"):
         SparseTransformer(transformer(vocabulary=51), 1, files)

@@ -246,6 +246,7 @@ def test_positions_are_sines_then_cosines_of_timescales_from_1_to_10000():
     )
 
 
+@pytest.mark.slow
 def test_the_base_model_has_the_parameters_of_the_closed_form():
     model = Transformer(33_288)
     model.build()
