@@ -336,16 +336,13 @@ def test_a_run_without_its_vocabulary_is_refused(folder, refused):
 
 
 @pytest.mark.slow
-def test_a_vocabulary_of_another_run_is_refused(folder, refused):
+def test_a_vocabulary_of_another_size_is_refused(folder, refused):
     kept = (folder / "vocabulary.model").read_bytes()
     try:
-        for size, message in (
-            (390, "has 390 subwords and not vocabulary_size=384"),
-            (384, "was trained with another vocabulary than the one that is"),
-        ):
-            other = Vocabulary.learn(training_text(Numbers(), 500), size)
-            other.save(folder / "vocabulary.model")
-            assert message in refused("evaluate_transformer", f"--run_dir={folder}")
+        other = Vocabulary.learn(training_text(Numbers(), 500), 390)
+        other.save(folder / "vocabulary.model")
+        message = refused("evaluate_transformer", f"--run_dir={folder}")
+        assert "has 390 subwords and not vocabulary_size=384" in message
         (folder / "vocabulary.model").write_bytes(b"nonsense")
         message = refused("evaluate_transformer", f"--run_dir={folder}")
         assert "no SentencePiece vocabulary" in message
