@@ -17,9 +17,7 @@ from state_of_sparsity.models.training.devices.lost_workers import WorkersError
 from state_of_sparsity.models.training.loop.guard import NotFiniteError
 from state_of_sparsity.models.training.run_folder import RunFolder, RunFolderError
 from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
-from state_of_sparsity.models.usage import UsageError, usage_errors
-
-__all__ = ["usage_errors"]
+from state_of_sparsity.models.usage import UsageError
 
 _PACKAGE = "state_of_sparsity."
 # What the user has to mend, and says so: no traceback is of use.

@@ -23,7 +23,7 @@ from state_of_sparsity.models.analysis import (
     tables,
 )
 from state_of_sparsity.models.analysis.points import summarize
-from state_of_sparsity.models.usage import UsageError
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 flags.DEFINE_string(
     "output_dir", "runs/comparison", "Where to write pictures and table."
@@ -49,7 +49,7 @@ flags.DEFINE_string("title", "", "Of the pictures, in place of what they show.")
 
 def main(paths):
     values = flags.FLAGS
-    with app.usage_errors():
+    with usage_errors():
         runs, skipped = finished_runs.read_runs(paths, _labels(values.label))
         runs = finished_runs.of_one_network(runs, values.dataset, values.model)
     points = summarize(runs)
@@ -59,7 +59,7 @@ def main(paths):
     ]
     chosen = None
     if values.layers_of:
-        with app.usage_errors("--layers_of"):
+        with usage_errors("--layers_of"):
             chosen = finished_runs.runs_named(runs, values.layers_of)
             layers = pictures.draw_layers(chosen, points, values.title)
         figures.append(("sparsity_by_layer", layers))

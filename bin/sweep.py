@@ -21,7 +21,7 @@ from state_of_sparsity.models.runs.settings import FIXED_MASK
 from state_of_sparsity.models.sweeps import sweep
 from state_of_sparsity.models.sweeps.configurations import Configuration, of_grid
 from state_of_sparsity.models.sweeps.processes import LocalProcesses, RayProcesses
-from state_of_sparsity.models.usage import UsageError
+from state_of_sparsity.models.usage import UsageError, usage_errors
 
 flags.DEFINE_enum("binary", "train_resnet50", list(TRAINERS), "That trains them.")
 flags.DEFINE_string("output_dir", "runs/sweep", "The folder of the runs' folders.")
@@ -46,14 +46,14 @@ flags.DEFINE_string(
 
 def main():
     values = flags.FLAGS
-    with app.usage_errors():
+    with usage_errors():
         wanted = of_grid(
             values.binary, values.grid, values.seeds, values.fixed, values.flagfiles
         )
     for configuration in wanted:
         check(configuration)
     folder = pathlib.Path(values.output_dir)
-    with app.usage_errors(f"--ray_address={values.ray_address}"):
+    with usage_errors(f"--ray_address={values.ray_address}"):
         processes = (
             RayProcesses(folder, values.jobs, command, values.ray_address)
             if values.ray_address

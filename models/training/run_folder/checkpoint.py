@@ -3,7 +3,7 @@
 import json
 import os
 
-from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import all_layers, keras, tf
 
 
 class CheckpointError(Exception):
@@ -127,8 +127,7 @@ class Checkpoint:
 
 def _generators(model):
     """What layers such as dropout draw from, which Keras leaves out."""
-    layers = model._flatten_layers()
-    found = [vars(layer).get("_random_generator") for layer in layers]
+    found = [vars(layer).get("_random_generator") for layer in all_layers(model)]
     return [g._generator for g in found if getattr(g, "_generator", None) is not None]
 
 
