@@ -61,7 +61,7 @@ def sparsify(
     engine = engine_of(model)
     plan = planned(engine, model, technique, overrides, budget)
     for used in {id(chosen): chosen for _, chosen in plan.values()}.values():
-        engine.check_technique(used, model)
+        engine.check_technique(used)
     left_out = engine.left_out(model)
     if left_out:
         warnings.warn(

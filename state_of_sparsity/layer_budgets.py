@@ -23,7 +23,6 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
             "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
             f"Received: {budget!r}"
         )
-    _check_ramp(technique)
     layers = list(_layers(technique, sites, plan))
     sparsities = budget.sparsities(layers, target_of(technique))
     free = sum(chosen is technique for _, chosen in plan.values())
@@ -62,15 +61,6 @@ def pruned(technique, site):
         return list(site.weights)
     # Of a separable convolution, a part stays dense.
     return [name for name in site.weights if name != "depthwise_kernel"]
-
-
-def _check_ramp(technique):
-    if getattr(technique, "pruning_schedule", None) is not None:
-        raise ValueError(
-            "A budget gives layers the sparsity to which the technique's own ramp "
-            "leads, and pruning_schedule is another one: give the steps of the "
-            f"technique instead. Received: {technique.pruning_schedule!r}"
-        )
 
 
 def target_of(technique: Technique) -> float:

@@ -5,6 +5,7 @@ first. Everything here is a pure function of tensors, works on every backend and
 and in compiled graphs, and gives the same bits on all of them.
 """
 
+import itertools
 import math
 
 from keras import ops
@@ -44,19 +45,7 @@ def lowest(scores, count):
     Returns:
       A boolean tensor of the shape of `scores` with exactly `count` true values.
     """
-    count = ops.cast(count, "int32")
-    keys = _sortable_bits(scores)
-    threshold = _threshold(keys, count)
-    below = keys < threshold
-    ties = keys == threshold
-    missing = count - _count(below)
-
-    def first_of_ties():
-        return ops.logical_and(ties, ops.cumsum(ops.cast(ties, "int32")) <= missing)
-
-    # Almost always there is one, and counting them all takes longer than the rest.
-    marked = ops.cond(_count(ties) == missing, lambda: ties, first_of_ties)
-    return ops.reshape(ops.logical_or(below, marked), scores.shape)
+    return ops.reshape(_lowest(_sortable_bits(scores), count), scores.shape)
 
 
 def lowest_by_tensor(scores, count):
@@ -72,23 +61,34 @@ def lowest_by_tensor(scores, count):
     Returns:
       An int32 vector, in the order of the tensors, whose sum is `count`.
     """
+    keys = [_without_highest(_sortable_bits(tensor)) for tensor in scores]
+    marked = _lowest(ops.concatenate(keys), count)
+    ends = itertools.accumulate(math.prod(tensor.shape) for tensor in scores)
+    up_to = [0, *ends]
+    return ops.stack([_count(marked[i:j]) for i, j in itertools.pairwise(up_to)])
+
+
+def _without_highest(keys):
+    """The keys, the last of the highest one above those of all scores."""
+    last = ops.shape(keys)[0] - 1 - ops.argmax(ops.flip(keys))
+    places = ops.arange(ops.shape(keys)[0])
+    return ops.where(places == ops.cast(last, places.dtype), _MAGNITUDE_BITS, keys)
+
+
+def _lowest(keys, count):
+    """Marks the `count` lowest of a vector of keys; among equal ones, the first."""
     count = ops.cast(count, "int32")
-    keys = [_sortable_bits(tensor) for tensor in scores]
-    most = [math.prod(tensor.shape) - 1 for tensor in keys]
+    threshold = _threshold(keys, count)
+    below = keys < threshold
+    ties = keys == threshold
+    missing = count - _count(below)
 
-    def by_tensor(marked):
-        counts = [ops.minimum(_count(m), n) for m, n in zip(marked, most, strict=True)]
-        return ops.stack(counts)
+    def first_of_ties():
+        return ops.logical_and(ties, ops.cumsum(ops.cast(ties, "int32")) <= missing)
 
-    def up_to(threshold):
-        return by_tensor(tensor <= threshold for tensor in keys)
-
-    threshold = _smallest_key(lambda key: ops.sum(up_to(key)), count)
-    below = by_tensor(tensor < threshold for tensor in keys)
-    ties = up_to(threshold) - below
-    # What the tensors before each have of the ties goes first.
-    left = count - ops.sum(below) - (ops.cumsum(ties) - ties)
-    return below + ops.clip(left, 0, ties)
+    # Almost always there is one, and counting them all takes longer than the rest.
+    marked = ops.cond(_count(ties) == missing, lambda: ties, first_of_ties)
+    return ops.logical_or(below, marked)
 
 
 def _count(marked):
@@ -122,30 +122,6 @@ def _nth_digit(digits, rank):
     digit = _count(up_to < rank)
     before = ops.take(up_to, ops.maximum(digit - 1, 0))
     return digit, rank - ops.where(digit > 0, before, 0)
-
-
-def _smallest_key(rank, count):
-    """The smallest integer `k` with `rank(k) >= count`.
-
-    Args:
-      rank: `rank(k)` is how many keys are at most `k`, some perhaps not counted.
-      count: integer scalar.
-    """
-
-    def halve(_, limits):
-        low, high = limits
-        # The mean, rounded down, without an overflow of the sum.
-        middle = ops.bitwise_and(low, high) + ops.right_shift(
-            ops.bitwise_xor(low, high), 1
-        )
-        enough = rank(middle) >= count
-        return ops.where(enough, low, middle + 1), ops.where(enough, middle, high)
-
-    limits = tuple(
-        ops.convert_to_tensor(limit, "int32")
-        for limit in (_LOWEST_INT32, _MAGNITUDE_BITS)
-    )
-    return ops.fori_loop(0, 32, halve, limits)[1]
 
 
 def random_scores(shape: tuple[int, ...], *stream: int):

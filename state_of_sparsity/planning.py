@@ -29,7 +29,7 @@ def planned(
                 "Call sos.strip first."
             )
         chosen, is_named = rules.technique_for(site)
-        if chosen is None or not engine.allows(chosen, site.layer):
+        if chosen is None:
             continue
         if is_named or chosen.applies_to(depthwise=site.depthwise):
             chosen = chosen.for_site(site)

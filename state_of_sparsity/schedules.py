@@ -80,20 +80,14 @@ def sparsities(schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """How long each sparsity holds in the first steps of training, once masks are made.
 
     Args:
-      schedule: as of a technique: a `CubicSchedule`, or one of TF-MOT's, which is a
-        function of steps.
+      schedule: as of a technique.
       steps: number of training steps.
 
     Returns:
       Numbers of steps, and sparsities.
     """
-    if hasattr(schedule, "renewals"):
-        renewals = [step for step in schedule.renewals() if step <= steps]
-        found = np.array([schedule.sparsity(step) for step in renewals])
-    else:
-        every = np.arange(1, steps + 1)
-        due, found = (np.broadcast_to(x, steps) for x in schedule(every))
-        renewals, found = every[due], found[due].astype("float64").round(7)
+    renewals = [step for step in schedule.renewals() if step <= steps]
+    found = np.array([schedule.sparsity(step) for step in renewals])
     return np.diff([*renewals, steps + 1]), found
 
 

@@ -8,17 +8,11 @@ import pytest
 from keras import ops
 
 import state_of_sparsity as sos
-from state_of_sparsity.schedules import CubicSchedule
 from state_of_sparsity.techniques.base import field_help
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
-
-
-def test_a_schedule_of_the_engines_is_no_schedule_of_tf_mot():
-    with pytest.raises(TypeError, match=r"its steps instead: .*Received: Cubic"):
-        sos.MagnitudePruning.from_schedule(CubicSchedule(0.5, 0, 2, 1))
 
 
 @pytest.mark.parametrize("technique", [sos.MagnitudePruning, sos.RandomPruning])

@@ -93,14 +93,8 @@ class Conversion(abc.ABC):
         del model
         return []
 
-    @abc.abstractmethod
-    def check_technique(self, technique: Technique, model) -> None:
+    def check_technique(self, technique: Technique) -> None:  # noqa: B027
         """Raises ValueError for what only the other engine can do."""
-
-    def allows(self, technique: Technique, layer) -> bool:
-        """Whether an option of the technique lets the layer be made sparse."""
-        del technique, layer
-        return True
 
     @abc.abstractmethod
     def sparsify(self, model, plan: Mapping[int, tuple[int, Technique]]):

@@ -22,17 +22,13 @@ from state_of_sparsity.checks import (
 from state_of_sparsity.techniques.masked import MaskingTechnique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
-# As far into a schedule of TF-MOT as one may look: its end is -1 if it has none.
-_FOR_EVER = 2**40
-
 
 @dataclasses.dataclass(frozen=True)
 class PruningTechnique(MaskingTechnique):
     """Base of the techniques that mask the weights of the lowest scores.
 
-    The options from `block_size` to `pruning_schedule` are those of TF-MOT's
-    `prune_low_magnitude`, with its names and meaning; `pruning_policy` and
-    `pruning_schedule` are for `tf_keras` models only.
+    The options from `block_size` to `sparsity_m_by_n` are those of TF-MOT's
+    `prune_low_magnitude`, with its names and meaning.
 
     Attributes:
       sparsity: share of the weights of each tensor that is zero after the ramp.
@@ -45,9 +41,6 @@ class PruningTechnique(MaskingTechnique):
       block_size: height and width of the blocks of a matrix that go as a whole.
       block_pooling_type: what a block counts: AVG or MAX of its scores.
       sparsity_m_by_n: m zeros among each n consecutive weights, such as 2,4.
-      pruning_policy: a TF-MOT `PruningPolicy` that chooses the layers.
-      pruning_schedule: a TF-MOT schedule to use instead of the cubic ramp; see
-        `from_schedule`.
       shared_threshold: the layers with which a layer has one threshold, and the
         sparsity is that of all of them; `budgets.Global` sets it.
 
@@ -65,8 +58,6 @@ class PruningTechnique(MaskingTechnique):
     block_size: tuple[int, int] = (1, 1)
     block_pooling_type: str = "AVG"
     sparsity_m_by_n: tuple[int, int] | None = None
-    pruning_policy: object | None = None
-    pruning_schedule: object | None = None
     shared_threshold: SharedThreshold | None = None
 
     def __post_init__(self):
@@ -126,13 +117,10 @@ class PruningTechnique(MaskingTechnique):
 
     @property
     def settled_step(self):
-        # One of TF-MOT's that is constant may have no end.
-        return max(0, getattr(self.schedule(), "end_step", 0))
+        return self.end_step
 
     def schedule(self):
         """When the masks are renewed, and how sparse they are then."""
-        if self.pruning_schedule is not None:
-            return self.pruning_schedule
         return schedules.CubicSchedule(
             self.sparsity,
             self.begin_step,
@@ -210,42 +198,8 @@ class PruningTechnique(MaskingTechnique):
     def with_sparsity(self, sparsity: float) -> Self:
         return dataclasses.replace(self, sparsity=sparsity)
 
-    @classmethod
-    def from_schedule(cls, schedule, **options) -> Self:
-        """Pruning of `tf_keras` models on a schedule of TF-MOT or of one's own.
-
-        Args:
-          schedule: a `PruningSchedule`: `PolynomialDecay`, `ConstantSparsity` or
-            another one. `sparsity` becomes the sparsity that it ends with.
-          **options: the other hyperparameters.
-
-        Raises:
-          TypeError: for what cannot be called with a step, as those can.
-        """
-        if not callable(schedule):
-            raise TypeError(
-                "schedule must be a PruningSchedule of TF-MOT; for the cubic ramp, "
-                "give the technique its steps instead: MagnitudePruning(sparsity, "
-                f"begin_step, end_step, frequency). Received: {schedule!r}"
-            )
-        end = getattr(schedule, "end_step", -1)
-        last_step = np.int64(end if end >= 0 else _FOR_EVER)
-        begin = getattr(schedule, "begin_step", 0)
-        return cls(
-            sparsity=round(float(schedule(last_step)[1]), 7),
-            begin_step=begin,
-            end_step=max(end, begin),
-            frequency=getattr(schedule, "frequency", 1),
-            pruning_schedule=schedule,
-            **options,
-        )
-
     def get_config(self):
         config = super().get_config()
         if self.shared_threshold is not None:
             config["shared_threshold"] = dataclasses.asdict(self.shared_threshold)
-        # The policy has done its work when a layer is made sparse.
-        del config["pruning_policy"]
-        if self.pruning_schedule is not None:
-            config["pruning_schedule"] = self.pruning_schedule.get_config()
         return config

@@ -15,7 +15,7 @@ from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
 
 # They hold objects, which no flag can spell out.
-NOT_FLAGS = {"pruning_policy", "pruning_schedule", "shared_threshold", *WITHOUT_FLAG}
+NOT_FLAGS = {"shared_threshold", *WITHOUT_FLAG}
 
 
 def parsed(*arguments):

@@ -8,7 +8,7 @@ Bounds on statistics are six standard errors, beyond which a normal number is on
 import numpy as np
 import pytest
 
-from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.linear_maps import sequence_axes
 from tests.flavour import (
     compiled,
     fit,
@@ -147,9 +147,9 @@ def test_heads_of_attention_share_no_noise(rng):
 @pytest.mark.parametrize(
     ("equation", "rank", "axes"),
     [
-        (DENSE_EQUATION, 2, ()),
-        (DENSE_EQUATION, 3, (1,)),
-        (DENSE_EQUATION, 4, ()),
+        ("...a,ab->...b", 2, ()),
+        ("...a,ab->...b", 3, (1,)),
+        ("...a,ab->...b", 4, ()),
         ("abc,cd->abd", 3, (1,)),
         ("abc,cde->abde", 3, (1,)),
         ("abcd,cde->abe", 4, (1,)),

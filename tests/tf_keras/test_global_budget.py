@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow_model_optimization as tfmot
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
@@ -52,10 +51,3 @@ def test_a_loaded_model_without_the_callbacks_is_an_error(rng, tmp_path):
         loaded.fit(inputs, labels, verbose=0)
     loaded = zoo.compiled(loaded)
     loaded.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(loaded))
-
-
-def test_a_budget_and_a_schedule_of_tf_mot_exclude_each_other():
-    schedule = tfmot.sparsity.keras.PolynomialDecay(0.2, 0.7, 3, 30)
-    technique = sos.MagnitudePruning.from_schedule(schedule)
-    with pytest.raises(ValueError, match="pruning_schedule is another one"):
-        sos.sparsify(zoo.sequential(), technique, budget=sos.Global())

@@ -8,30 +8,10 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import keras, pruning_schedule, tf
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from tests.tf_keras import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
-
-
-def test_training_on_a_schedule_of_tf_mot_counts_the_masks_of_each_step(rng):
-    schedule = pruning_schedule.PolynomialDecay(0.1, 0.9, 2, 9, frequency=3)
-    technique = sos.MagnitudePruning.from_schedule(schedule)
-    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), technique))
-    by_step = []
-
-    def count(batch, logs):
-        kept = sum(mask.sum() for mask in sos.weight_masks(sparse).values())
-        by_step.append(3 * 2 * kept)
-
-    counting = keras.callbacks.LambdaCallback(on_train_batch_end=count)
-    inputs, labels = zoo.data(rng)
-    callbacks = [*sos.callbacks(sparse), counting]
-    sparse.fit(inputs, labels, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
-    assert len(set(by_step)) == 4
-    for steps in (1, 6, 16):
-        counted = sos.count_training_flops(sparse, steps).sparse
-        assert counted == sum(by_step[:steps])
 
 
 class OfTheChosen(keras.layers.Layer):

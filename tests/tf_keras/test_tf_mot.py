@@ -81,60 +81,6 @@ def fit(technique, rng, model=None):
     return sparse
 
 
-def test_schedule_of_tf_mot_is_followed(rng):
-    schedule = tfmot_keras.PolynomialDecay(0.2, 0.75, 1, 5, power=1, frequency=1)
-    report = sos.sparsity_report(fit(sos.MagnitudePruning.from_schedule(schedule), rng))
-    assert [layer.zeros for layer in report.layers] == [60, 18]
-
-
-def test_a_schedule_of_tf_mot_is_taken_with_its_final_sparsity():
-    polynomial = tfmot_keras.PolynomialDecay(0.2, 0.7, 3, 30, power=1, frequency=9)
-    technique = sos.MagnitudePruning.from_schedule(polynomial, block_size=(2, 2))
-    assert technique.schedule() is polynomial
-    assert (technique.sparsity, technique.begin_step) == (0.7, 3)
-    assert (technique.end_step, technique.frequency) == (30, 9)
-    constant = tfmot_keras.ConstantSparsity(0.5, 4)
-    assert sos.MagnitudePruning.from_schedule(constant).sparsity == 0.5
-
-
-@pytest.mark.parametrize("file", ["model.keras", "model.h5"])
-def test_a_model_is_loaded_with_its_schedule_of_tf_mot(file, tmp_path):
-    schedule = tfmot_keras.PolynomialDecay(0.2, 0.7, 3, 30, power=1)
-    technique = sos.MagnitudePruning.from_schedule(schedule)
-    sos.sparsify(zoo.sequential(), technique).save(tmp_path / file)
-    wrapper = keras.models.load_model(tmp_path / file).layers[0]
-    assert wrapper.pruning_schedule is wrapper.technique.pruning_schedule
-    assert wrapper.pruning_schedule.get_config() == schedule.get_config()
-
-
-def test_a_schedule_that_nothing_has_registered_is_named():
-    wrapper = sos.sparsify(zoo.sequential(), PRUNE_NOW).layers[0]
-    config = wrapper.get_config()
-    config["technique"]["config"]["pruning_schedule"] = {"class_name": "Mine"}
-    with pytest.raises(ValueError, match="Unknown schedule 'Mine'"):
-        type(wrapper).from_config(config)
-
-
-class OnlyA(tfmot_keras.PruningPolicy):
-    def allow_pruning(self, layer):
-        return layer.name == "a"
-
-    def ensure_model_supports_pruning(self, model):
-        if not isinstance(model, keras.Sequential):
-            raise ValueError("OnlyA prunes Sequential models")
-
-
-def test_policy_chooses_the_layers_and_may_refuse_the_model():
-    technique = sos.MagnitudePruning(0.5, 1, 1, 1, pruning_policy=OnlyA())
-    sparse = sos.sparsify(zoo.sequential(), technique)
-    assert [x.name for x in sos.sparsity_report(sparse).sparsified] == ["a/kernel"]
-    named_a = keras.Model(
-        inputs := keras.Input((3,)), keras.layers.Dense(2, name="a")(inputs)
-    )
-    with pytest.raises(ValueError, match="OnlyA prunes Sequential"):
-        sos.sparsify(named_a, technique)
-
-
 def test_custom_layer_names_its_own_weights(rng):
     class Scaled(keras.layers.Layer):
         def build(self, input_shape):

@@ -60,16 +60,6 @@ class Keras3Conversion(Conversion):
             if len(variable.shape) > 1 and id(variable) not in known
         ]
 
-    def check_technique(self, technique, model):
-        for option in ("pruning_policy", "pruning_schedule"):
-            value = getattr(technique, option, None)
-            if value is not None:
-                raise ValueError(
-                    f"{option} is an option of TF-MOT, for tf_keras models only; "
-                    f"{model.name!r} is a Keras 3 model. Use overrides or the steps of "
-                    f"the technique instead. Received: {option}={value!r}"
-                )
-
     def sparsify(self, model, plan):
         copier = Copier()
         with private.scope_of(model):

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from state_of_sparsity.engines.keras3 import private
-from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.linear_maps import finished, positions_axes
 
 
 def view_of(layer: keras.layers.Layer, values: dict):
@@ -63,8 +63,8 @@ def linear(layer, training, inputs, **kwargs):
         kernel = ops.cast(kernel, values.dtype)
         return layer.plain_call({weight.path: kernel, **bare}, values)
 
-    axes = _sequence_axes(layer, len(inputs.shape))
-    return _finished(layer, layer.noisy_output(weight, linear_map, inputs, axes))
+    axes = positions_axes(layer, len(inputs.shape))
+    return finished(layer, layer.noisy_output(weight, linear_map, inputs, axes))
 
 
 def separable(layer, training, inputs, **kwargs):
@@ -89,26 +89,7 @@ def separable(layer, training, inputs, **kwargs):
 
     outputs = layer.noisy_output(weights["depthwise_kernel"], depthwise, inputs)
     outputs = layer.noisy_output(weights["pointwise_kernel"], pointwise, outputs)
-    return _finished(layer, outputs)
-
-
-def _finished(layer, outputs):
-    """What a linear map gives, with the bias and the activation of a layer."""
-    bias = getattr(layer, "bias", None)
-    if bias is not None:
-        if getattr(layer, "data_format", None) == "channels_first":
-            bias = ops.reshape(bias, (-1, *[1] * layer.rank))
-        outputs += ops.cast(bias, outputs.dtype)
-    return outputs if layer.activation is None else layer.activation(outputs)
-
-
-def _sequence_axes(layer, rank):
-    """Axes of the outputs along which a dense map is applied to a sequence."""
-    if isinstance(layer, keras.layers.Dense):
-        return sequence_axes(DENSE_EQUATION, rank)
-    if isinstance(layer, keras.layers.EinsumDense):
-        return sequence_axes(layer.equation, rank)
-    return ()
+    return finished(layer, outputs)
 
 
 def lookup(layer, training, inputs, **kwargs):

@@ -19,8 +19,6 @@ import tf_keras as keras
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond
 from tensorflow_model_optimization.python.core.sparsity.keras import (
     pruning_callbacks,
-    pruning_policy,
-    pruning_schedule,
     pruning_wrapper,
 )
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
@@ -38,8 +36,6 @@ from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
-PruningPolicy = pruning_policy.PruningPolicy
-PruningSchedule = pruning_schedule.PruningSchedule
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
 
 

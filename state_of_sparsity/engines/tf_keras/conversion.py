@@ -30,7 +30,6 @@ from state_of_sparsity.engines.tf_keras.weights import (
     weight_variable,
     wrapped_weights,
 )
-from state_of_sparsity.techniques.masked import MaskingTechnique
 
 
 class TFKerasConversion(Conversion):
@@ -82,21 +81,13 @@ class TFKerasConversion(Conversion):
             and not hasattr(layer, "get_prunable_weights")
         ]
 
-    def check_technique(self, technique, model):
-        if not isinstance(technique, MaskingTechnique):
-            return
-        if technique.masked_weights != "stay":
+    def check_technique(self, technique):
+        if getattr(technique, "masked_weights", "stay") != "stay":
             raise ValueError(
                 "masked_weights must be 'stay' for a tf_keras model, whose masked "
                 "weights are zero: only a Keras 3 model keeps the values that they "
                 f"had. Received: {technique.masked_weights!r}"
             )
-        if getattr(technique, "pruning_policy", None) is not None:
-            technique.pruning_policy.ensure_model_supports_pruning(model)
-
-    def allows(self, technique, layer):
-        policy = getattr(technique, "pruning_policy", None)
-        return policy is None or policy.allow_pruning(layer)
 
     def sparsify(self, model, plan):
         replaced = set()

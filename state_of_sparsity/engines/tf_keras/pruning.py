@@ -25,11 +25,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
 from state_of_sparsity.engines.tf_keras.families import sparse_layer
-from state_of_sparsity.engines.tf_keras.schedules import (
-    in_graph,
-    with_schedule,
-    zero_count,
-)
+from state_of_sparsity.engines.tf_keras.schedules import Schedule, zero_count
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     weight_variable,
@@ -71,8 +67,7 @@ class PrunedLayer(PruneLowMagnitude):
                 for name in wrapped_weights(layer, technique)
             ]
         kwargs.setdefault("dtype", layer.dtype_policy)
-        technique = with_schedule(technique)
-        schedule = in_graph(technique.schedule())
+        schedule = Schedule(technique.schedule())
         super().__init__(layer, pruning_schedule=schedule, **kwargs)
         # The layer within is not called as Keras calls layers, which regularizes.
         carry_activity_regularizer(layer, self)

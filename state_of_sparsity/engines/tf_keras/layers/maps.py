@@ -1,6 +1,6 @@
 """Kinds of linear maps: what differs between the layers of the family."""
 
-from state_of_sparsity.engines.sequences import DENSE_EQUATION, sequence_axes
+from state_of_sparsity.engines.linear_maps import finished, positions_axes
 from state_of_sparsity.engines.tf_keras.backend import (
     NOT_CAUSAL,
     keras,
@@ -33,10 +33,10 @@ class Linear(Reparameterized):
             lambda use: self._drawn(inputs, use),
             lambda: self._deployed(inputs),
         )
-        return self._finish(outputs)
+        return finished(self, outputs)
 
     def _drawn(self, inputs, use):
-        axes = self._sequence_axes(inputs.shape.rank)
+        axes = positions_axes(self, inputs.shape.rank)
         for weight, linear_map in self.linear_maps().items():
             noise = Noise(self, weight, use, axes)
             inputs = self.technique.training_output(
@@ -79,22 +79,6 @@ class Linear(Reparameterized):
         }
         nothing = {"use_bias": False, "bias": None, "activation": None}
         return view_of(self, {**nothing, **cast}, inputs.dtype)
-
-    def _sequence_axes(self, rank):
-        """Axes of the outputs along which a dense map is applied to a sequence."""
-        if isinstance(self, keras.layers.Dense):
-            return sequence_axes(DENSE_EQUATION, rank)
-        if isinstance(self, keras.layers.EinsumDense):
-            return sequence_axes(self.equation, rank)
-        return ()
-
-    def _finish(self, outputs):
-        if getattr(self, "bias", None) is not None:
-            bias = tf.cast(self.bias, outputs.dtype)
-            if getattr(self, "data_format", None) == "channels_first":
-                bias = tf.reshape(bias, (-1, *[1] * self.rank))
-            outputs += bias
-        return outputs if self.activation is None else self.activation(outputs)
 
 
 class Depthwise(Linear):

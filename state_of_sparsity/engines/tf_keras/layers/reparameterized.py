@@ -130,13 +130,7 @@ class Reparameterized:
 
     def weighted_penalty(self):
         """What the layer adds to the loss."""
-        weight = self.penalty_weight()
-        return tf.add_n(
-            [
-                self.technique.weighted_penalty(weight, *self.parameters(name))
-                for name in self.sparse_weights
-            ]
-        )
+        return self.penalty_weight() * self.penalty()
 
     def in_phase(self, training, drawn, deployed):
         """`drawn(use)` in training, which counts the step, `deployed()` in inference.
