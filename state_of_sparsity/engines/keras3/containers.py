@@ -58,7 +58,7 @@ class SparseContainer:
 def make_container(layer: keras.layers.Layer) -> None:
     """Gives a layer that holds sparse ones, or will, the class of a container."""
     if not isinstance(layer, SparseContainer):
-        layer.__class__ = container_class(type(layer))
+        private.give_class(layer, container_class(type(layer)))
         private.refresh_signature(layer)
 
 
@@ -69,9 +69,7 @@ def container_class(plain_class: type[keras.layers.Layer]) -> type[SparseContain
         "plain_class": plain_class,
         "__module__": __name__,
     }
-    return _register(
-        type(plain_class.__name__, (SparseContainer, plain_class), members)
-    )
+    return _register(private.derived_class(plain_class, SparseContainer, "", members))
 
 
 def makes_its_layers(layer: keras.layers.Layer) -> bool:

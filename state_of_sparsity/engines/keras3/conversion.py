@@ -5,8 +5,10 @@ import keras
 from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
 from state_of_sparsity.engines.keras3 import containers, private
 from state_of_sparsity.engines.keras3.copying import Copier
+from state_of_sparsity.engines.keras3.exporting import signature
 from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
+from state_of_sparsity.engines.keras3.readers import readers
 from state_of_sparsity.engines.keras3.stripping import make_plain
 
 
@@ -64,17 +66,38 @@ class Keras3Conversion(Conversion):
         copier = Copier()
         with private.scope_of(model):
             sparse = copier.copy(model)
-            for layer in private.all_layers(model):
-                if id(layer) in plan:
-                    index, technique = plan[id(layer)]
-                    make_sparse(copier.copies[id(layer)], technique, index)
+            chosen = [x for x in private.all_layers(model) if id(x) in plan]
+            self._check_readers(sparse, [copier.copies[id(x)] for x in chosen])
+            for layer in chosen:
+                index, technique = plan[id(layer)]
+                make_sparse(copier.copies[id(layer)], technique, index)
         for layer in private.all_layers(sparse):
             inner = [x for x in private.all_layers(layer) if x is not layer]
             holds_sparse = any(isinstance(x, Sparse) for x in inner)
             makes_them = containers.makes_its_layers(layer)
             if holds_sparse and makes_them and not isinstance(layer, Sparse):
                 containers.make_container(layer)
+        private.list_parameters(sparse)
         return sparse
+
+    def _check_readers(self, model, layers):
+        """Raises for weights to make sparse that other layers compute with, too."""
+        try:
+            inputs = signature(model)[0]
+        except ValueError:
+            return  # Nothing says what it is called on.
+        owners = {
+            id(found.variable): (found.variable, layer)
+            for layer in layers
+            for found in located_weights(layer)
+        }
+        for path, reader in readers(model, owners, inputs).items():
+            raise ValueError(
+                f"Layer {reader!r} computes with {path}, the weight of another layer, "
+                "and would go on without its zeros. Leave the layer of the weight "
+                "dense with an override of None; or let one layer do both, as "
+                "keras.layers.ReversibleEmbedding does."
+            )
 
     def strip(self, model):
         copier = Copier(plain=True)
@@ -85,4 +108,5 @@ class Keras3Conversion(Conversion):
                 make_plain(layer, copier.copies)
             elif isinstance(layer, containers.SparseContainer):
                 private.refresh_signature(copier.copies[id(layer)])
+        private.list_parameters(plain)
         return plain

@@ -95,6 +95,8 @@ class Copier:
             self._remember(metric, None)
         for name, attribute in private.attributes_to_copy(value).items():
             vars(new)[name] = self._copy(attribute)
+        for name, attribute in private.slots(value).items():
+            object.__setattr__(new, name, self._copy(attribute))
         private.complete_copy(value, new, self.copies)
 
     def _collection(self, value):

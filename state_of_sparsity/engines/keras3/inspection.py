@@ -54,7 +54,7 @@ class Keras3Inspection(Inspection):
         return private.own_trainable(layer)
 
     def to_numpy(self, variable):
-        return keras.ops.convert_to_numpy(private.in_full_precision(variable))
+        return private.to_numpy(variable)
 
     def input_specs(self, model):
         return exporting.signature(model)[0]
@@ -75,6 +75,5 @@ def _sparse_weight(technique, weight):
 
 
 def _dense_weight(located):
-    value = private.in_full_precision(located.variable)
-    value = keras.ops.convert_to_numpy(value)
+    value = private.to_numpy(located.variable)
     return DeployedWeight(located.label, value, value != 0, False)

@@ -2,6 +2,7 @@
 
 import functools
 import random
+import warnings
 import weakref
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ from state_of_sparsity.masks import zero_count
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
+# Calls of models, by the `id` of their tokens, about which a warning has been given.
+_NOTICED: set[int] = set()
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Sparse")
 
 
@@ -39,7 +42,7 @@ class Sparse:
     def call(self, *args, training=None, **kwargs):
         if training:
             self._begin_step()
-        return maps.map_of(self.plain_class)(self, training, *args, **kwargs)
+        return maps.map_of(self)(self, training, *args, **kwargs)
 
     def plain_call(self, values, *args, training=None, **kwargs):
         """Computes as the plain class does, with other values of some attributes."""
@@ -60,7 +63,11 @@ class Sparse:
 
     def used_parts(self, weight, training, look_up):
         """What a function that looks up parts of a weight finds in the used one."""
-        theta, extra = map(look_up, weight.values())
+        theta, extra = weight.values()
+        if not training and not self._has_trained:
+            call = id(private.step_token())
+            theta = private.noticing_gradient(theta, lambda: self._notice(call))
+        theta, extra = look_up(theta), look_up(extra)
         if not training:
             return self.technique.deployed_weight(theta, extra)
         noise = Noise(self, weight.position)
@@ -76,6 +83,22 @@ class Sparse:
         noise = Noise(self, weight.position, sequence_axes)
         return self.technique.training_output(linear, inputs, *weight.values(), noise)
 
+    def _notice(self, call):
+        """Warns, once for each call of a model, that it is trained as in inference."""
+        if self._has_trained:
+            return
+        vars(self)["_has_trained"] = True
+        if call in _NOTICED:
+            return
+        _NOTICED.add(call)
+        warnings.warn(
+            f"Sparse layer {self.name!r} is trained and called as in inference: it "
+            "counts no steps, and becomes no sparser. Call the model that holds it "
+            "with training=True in training: give the `call` of a model around it an "
+            "argument `training`, and pass it on.",
+            stacklevel=2,
+        )
+
     @private.uncompiled
     def _begin_step(self):
         """Counts the step, once however often it uses the layer, and renews masks."""
@@ -84,7 +107,7 @@ class Sparse:
             return
         # Past Keras's tracking, which takes its time.
         token = weakref.ref(token) if token is not None else _no_token
-        vars(self).update(_token=token, draws=0)
+        vars(self).update(_token=token, draws=0, _has_trained=True)
         step = private.counted(self.training_step)
         if not self.technique.extra_is_trained:
             self._renew_masks(step)
@@ -190,7 +213,7 @@ def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
                 f"Layer {layer.name!r} {obstacle}, which hides its weights. Leave it "
                 "dense with an override of None, or sparsify and train first."
             )
-    layer.__class__ = sparse_class(type(layer))
+    private.give_class(layer, sparse_class(type(layer)))
     attach(layer, technique, index)
     return layer
 
@@ -201,14 +224,12 @@ def sparse_class(plain_class: type[keras.layers.Layer]) -> type[Sparse]:
     members = {"plain_class": plain_class, "__module__": __name__}
     # All are registered by one name, that of `Sparse`: a process that loads a model has
     # not made the class yet.
-    return _register(
-        type(f"Sparse{plain_class.__name__}", (Sparse, plain_class), members)
-    )
+    return _register(private.derived_class(plain_class, Sparse, "Sparse", members))
 
 
 def attach(layer, technique, index):
     vars(layer).update(
-        technique=technique, index=index, sparse_weights=[], draws=0, _token=_no_token
+        technique=technique, index=index, sparse_weights=[], **_STATE_OF_CALLS
     )
     sharing.note(layer)
     # Around that of the plain class.
@@ -252,3 +273,9 @@ def _add_variables(layer):
 
 def _no_token():
     return None
+
+
+# What a layer knows of its calls in this process: how often noise was drawn in the
+# present step, which that is, and whether it was ever one of training.
+_STATE_OF_CALLS = {"draws": 0, "_token": _no_token, "_has_trained": False}
+ATTRIBUTES = ("technique", "index", "sparse_weights", "_renewals", *_STATE_OF_CALLS)

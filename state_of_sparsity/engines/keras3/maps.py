@@ -5,6 +5,9 @@ map, at the rows that are looked up, or at the weight, which then is drawn once 
 whole batch and all positions. A kind is a line in `MAPS`.
 """
 
+import functools
+import re
+
 import keras
 from keras import ops
 
@@ -35,6 +38,8 @@ def view_of(layer: keras.layers.Layer, values: dict):
     view = object.__new__(type(layer))
     # Past Keras's tracking.
     vars(view).update(vars(layer) | replaced)
+    for name, value in private.slots(layer).items():
+        object.__setattr__(view, name, value)
     return view
 
 
@@ -136,12 +141,31 @@ MAPS = {
 }
 
 
-def map_of(plain_class: type):
-    """How layers derived from a plain class compute.
+# What a class may override without computing in another way.
+_NO_COMPUTATION = re.compile(
+    "__|_abc_|build|get_|from_config|compute_output|save_|load_|quantize|enable_lora"
+)
 
-    A class with a `call` of its own computes in a way that is not known here.
+
+def map_of(layer):
+    """How a sparse layer computes.
+
+    One that has anything of its own instead of what its Keras class has (a `call`, the
+    hook `convolution_op`, a property `kernel`) computes in a way that is not known
+    here: its kernel may pass through any function.
     """
-    for cls, way in MAPS.items():
-        if plain_class.call is cls.call:
-            return way
+    own = {name for name in vars(layer) if callable(getattr(type(layer), name, None))}
+    for cls in layer.plain_class.__mro__:
+        if cls.__module__.startswith("keras."):
+            changed = {n for n in own if hasattr(cls, n)}
+            if any(not _NO_COMPUTATION.match(name) for name in changed):
+                return with_weights
+            return _way(cls)
+        own |= vars(cls).keys()
     return with_weights
+
+
+@functools.cache
+def _way(keras_class):
+    ways = (way for cls, way in MAPS.items() if keras_class.call is cls.call)
+    return next(ways, with_weights)

@@ -4,9 +4,11 @@ import contextlib
 import functools
 import inspect
 import re
+import types
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src import backend
 from keras.src.backend.common import global_state, stateless_scope
 from keras.src.layers.convolutional.base_conv import BaseConv
@@ -159,6 +161,24 @@ def in_full_precision(variable: keras.Variable):
         return variable.value
 
 
+def to_numpy(variable: keras.Variable) -> np.ndarray:
+    """The value of a variable, also within the scope of a strategy of TensorFlow."""
+    value = in_full_precision(variable)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # The backend, which has imported it.
+
+        value = tf.distribute.get_strategy().experimental_local_results(value)[0]
+    return keras.ops.convert_to_numpy(value)
+
+
+def list_parameters(model: keras.Model) -> None:
+    """Has PyTorch know the weights of a copy, which Keras lists when it builds."""
+    if keras.backend.backend() == "torch":
+        held = [x for x in model.modules() if isinstance(x, keras.layers.Layer)]
+        for layer in {*held, *all_layers(model)}:
+            layer._track_variables()
+
+
 def refresh_signature(layer: keras.layers.Layer) -> None:
     """Has Keras know what the `call` of a layer takes now that its class is another.
 
@@ -244,7 +264,7 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
     """A new variable with the value and the properties of another one."""
     # Through NumPy: on JAX, `fit` gives buffers away.
     new = keras.Variable(
-        keras.ops.convert_to_numpy(in_full_precision(variable)),
+        to_numpy(variable),
         dtype=variable._dtype,
         trainable=variable.trainable,
         autocast=variable._autocast,
@@ -276,6 +296,98 @@ def metrics_of_compile(value) -> list:
     names = {"_loss_tracker", "_compile_metrics"} & _compiled_names()
     held = [vars(value).get(name) for name in names]
     return [metric for metric in held if metric is not None]
+
+
+def derived_class(plain_class: type, before: type, prefix: str, members: dict) -> type:
+    """A class that derives from a plain one, with another one before it.
+
+    Raises:
+      ValueError: if the metaclass of the plain one, or what it does with classes that
+        derive from it, does not allow that.
+    """
+    try:
+        return types.new_class(
+            f"{prefix}{plain_class.__name__}",
+            (before, plain_class),
+            exec_body=lambda namespace: namespace.update(members),
+        )
+    except Exception as error:
+        raise ValueError(_no_class(plain_class, error)) from error
+
+
+def _no_class(plain_class, error):
+    return (
+        f"Layers of class {plain_class.__module__}.{plain_class.__name__} cannot be "
+        "made sparse, nor hold sparse ones, since no class can derive from it: leave "
+        "them dense with an override of None, or use layers of Keras. Received: "
+        f"{type(error).__name__}: {error}"
+    )
+
+
+def noticing_gradient(value, notice):
+    """A tensor; `notice()` is called when its gradient is computed or traced."""
+
+    @keras.ops.custom_gradient
+    def noticed(tensor):
+        def backward(*args, upstream=None):
+            notice()
+            return args[0] if upstream is None else upstream
+
+        return tensor, backward
+
+    return noticed(keras.ops.convert_to_tensor(value))
+
+
+@contextlib.contextmanager
+def noticing_reads(variable: keras.Variable, notice):
+    """Calls `notice(variable)` whenever the value of a variable is read."""
+    cls = type(variable)
+
+    def value(self):
+        notice(self)
+        return cls.value.fget(self)
+
+    # Its value is a property, which belongs to a class.
+    variable.__class__ = type(cls.__name__, (cls,), {"value": property(value)})
+    try:
+        yield
+    finally:
+        variable.__class__ = cls
+
+
+def give_class(layer: keras.layers.Layer, cls: type) -> None:
+    """Gives a layer a class that derives from its own.
+
+    Raises:
+      ValueError: if Python cannot, naming the class.
+    """
+    try:
+        layer.__class__ = cls
+    except TypeError as error:
+        raise ValueError(_no_class(type(layer), error)) from error
+
+
+@functools.cache
+def _mask_class(cls: type) -> type:
+    def assign(self, value):
+        given = value if hasattr(value, "dtype") else np.asarray(value)
+        if keras.backend.standardize_dtype(given.dtype) != "bool":
+            raise TypeError(
+                f"{self.path} is a mask, which takes Booleans: as such, all numbers "
+                "but 0 are True. Where weights are averaged, average the trainable "
+                "ones, and assign all others as they are. Received: values of "
+                f"{given.dtype}"
+            )
+        return super(masks, self).assign(value)
+
+    masks = type(cls.__name__, (cls,), {"assign": assign})
+    return masks
+
+
+def slots(value) -> dict:
+    """What an object holds in the slots that its class has."""
+    names = [n for c in type(value).__mro__ for n in vars(c).get("__slots__", ())]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def attributes_to_copy(value) -> dict:
@@ -355,6 +467,8 @@ def extra_variable(
     variable = layer.add_weight(name=name, autocast=False, **arguments)
     setattr(layer, name, variable)
     layer._tracker.lock()
+    if variable.dtype == "bool":
+        variable.__class__ = _mask_class(type(variable))
     variable._path = f"{layer.path or layer.name}/{name}"
     if beside is not None and beside._layout is not None:
         variable._layout = beside._layout
