@@ -27,6 +27,7 @@ from state_of_sparsity.models.training.run_folder.checkpoint import (
     CheckpointError,
 )
 from state_of_sparsity.models.usage import usage_errors
+from state_of_sparsity.report import report_now
 
 BINARY = "train_resnet50"
 
@@ -69,7 +70,7 @@ def main():
     unknown = checkpoint.names("unknown")
     if unknown:
         print(f"Of the checkpoint, this found no place: {some_of(unknown)}.")
-    report = sos.sparsity_report(model)
+    report = report_now(model)
     print(f"{folder.path}: step {step:,}, sparsity {report.sparsity:.2%}")
 
 
@@ -101,7 +102,7 @@ def _with_masks(run, masks, prefix):
 
 def _write(folder, model, masks, task):
     folder.start()
-    report = sos.sparsity_report(model)
+    report = report_now(model)
     report.to_csv(folder.layers)
     report.plot(folder.picture)
     sos.save_masks(folder.masks, masks)

@@ -2,6 +2,8 @@
 
 import math
 import numbers
+import os
+import pathlib
 
 
 def check_fraction(name: str, value) -> None:
@@ -47,6 +49,13 @@ def check_boolean(name: str, value) -> None:
     """Raises unless the value is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False. Received: {value!r}")
+
+
+def check_path(value) -> pathlib.Path:
+    """The value as a path; raises TypeError unless it is one."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"path must be a path of a file. Received: {value!r}")
+    return pathlib.Path(value)
 
 
 def check_pair(name: str, value) -> tuple[int, int]:

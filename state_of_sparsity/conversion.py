@@ -3,9 +3,11 @@
 import warnings
 
 from state_of_sparsity.budgets import Budget
+from state_of_sparsity.comparison import check_same_outputs
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.planning import planned
-from state_of_sparsity.techniques import Technique
+from state_of_sparsity.progress import warn_if_unfinished
+from state_of_sparsity.techniques import FixedMask, Technique
 from state_of_sparsity.thresholds import deployed_at
 
 
@@ -56,12 +58,25 @@ def sparsify(
 
     Warns:
       UserWarning: naming the matrices of custom layers that stay dense, since their
-        layers do not name them in `get_prunable_weights()`.
+        layers do not name them in `get_prunable_weights()`, and layers that are frozen
+        and become sparse.
     """
     engine = engine_of(model)
     plan = planned(engine, model, technique, overrides, budget)
     for used in {id(chosen): chosen for _, chosen in plan.values()}.values():
         engine.check_technique(used)
+    frozen = [
+        site.path
+        for site in engine.sites(model)
+        if id(site.layer) in plan and not site.layer.trainable
+    ]
+    if frozen and not isinstance(technique, FixedMask):
+        warnings.warn(
+            f"These layers are frozen (trainable=False), and cannot adapt to what they "
+            f"lose: {', '.join(frozen)}. Leave them dense with overrides of None, or "
+            "let them train.",
+            stacklevel=2,
+        )
     left_out = engine.left_out(model)
     if left_out:
         warnings.warn(
@@ -72,7 +87,7 @@ def sparsify(
     return engine.sparsify(model, plan)
 
 
-def strip(model, log_alpha_threshold: float | None = None):
+def strip(model, log_alpha_threshold: float | None = None, check_outputs: bool = True):
     """The model as it is deployed: plain layers, with the zeros in place.
 
     A snapshot: its variables are its own, and training the sparse model further does
@@ -84,11 +99,21 @@ def strip(model, log_alpha_threshold: float | None = None):
       model: the sparse model.
       log_alpha_threshold: for variational dropout, from which log alpha on a weight is
         zero, if not from the technique's threshold.
+      check_outputs: whether to compare the outputs of both models on an example, where
+        the inputs of the model are known.
 
     Raises:
-      TypeError, ValueError: for something that is not a built model, or a threshold
-        that is not a number or that no layer of the model has a use for.
+      TypeError, ValueError: for something that is not a built model, a threshold that
+        is not a number or that no layer of the model has a use for, or if the outputs
+        differ.
+
+    Warns:
+      UserWarning: if the schedule of a technique has not ended.
     """
     engine = engine_of(model)
+    warn_if_unfinished(engine, model)
     with deployed_at(model, log_alpha_threshold):
-        return engine.strip(model)
+        plain = engine.strip(model)
+        if check_outputs and any(site.is_sparse for site in engine.sites(model)):
+            check_same_outputs(engine, model, plain)
+    return plain

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from state_of_sparsity.checks import check_path
 from state_of_sparsity.conversion import strip
 from state_of_sparsity.engines import engine_of, formats
 
@@ -48,7 +49,7 @@ def export(
         not do.
       RuntimeError: if the model cannot be expressed in the format.
     """
-    path = pathlib.Path(path)
+    path = check_path(path)
     engine = engine_of(model)
     formats.check(format, engine.writer, **options)
     check_free(path, overwrite, format)

@@ -1,6 +1,5 @@
 """Masks in files, in NumPy's format; and masks at random of the same layers."""
 
-import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from state_of_sparsity import atomic
+from state_of_sparsity.checks import check_path
 
 _VERSION = 1
 
@@ -86,7 +86,7 @@ def shuffle_masks(
 
 
 def _checked(path):
-    path = pathlib.Path(path)
+    path = check_path(path)
     if path.suffix != ".npz":
         raise ValueError(f"The path has to end in '.npz'. Received: {str(path)!r}")
     return path

@@ -31,6 +31,7 @@ class Overrides:
         for pattern, value in overrides.items():
             try:
                 expression = re.compile(pattern)
+                expression.fullmatch("")
             except (re.error, TypeError) as error:
                 raise ValueError(
                     f"An override is not a regular expression ({error}). "

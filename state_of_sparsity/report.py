@@ -5,8 +5,10 @@ import dataclasses
 
 import numpy as np
 
+from state_of_sparsity.checks import check_path
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.conversion import DENSE
+from state_of_sparsity.progress import warn_if_unfinished
 from state_of_sparsity.thresholds import deployed_at
 
 _COLUMNS = ("name", "shape", "size", "zeros", "sparsity", "technique")
@@ -107,7 +109,7 @@ class SparsityReport:
 
     def to_csv(self, path) -> None:
         """Writes a row per tensor: name, shape, size, zeros, sparsity, technique."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with open(check_path(path), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             writer.writerows(layer.row() for layer in self.layers)
@@ -121,7 +123,7 @@ class SparsityReport:
         # Its plots are slow to import, and only needed here.
         from state_of_sparsity import report_picture
 
-        report_picture.draw(self, path)
+        report_picture.draw(self, check_path(path))
 
 
 def _share_of_zeros(layers):
@@ -140,19 +142,29 @@ def sparsity_report(model, log_alpha_threshold: float | None = None) -> Sparsity
     Raises:
       TypeError, ValueError: for something that is not a built model, or a threshold
         that will not do.
+
+    Warns:
+      UserWarning: if the schedule of a technique has not ended.
     """
     engine = engine_of(model)
+    warn_if_unfinished(engine, model)
     with deployed_at(model, log_alpha_threshold):
-        layers = [
-            WeightReport(
-                name,
-                weight.value.shape,
-                weight.value.size,
-                int(weight.value.size - np.count_nonzero(weight.value)),
-                site.technique if weight.is_sparse else DENSE,
-            )
-            for name, weight, site in _deployed(engine, model)
-        ]
+        return report_now(model)
+
+
+def report_now(model) -> SparsityReport:
+    """`sparsity_report` of a model that is still trained."""
+    engine = engine_of(model)
+    layers = [
+        WeightReport(
+            name,
+            weight.value.shape,
+            weight.value.size,
+            int(weight.value.size - np.count_nonzero(weight.value)),
+            site.technique if weight.is_sparse else DENSE,
+        )
+        for name, weight, site in _deployed(engine, model)
+    ]
     return SparsityReport(layers, engine.count_parameters(model))
 
 

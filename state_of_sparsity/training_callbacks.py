@@ -4,7 +4,7 @@ import importlib
 import os
 
 from state_of_sparsity.engines import engine_of
-from state_of_sparsity.report import sparsity_report
+from state_of_sparsity.report import report_now
 
 
 def callbacks(model, log_dir: str | os.PathLike | None = None) -> list:
@@ -27,7 +27,7 @@ def callbacks(model, log_dir: str | os.PathLike | None = None) -> list:
 
     Raises:
       ImportError: for a `log_dir` where TensorFlow is not installed.
-      ValueError: if the model has no sparse layer.
+      ValueError: if the model has no sparse layer, or `log_dir` is a file.
     """
     engine = engine_of(model)
     if not any(site.is_sparse for site in engine.sites(model)):
@@ -72,7 +72,7 @@ def penalty_logs(model) -> dict[str, float]:
     return {
         "penalty": sum(penalty for penalty, _ in penalties),
         "penalty_weight": max(weight for _, weight in penalties),
-        "sparsity": sparsity_report(model).sparsity,
+        "sparsity": report_now(model).sparsity,
     }
 
 
@@ -88,6 +88,8 @@ class SparsitySummaries:
     def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
         self._log_dir = os.fspath(log_dir)
+        if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+            raise ValueError(f"log_dir must be a folder. Received: {self._log_dir!r}")
         self._writer = None
         try:
             self._summary = importlib.import_module("tensorflow").summary
@@ -100,7 +102,7 @@ class SparsitySummaries:
     def on_epoch_end(self, epoch, logs=None):
         if self._writer is None:
             self._writer = self._summary.create_file_writer(self._log_dir)
-        report = sparsity_report(self.model)
+        report = report_now(self.model)
         step = int(self.model.optimizer.iterations.numpy())
         scalars = {**penalty_logs(self.model), "sparsity": report.sparsity}
         for layer in report.layers:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines import formats
+from state_of_sparsity.engines import engine_of, formats
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.exporting import check_free
 from state_of_sparsity.models.training.devices.strategy import counted
@@ -253,7 +253,7 @@ class TranslationTask(Task):
 
     def quality_in_training(self, model, logs):
         del logs
-        deployed = sos.strip(model)
+        deployed = engine_of(model).strip(model)
         translated = self.translate(deployed, "validation", EVERY_IN_TRAINING)
         return self.bleu(*translated)[0]
 

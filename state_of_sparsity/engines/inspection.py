@@ -74,6 +74,14 @@ class Inspection(abc.ABC):
             which is the batch, does not count.
         """
 
+    @abc.abstractmethod
+    def outputs(self, model, inputs) -> list[np.ndarray]:
+        """What a model gives in inference, without a change of any of its state."""
+
+    @abc.abstractmethod
+    def training_step(self, layer) -> int:
+        """In how many training steps a sparse layer has taken part."""
+
     def calls(self, model, inputs=None) -> list[Call]:
         """The calls of the layers of a plain model, at any depth, for one example.
 

@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Iterator
 
-import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.training.loop.guard import check_finite
 from state_of_sparsity.models.training.loop.leg import Leg
@@ -14,6 +13,7 @@ from state_of_sparsity.models.training.loop.summaries import Summaries
 from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
+from state_of_sparsity.report import report_now
 from state_of_sparsity.training_callbacks import penalty_logs
 
 _PENALTIES = ("penalty", "penalty_weight")
@@ -116,7 +116,7 @@ class Evaluations(keras.callbacks.Callback):
           logs: of `fit`.
         """
         step = self._step()
-        report = sos.sparsity_report(self.model)
+        report = report_now(self.model)
         self._warn_of_what_is_gone(report)
         training = {"learning_rate": _learning_rate(self.model.optimizer)}
         if "loss" in logs:

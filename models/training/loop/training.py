@@ -27,6 +27,7 @@ from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.rewinding.kept_weights import Keep, save_weights
 from state_of_sparsity.models.training.run_folder import RunFolder
 from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
+from state_of_sparsity.report import report_now
 
 
 def train(
@@ -118,7 +119,7 @@ def train(
 def _say_what_is_trained(task, sparsification, model, folder, leg):
     options, steps = task.options, leg.step_of_run(task.options.train_steps)
     facts = {
-        "model": f"{task.name}, {sos.sparsity_report(model).parameters:,} parameters",
+        "model": f"{task.name}, {report_now(model).parameters:,} parameters",
         "technique": sparsification,
         "dataset": options.dataset,
         "devices": named(model.distribute_strategy),
@@ -168,7 +169,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
-    if any(layer.technique != "dense" for layer in sos.sparsity_report(model).layers):
+    if any(layer.technique != "dense" for layer in report_now(model).layers):
         callbacks += sos.callbacks(model, log_dir=folder.tensorboard / "sparsity")
     callbacks += [
         Guard(evaluations.step_of_run),

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-import state_of_sparsity as sos
 from state_of_sparsity import atomic
+from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.training.options import check_choice
 
@@ -72,7 +72,7 @@ class Keep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = int(self.model.optimizer.iterations.numpy()) if self._steps else 0
         if step in self._steps:
-            save_weights(sos.strip(self.model), self._folder, step)
+            save_weights(engine_of(self.model).strip(self.model), self._folder, step)
 
 
 def save_weights(model: keras.Model, folder: pathlib.Path, step: int) -> None:

@@ -7,7 +7,7 @@ from state_of_sparsity.engines.keras3 import containers, private
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
 from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
-from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
+from state_of_sparsity.engines.keras3.layers import Sparse, check_plain, make_sparse
 from state_of_sparsity.engines.keras3.readers import readers
 from state_of_sparsity.engines.keras3.stripping import make_plain
 
@@ -67,6 +67,8 @@ class Keras3Conversion(Conversion):
         with private.scope_of(model):
             sparse = copier.copy(model)
             chosen = [x for x in private.all_layers(model) if id(x) in plan]
+            for layer in chosen:
+                check_plain(layer)
             self._check_readers(sparse, [copier.copies[id(x)] for x in chosen])
             for layer in chosen:
                 index, technique = plan[id(layer)]

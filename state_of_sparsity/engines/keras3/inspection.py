@@ -65,6 +65,14 @@ class Keras3Inspection(Inspection):
         )
         private.compute_output_spec(model, specs)
 
+    def outputs(self, model, inputs):
+        with keras.StatelessScope(), private.without_gradients():
+            outputs = keras.tree.flatten(model(inputs))
+        return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+    def training_step(self, layer):
+        return int(private.to_numpy(layer.training_step)) if layer.built else 0
+
 
 def _sparse_weight(technique, weight):
     values = (

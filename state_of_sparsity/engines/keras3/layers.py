@@ -198,12 +198,8 @@ def _zeros(technique, shapes):
     return np.asarray(zeros, "int32")
 
 
-def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
-    """Turns a plain layer into a sparse one, and gives it back.
-
-    Raises:
-      ValueError: for a layer that is quantized or has LoRA weights.
-    """
+def check_plain(layer: keras.layers.Layer) -> None:
+    """Raises ValueError for a layer that is quantized or has LoRA weights."""
     for obstacle, there in (
         ("is quantized", layer.quantization_mode is not None),
         ("has LoRA weights", getattr(layer, "lora_enabled", False)),
@@ -213,6 +209,10 @@ def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
                 f"Layer {layer.name!r} {obstacle}, which hides its weights. Leave it "
                 "dense with an override of None, or sparsify and train first."
             )
+
+
+def make_sparse(layer: keras.layers.Layer, technique: Technique, index: int):
+    """Turns a plain layer into a sparse one, and gives it back."""
     private.give_class(layer, sparse_class(type(layer)))
     attach(layer, technique, index)
     return layer

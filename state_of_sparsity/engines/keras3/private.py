@@ -171,6 +171,15 @@ def to_numpy(variable: keras.Variable) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
 
 
+def without_gradients():
+    """A context in which PyTorch keeps nothing for a backward pass."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch  # The backend, which has imported it.
+
+    return torch.no_grad()
+
+
 def list_parameters(model: keras.Model) -> None:
     """Has PyTorch know the weights of a copy, which Keras lists when it builds."""
     if keras.backend.backend() == "torch":

@@ -50,6 +50,19 @@ class TFKerasInspection(Inspection):
     def input_specs(self, model):
         return input_signature(model)
 
+    def outputs(self, model, inputs):
+        if any(getattr(layer, "stateful", False) for layer in all_layers(model)):
+            raise ValueError("A call changes the states of recurrent layers.")
+        outputs = tf.nest.flatten(model(inputs, training=False))
+        return [output.numpy() for output in outputs]
+
+    def training_step(self, layer):
+        if not layer.built:
+            return 0
+        counter = getattr(layer, "pruning_step", None)
+        counter = layer.training_step if counter is None else counter
+        return max(int(raw_variable(counter).numpy()), 0)
+
     def trace(self, model, inputs):
         specs = tf.nest.map_structure(
             lambda x: tf.TensorSpec([1, *x.shape[1:]], x.dtype), inputs
