@@ -2,8 +2,9 @@
 
 Keras clones from configurations, which not every model or layer has, and which give
 new names. Here whatever makes up a model (layers, variables, metrics, seeds, and the
-nodes and symbolic tensors of its graph) is new, and has the attributes that it had;
-everything else (functions, initializers, optimizers, arrays) is shared.
+nodes and symbolic tensors of its graph) is new, and has the attributes that it had. So
+are functions that compute with a part of the model; everything else (initializers,
+optimizers, arrays) is shared.
 """
 
 import functools
@@ -12,7 +13,9 @@ from typing import Any
 
 import keras
 
+from state_of_sparsity.engines.functions import reached, rebound
 from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3.layers import ATTRIBUTES, Sparse
 
 _COPIED = (
     keras.Operation,
@@ -21,6 +24,8 @@ _COPIED = (
     keras.random.SeedGenerator,
     *private.PARTS_OF_MODELS,
 )
+
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
 
 class Copier:
@@ -41,10 +46,19 @@ class Copier:
         # Nodes and their copies, which have no attributes yet: by way of its nodes a
         # graph is a chain of references, which may be longer than Python's stack.
         self._nodes: list[tuple[Any, Any]] = []
+        # The `id` of each layer of the model, and of their variables.
+        self._parts: set[int] = set()
 
-    def copy(self, value):
-        """What stands in a copy for a value in the original."""
-        copy = self._copy(value)
+    def copy(self, model):
+        """The copy of a model.
+
+        Raises:
+          ValueError: if it holds something that computes with parts of it, and that
+            cannot be copied.
+        """
+        layers = private.all_layers(model)
+        self._parts.update(id(v) for x in layers for v in (x, *x.variables))
+        copy = self._copy(model)
         while self._nodes:
             self._fill(*self._nodes.pop())
         return copy
@@ -53,7 +67,7 @@ class Copier:
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, keras.Variable):
-            return self._remember(value, private.copied_variable(value))
+            return self._variable(value)
         if isinstance(value, _COPIED):
             return self._object(value)
         if isinstance(value, list | set | dict):
@@ -63,18 +77,36 @@ class Copier:
             # TensorFlow wraps what it watches.
             cls = type(getattr(value, "__wrapped__", value))
             return cls._make(items) if hasattr(cls, "_make") else cls(items)
-        if isinstance(value, functools.partial):
-            return functools.partial(
-                value.func, *self._copy(value.args), **self._copy(value.keywords)
+        if isinstance(value, _FUNCTIONS):
+            return rebound(value, self._copy_of_part)
+        part = reached(value, self._is_part, _COPIED)
+        if part is not None:
+            raise ValueError(
+                f"The model holds an object of {type(value).__module__}."
+                f"{type(value).__qualname__} that holds {part.name!r} of it, so that a "
+                "copy of the model would compute with the original's: hold that in an "
+                "attribute of a layer, a list or a dictionary, or reach it by a method "
+                f"of the model. Received: {value!r:.80}"
             )
-        if isinstance(value, types.MethodType) and isinstance(value.__self__, _COPIED):
-            return types.MethodType(value.__func__, self._copy(value.__self__))
         return value
+
+    def _is_part(self, value):
+        return id(value) in self._parts
+
+    def _copy_of_part(self, value):
+        return self._copy(value) if id(value) in self._parts else value
 
     def _remember(self, original, copy):
         self._originals.append(original)
         self.copies[id(original)] = copy
         return copy
+
+    def _variable(self, value):
+        new = self._remember(value, private.copied_variable(value))
+        if not self._plain:
+            new.regularizer = self._copy(value.regularizer)
+            new.constraint = self._copy(value.constraint)
+        return new
 
     def _object(self, value):
         cls = type(value)
@@ -93,8 +125,10 @@ class Copier:
     def _fill(self, value, new):
         for metric in private.metrics_of_compile(value):
             self._remember(metric, None)
+        ours = ATTRIBUTES if self._plain and isinstance(value, Sparse) else ()
         for name, attribute in private.attributes_to_copy(value).items():
-            vars(new)[name] = self._copy(attribute)
+            if name not in ours:
+                vars(new)[name] = self._copy(attribute)
         for name, attribute in private.slots(value).items():
             object.__setattr__(new, name, self._copy(attribute))
         private.complete_copy(value, new, self.copies)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from state_of_sparsity.engines.keras3 import private
-from state_of_sparsity.engines.keras3.layers import ATTRIBUTES, Sparse
+from state_of_sparsity.engines.keras3.layers import Sparse
 
 
 def make_plain(layer: Sparse, copies: dict) -> None:
@@ -23,8 +23,6 @@ def make_plain(layer: Sparse, copies: dict) -> None:
         theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
         theta.regularizer = weight.regularizer
     private.remove_variables(plain, added_variables(layer))
-    for name in ATTRIBUTES:
-        vars(plain).pop(name, None)
     private.refresh_signature(plain)
 
 
