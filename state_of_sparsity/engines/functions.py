@@ -71,6 +71,9 @@ def _held(value, closed) -> Iterator[Any]:
         yield value.__func__
     elif isinstance(value, functools.partial):
         yield from (value.func, value.args, value.keywords)
+    elif hasattr(value, "python_function"):
+        # Of a `tf.function`.
+        yield value.python_function
     elif isinstance(value, weakref.ref):
         yield value()
     elif isinstance(value, types.FunctionType):

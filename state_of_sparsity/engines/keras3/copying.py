@@ -78,7 +78,7 @@ class Copier:
             cls = type(getattr(value, "__wrapped__", value))
             return cls._make(items) if hasattr(cls, "_make") else cls(items)
         if isinstance(value, _FUNCTIONS):
-            return rebound(value, self._copy_of_part)
+            value = rebound(value, self._copy_of_part)
         part = reached(value, self._is_part, _COPIED)
         if part is not None:
             raise ValueError(

@@ -42,7 +42,11 @@ class Sparse:
     def call(self, *args, training=None, **kwargs):
         if training:
             self._begin_step()
-        return maps.map_of(self)(self, training, *args, **kwargs)
+        return self._map(self, training, *args, **kwargs)
+
+    @functools.cached_property
+    def _map(self):
+        return maps.map_of(self)
 
     def plain_call(self, values, *args, training=None, **kwargs):
         """Computes as the plain class does, with other values of some attributes."""
@@ -278,4 +282,11 @@ def _no_token():
 # What a layer knows of its calls in this process: how often noise was drawn in the
 # present step, which that is, and whether it was ever one of training.
 _STATE_OF_CALLS = {"draws": 0, "_token": _no_token, "_has_trained": False}
-ATTRIBUTES = ("technique", "index", "sparse_weights", "_renewals", *_STATE_OF_CALLS)
+ATTRIBUTES = (
+    "technique",
+    "index",
+    "sparse_weights",
+    "_map",
+    "_renewals",
+    *_STATE_OF_CALLS,
+)

@@ -5,7 +5,6 @@ map, at the rows that are looked up, or at the weight, which then is drawn once 
 whole batch and all positions. A kind is a line in `MAPS`.
 """
 
-import functools
 import re
 
 import keras
@@ -160,12 +159,7 @@ def map_of(layer):
             changed = {n for n in own if hasattr(cls, n)}
             if any(not _NO_COMPUTATION.match(name) for name in changed):
                 return with_weights
-            return _way(cls)
+            ways = (way for kind, way in MAPS.items() if cls.call is kind.call)
+            return next(ways, with_weights)
         own |= vars(cls).keys()
     return with_weights
-
-
-@functools.cache
-def _way(keras_class):
-    ways = (way for cls, way in MAPS.items() if keras_class.call is cls.call)
-    return next(ways, with_weights)

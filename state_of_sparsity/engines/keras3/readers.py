@@ -14,7 +14,7 @@ from state_of_sparsity.engines.recording import replaced_attributes
 
 
 def readers(model: keras.Model, owners: dict, signature) -> dict[str, str]:
-    """The readers of weights of other layers in one call of a model.
+    """The readers of weights of other layers in one training step of a model.
 
     Args:
       model: a plain model.
@@ -54,6 +54,6 @@ def readers(model: keras.Model, owners: dict, signature) -> dict[str, str]:
         for variable, _ in owners.values():
             stack.enter_context(private.noticing_reads(variable, note))
         # Some models compute with data only. `sos.strip` compares outputs as well.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), private.entry_call(model, training=True):
             private.compute_output_spec(model, inputs)
     return found
