@@ -18,12 +18,10 @@ def _check_extra():
     """Ends with one message where the packages of the laboratory are missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        print(
+        sys.exit(
             "The binaries need packages that are not installed: "
-            f"{', '.join(missing)}. Run: pip install 'state-of-sparsity[lab]'",
-            file=sys.stderr,
+            f"{', '.join(missing)}. Run: pip install 'state-of-sparsity[lab]'"
         )
-        sys.exit(2)
 
 
 def _say_interrupted():
