@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from state_of_sparsity.bin.flags import check_removed
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.interruption import interruptible
 from state_of_sparsity.models.training.data.records import DamagedDataError
 from state_of_sparsity.models.training.devices.lost_workers import WorkersError
 from state_of_sparsity.models.training.loop.guard import NotFiniteError
@@ -43,12 +44,12 @@ def run(main, doc: str, takes_arguments: bool = False) -> None:
         log_what_concerns_users()
         arguments = argv[1:]
         if arguments and not takes_arguments:
-            sys.exit(f"{name}: this is not a flag: {arguments[0]} (see {name} --help)")
+            _refuse(f"this is not a flag: {arguments[0]} (see {name} --help)")
         try:
-            main(*([arguments] if takes_arguments else []))
+            with interruptible():
+                main(*([arguments] if takes_arguments else []))
         except MISTAKES as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            sys.exit(2)
+            _refuse(error)
         except WorkersError as error:
             print(f"\n{name}: {error}", file=sys.stderr, flush=True)
             sys.stdout.flush()
@@ -87,15 +88,26 @@ def _parse(arguments):
         what = "a flagfile"
         # absl reads it in the encoding of the locale.
         check_removed(flags.FLAGS.read_flags_from_files(arguments[1:]))
-        return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(arguments)
     except UsageError as error:
-        sys.exit(f"{pathlib.Path(arguments[0]).stem}: {error}")
+        _refuse(error)
+    except flags.Error as error:
+        _refuse(f"{error} (see {pathlib.Path(arguments[0]).stem} --help)")
     except UnicodeError:
-        sys.exit(
-            f"{pathlib.Path(arguments[0]).stem}: {what} has characters that the "
-            f"encoding of this locale ({locale.getencoding()}) does not have: set "
-            "PYTHONUTF8=1, or a locale in UTF-8."
+        _refuse(
+            f"{what} has characters that the encoding of this locale "
+            f"({locale.getencoding()}) does not have: set PYTHONUTF8=1, or a locale in "
+            "UTF-8."
         )
+    except SystemExit:
+        # After its help, with which absl fails.
+        sys.exit(0)
+
+
+def _refuse(message):
+    """Ends for what the user has to mend."""
+    print(f"{pathlib.Path(sys.argv[0]).stem}: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _what_is_short(error):

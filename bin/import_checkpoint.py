@@ -9,6 +9,7 @@ result.json: evaluate_resnet50 prints what the network scores here.
 """
 
 import dataclasses
+import os
 
 from absl import flags
 
@@ -87,10 +88,10 @@ def _threshold(checkpoint):
 
 def _with_masks(run, masks, prefix):
     """The run with its masks, if they leave anything out, and its folder."""
-    path = RunFolder(flags.FLAGS.output_dir).path.resolve()
+    path = os.path.realpath(flags.FLAGS.output_dir)
     if not all(mask.all() for mask in masks.values()):
         sparsification = Sparsification(
-            sos.FixedMask(masks), source={"load_masks_from": str(path)}
+            sos.FixedMask(masks), source={"load_masks_from": path}
         )
         run = dataclasses.replace(run, sparsification=sparsification)
     header = (

@@ -10,12 +10,13 @@ larger grid. Runs that fail are listed with the last line of their log.
 """
 
 import pathlib
-import signal
 import sys
 
 from absl import flags
 
 from state_of_sparsity.bin import app, runs
+from state_of_sparsity.bin.flags import check_removed
+from state_of_sparsity.models.interruption import interruptible
 from state_of_sparsity.models.runs.run import TRAINERS
 from state_of_sparsity.models.runs.settings import FIXED_MASK
 from state_of_sparsity.models.sweeps import sweep
@@ -51,6 +52,7 @@ def main():
             values.binary, values.grid, values.seeds, values.fixed, values.flagfiles
         )
     for configuration in wanted:
+        check_removed(configuration.arguments)
         check(configuration)
     folder = pathlib.Path(values.output_dir)
     with usage_errors(f"--ray_address={values.ray_address}"):
@@ -59,9 +61,9 @@ def main():
             if values.ray_address
             else LocalProcesses(folder, values.jobs, command)
         )
-    # As Ctrl-C, which lets runs save what they have.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failed = sweep.train(wanted, folder, processes)
+    # Runs save what they have. Once more, since Ray sets a handler of its own.
+    with interruptible():
+        failed = sweep.train(wanted, folder, processes)
     print(f"{len(wanted) - len(failed)} of {len(wanted)} runs are finished: {folder}")
     if failed:
         print("\n".join(sweep.said(failed)))

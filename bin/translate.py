@@ -8,6 +8,7 @@ Writes a line for each line that it reads, in the same order; blank lines stay.
 
 import codecs
 import contextlib
+import os
 import pathlib
 import re
 import sys
@@ -118,7 +119,7 @@ def _writer(path):
                 raise
         return
     # What a link points to is written, and not the link.
-    target = pathlib.Path(path).resolve()
+    target = pathlib.Path(os.path.realpath(path))
     special = target.exists() and not target.is_file()
     temporary = target if special else target.with_name(f".{target.name}.new")
     with _write_errors(f"--output={path}"):

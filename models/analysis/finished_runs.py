@@ -58,6 +58,7 @@ def read_runs(
     Raises:
       ValueError: if there is nothing to read in one of the paths, no run is finished,
         a file is damaged, or a label is no regular expression or matches no run.
+      RunFolderError: if another version of the project began one of the runs.
     """
     paths = [pathlib.Path(path) for path in paths]
     if not paths:
@@ -100,6 +101,7 @@ def _runs_in(path) -> Iterator[RunFolder]:
 
 
 def _read_run(folder: RunFolder) -> dict:
+    folder.check_version()
     try:
         result = folder.read_result()
         _check(result)

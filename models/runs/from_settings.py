@@ -1,6 +1,7 @@
 """A run from the values of its settings, with all that can be wrong in them."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -102,7 +103,7 @@ def _stretched(options, values):
 def _with_absolute_path(start):
     if start.load_weights_from is None:
         return start
-    path = str(pathlib.Path(start.load_weights_from).resolve())
+    path = os.path.realpath(start.load_weights_from)
     return dataclasses.replace(start, load_weights_from=path)
 
 
@@ -201,7 +202,7 @@ def _masks_from(path):
 def _masks_settings(values):
     """The settings that say which masks are fixed, as text by name."""
     source, shuffle = values["load_masks_from"], values["shuffle_masks"]
-    given = {"load_masks_from": source and str(pathlib.Path(source).resolve())}
+    given = {"load_masks_from": source and os.path.realpath(source)}
     return {n: v for n, v in {**given, "shuffle_masks": shuffle}.items() if v}
 
 
@@ -240,4 +241,4 @@ def _budget(values):
     if not hasattr(TECHNIQUES.get(chosen), "score"):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
-    return str(pathlib.Path(budget).resolve()) if "." in budget else budget
+    return os.path.realpath(budget) if "." in budget else budget

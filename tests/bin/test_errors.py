@@ -14,25 +14,35 @@ from tests.models.training import test_records
 BEGUN = f"# train_resnet50\n# Begun with state-of-sparsity {sos.__version__}.\n"
 
 
-def test_an_argument_that_is_no_flag_is_named(refused):
-    message = refused("train_resnet50", "technique=dense")
-    assert "this is not a flag: technique=dense" in message
-    assert "--help" in message
-
-
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("flag", "expected"),
     [
-        (["--techniqe=dense"], "Did you mean: technique"),
-        (["--technique=foo"], "<dense|magnitude_pruning|random_pruning|"),
-        (["--depth=deep"], "--depth=deep"),
+        ("technique=dense", "this is not a flag: technique=dense"),
+        ("--techniqe=dense", "Did you mean: technique"),
+        ("--technique=foo", "<dense|magnitude_pruning|random_pruning|"),
+        ("--depth=deep", "--depth=deep"),
+        ("--flagfile=none.flags", "none.flags"),
+        ("--worker_timeout=9", "went in 0.4.0"),
+        ("--noseed", "seed"),
     ],
 )
-def test_what_absl_refuses_is_named(command, flags, expected):
-    outcome = command("train_resnet50", *flags)
-    assert outcome.code == 1
+def test_all_that_is_wrong_with_flags_has_one_exit_status(command, flag, expected):
+    outcome = command("train_resnet50", flag)
+    assert outcome.code == 2
+    assert outcome.err.startswith("train_resnet50: ")
     assert expected in outcome.err
-    assert "Traceback" not in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", ["grid", "fixed", "flagfiles"])
+def test_a_sweep_says_the_same_of_a_flag_that_went(refused, tmp_path, given):
+    flagfile = tmp_path / "old.flags"
+    flagfile.write_text("--worker_timeout=9")
+    value = flagfile if given == "flagfiles" else "worker_timeout=9"
+    message = refused("sweep", f"--{given}={value}", f"--output_dir={tmp_path / 'out'}")
+    instead = "workers wait as long as TensorFlow does"
+    assert message == f"sweep: --worker_timeout went in 0.4.0: {instead}.\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +136,17 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_flag(refused, tiny, tmp_
     assert "choose another" in message
 
 
+@pytest.mark.parametrize("place", ["dangling", "dangling/run", "loop", "loop/run"])
+@pytest.mark.parametrize("binary", ["train_resnet50", "sweep"])
+def test_a_link_that_leads_nowhere_is_one_message(refused, tmp_path, binary, place):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    message = refused(binary, f"--output_dir={tmp_path / place}")
+    assert f"{tmp_path / place}" in message
+    assert "choose another" in message
+    assert {p.name for p in tmp_path.iterdir()} == {"dangling", "loop"}
+
+
 def test_a_folder_name_too_long_is_one_message(refused, tiny, tmp_path):
     message = refused("train_resnet50", *tiny, f"--output_dir={tmp_path / ('x' * 300)}")
     assert "too long" in message
@@ -170,6 +191,14 @@ def test_a_truncated_checkpoint_is_not_evaluated_and_left_alone(refused, copied)
     assert "ckpt-8 cannot be read, it may be truncated" in message
     assert f"Move {copied / 'checkpoints'} away" in message
     assert {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\xff\x80", b"\x7fELF"])
+def test_a_damaged_list_of_checkpoints_is_one_message(refused, copied, content):
+    (copied / "checkpoints" / "checkpoint").write_bytes(content)
+    message = refused("evaluate_resnet50", f"--run_dir={copied}")
+    assert f"{copied / 'checkpoints'} holds files but no checkpoint" in message
+    assert "Move it away to start again." in message
 
 
 @pytest.mark.slow
@@ -235,7 +264,7 @@ def test_what_is_no_model_is_refused(refused, finished, tmp_path, binary, kind):
 @pytest.mark.parametrize("binary", ["export_model", "report_sparsity"])
 def test_a_model_has_to_be_named(command, binary):
     outcome = command(binary)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "--model" in outcome.err
 
 

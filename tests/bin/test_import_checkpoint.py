@@ -273,5 +273,5 @@ def test_a_prefix_of_nothing_is_refused(binary, refused, tmp_path):
 def test_a_report_is_of_a_model_or_a_checkpoint(command, tmp_path):
     flags = (f"--model={tmp_path}", f"--tf1_checkpoint={tmp_path}")
     outcome = command("report_sparsity", *flags)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "Give one of --model and --tf1_checkpoint" in outcome.err

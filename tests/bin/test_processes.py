@@ -1,16 +1,21 @@
 """Binaries in processes of their own: their help, signals, several devices."""
 
 import dataclasses
+import gc
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from state_of_sparsity.models.images.options import ImageOptions
+from state_of_sparsity.models.interruption import interruptible
+from state_of_sparsity.models.runs import folders
+from state_of_sparsity.models.training.loop.evaluations import Evaluations
 
 SCRIPTS = pathlib.Path(sys.executable).parent
 
@@ -65,10 +70,10 @@ app.run(lambda: print("x" * 2**20, flush=True), "Writes a line.")
 
 @pytest.mark.slow
 def test_a_console_script_says_what_it_does():
-    _, help_, err = finish(start("report_sparsity", "--help"))
+    code, help_, err = finish(start("report_sparsity", "--help"))
+    assert (code, err) == (0, "")
     assert "report_sparsity --" in help_
     assert "  --" in help_
-    assert err == ""
 
 
 @pytest.mark.slow
@@ -95,6 +100,93 @@ def test_a_signal_saves_the_run_and_the_same_command_finishes_it(tmp_path, tiny)
     assert json.loads((folder / "result.json").read_text())["steps"] == 120
     rows = (folder / "metrics.csv").read_text().splitlines()[1:]
     assert [row.partition(",")[0] for row in rows] == ["40", "80", "120"]
+
+
+@pytest.fixture
+def collected(monkeypatch):
+    """Has a signal come in a collection of garbage, where Python drops it.
+
+    `collected(owner, name, signum)` collects as soon as that function is called.
+    """
+
+    def patch(owner, name, signum):
+        function, left = getattr(owner, name), [signum]
+
+        def send(phase, info):
+            if left:
+                # Python raises in the next instruction, which is still in here.
+                signal.raise_signal(left.pop())
+
+        def collecting(*arguments, **keywords):
+            gc.callbacks.append(send)
+            gc.collect()
+            gc.callbacks.remove(send)
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, collecting)
+        return left
+
+    return patch
+
+
+SIGNALS = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+
+
+@SIGNALS
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate_resnet50", "--run_dir={run}"),
+        ("export_model", "--model={run}", "--export_dir={out}"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_signal_in_a_garbage_collection_ends_a_binary(
+    command, collected, finished, tmp_path, arguments, signum
+):
+    left = collected(folders, "load_model", signum)
+    places = {"run": finished, "out": tmp_path / "out"}
+    outcome = command(*(argument.format(**places) for argument in arguments))
+    assert not left
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == f"\n{arguments[0]}: interrupted.\n"
+    assert not list(tmp_path.iterdir())
+
+
+@SIGNALS
+def test_a_signal_in_a_garbage_collection_saves_a_run(
+    command, collected, lenet, tmp_path, signum
+):
+    left = collected(Evaluations, "add_row", signum)
+    outcome = command(
+        "train_resnet50", *lenet, "--train_steps=100000", f"--output_dir={tmp_path}"
+    )
+    assert not left
+    assert outcome.code == 130
+    assert "train_resnet50: interrupted, and saved at step " in outcome.err
+    assert "Exception ignored" not in outcome.err
+
+
+@SIGNALS
+def test_a_signal_that_is_dropped_comes_again_until_it_is_raised(signum):
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signum)
+
+    def drop(seconds):
+        Dropping()
+        time.sleep(seconds)
+
+    before = [signal.getsignal(s) for s in (signum, signal.SIGALRM)]
+    with interruptible():
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                drop(seconds=60)
+    # At the latest at the end.
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        drop(seconds=0)
+    assert [signal.getsignal(s) for s in (signum, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.slow

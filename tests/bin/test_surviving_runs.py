@@ -102,13 +102,17 @@ def test_a_version_that_is_not_known_is_one_message_before_a_model_is_built(
     assert contents(copied) == before
 
 
-def test_a_run_of_another_version_is_not_evaluated(copied, refused):
+@pytest.mark.parametrize("command", ["evaluate_resnet50 --run_dir=", "compare "])
+def test_a_run_of_another_version_is_neither_evaluated_nor_compared(
+    copied, refused, command
+):
     flags = copied / "flags.txt"
     flags.write_text(
         flags.read_text().replace(f"sparsity {sos.__version__}.", "sparsity 0.1.7.")
     )
-    message = refused("evaluate_resnet50", f"--run_dir={copied}")
-    assert "begun with state-of-sparsity 0.1.7, and this is" in message
+    message = refused(*f"{command}{copied}".split())
+    assert f"{copied} holds a run that was begun with state-of-sparsity 0.1" in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_a_path_outside_of_the_encoding_of_the_locale_is_one_message(tmp_path, f
         check=False,
         env=environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"),
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     message = done.stderr.decode("ascii")
     assert message.count("\n") == 1
     assert message.startswith("train_resnet50: ")

@@ -72,6 +72,21 @@ def test_export_of_mixed_precision_takes_float32(rng, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "structured",
+    [lambda b, a: {"b": b, "a": a}, lambda b, a: (b, a), lambda b, a: [b, a]],
+    ids=["dictionary", "tuple", "list"],
+)
+def test_an_export_takes_what_the_model_takes(structured, rng, tmp_path):
+    tensors = [keras.Input((6,), name=name) for name in ("b", "a")]
+    outputs = keras.layers.Dense(2)(keras.layers.Concatenate()(tensors))
+    model = keras.Model(structured(*tensors), outputs)
+    sos.export_saved_model(model, tmp_path / "export")
+    loaded = tf.saved_model.load(str(tmp_path / "export"))
+    inputs = structured(*rng.normal(size=(2, 3, 6)).astype("float32"))
+    np.testing.assert_allclose(loaded.serve(inputs), model(inputs), atol=1e-6)
+
+
 def test_export_does_not_overwrite_unless_told(tmp_path):
     model = zoo.sequential()
     path = tmp_path / "export"

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.interruption import interruptible
 from state_of_sparsity.models.training.devices.strategy import (
     has_other_workers,
     is_chief,
@@ -87,7 +87,7 @@ def train(
         if goes_on:
             last = leg.step_of_run(task.options.train_steps)
             print(f"Going on from step {leg.step_of_run(step):,} of {last:,}.")
-        stack.enter_context(_interrupted_by_sigterm())
+        stack.enter_context(interruptible())
         stack.enter_context(_failure_noted(folder))
         is_trained = False
         try:
@@ -215,17 +215,3 @@ def _segments(step: int, total: int, every: int) -> Iterator[_Segment]:
             count, steps = 1, min(until_evaluation, total - step)
         yield _Segment(step, steps, step // every, count)
         step += count * steps
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm():
-    """Turns the signal that ends preempted jobs into a KeyboardInterrupt."""
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -52,7 +52,11 @@ class Checkpoint:
           CheckpointError: if it is truncated or of another model. Nothing in the folder
             is changed.
         """
-        state = tf.train.get_checkpoint_state(folder)
+        try:
+            state = tf.train.get_checkpoint_state(folder)
+        except ValueError:
+            # What lists the checkpoints is empty, or no text.
+            state = None
         if state is None:
             _check_empty(folder)
             return 0

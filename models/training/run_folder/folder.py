@@ -124,8 +124,8 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether there is a result, and it can be read."""
         try:
-            return bool(self.read_result())
-        except (FileNotFoundError, NotADirectoryError, DamagedError):
+            return self.result.is_file() and bool(self.read_result())
+        except DamagedError:
             return False
 
     def check_same_run(self) -> None:
@@ -136,6 +136,11 @@ class RunFolder:
             trained here, or cannot be read.
         """
         if not self.path.exists():
+            if self.path.is_symlink():
+                raise RunFolderError(
+                    f"{self.path} is a link that leads nowhere: choose another "
+                    "--output_dir."
+                )
             return
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file: choose another --output_dir.")

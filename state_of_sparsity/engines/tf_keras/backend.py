@@ -127,11 +127,12 @@ def input_signature(model: keras.Model):
     """The `TensorSpec`, or a structure of them, of what a built model is called on.
 
     Raises:
-      ValueError: for a subclassed model that was never called.
+      ValueError: for a model that was never called and says nothing of its input.
     """
-    if is_functional(model):
-        specs = [tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs]
-        return specs if len(specs) > 1 else specs[0]
+    if is_functional(model) and model.inputs:
+        return tf.nest.map_structure(
+            lambda x: tf.TensorSpec(x.shape, x.dtype, x.name), model.input
+        )
     if model._saved_model_inputs_spec is None:
         raise ValueError(
             f"The input of model {model.name!r} is not known: call the model on a "

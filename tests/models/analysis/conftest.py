@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+import state_of_sparsity as sos
 import state_of_sparsity.bin
 from state_of_sparsity.models.analysis.finished_runs import of_one_network, read_runs
 from state_of_sparsity.models.analysis.points import summarize
@@ -42,7 +43,8 @@ def write_run(
     path.mkdir(parents=True)
     flags = {**FLAGS, "seed": seed, **flags}
     lines = [f"--{name}={value}" for name, value in flags.items()]
-    (path / "flags.txt").write_text("\n".join(["# train_resnet50", *lines]))
+    head = ["# train_resnet50", f"# Begun with state-of-sparsity {sos.__version__}."]
+    (path / "flags.txt").write_text("\n".join([*head, *lines]))
     found = dict.fromkeys(LAYERS, sparsity) | layers
     rows = [f"{n},{LAYERS[n]},{LAYERS[n]},0,{s},x" for n, s in found.items()]
     header = "name,shape,size,zeros,sparsity,technique"

@@ -108,6 +108,14 @@ def test_a_file_is_refused(tmp_path):
         RunFolder(file).check_same_run()
 
 
+def test_a_link_that_leads_nowhere_is_refused_and_holds_no_finished_run(tmp_path):
+    for name, target in (("dangling", "nowhere"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(RunFolderError, match=f"{name} is a link that leads now"):
+            RunFolder(tmp_path / name).check_same_run()
+        assert not RunFolder(tmp_path / name / "run").is_finished
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     folder = RunFolder(tmp_path / "file" / "a" / "b")
