@@ -9,7 +9,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, pruning_schedule, tf
-from tests.tf_keras import zoo
+from tests.flavour import compiled, fit
+from tests.shared import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
 
@@ -17,7 +18,7 @@ PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
 def test_training_on_a_schedule_of_tf_mot_counts_the_masks_of_each_step(rng):
     schedule = pruning_schedule.PolynomialDecay(0.1, 0.9, 2, 9, frequency=3)
     technique = sos.MagnitudePruning.from_schedule(schedule)
-    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), technique))
+    sparse = compiled(sos.sparsify(zoo.perceptron(), technique))
     by_step = []
 
     def count(batch, logs):
@@ -25,9 +26,9 @@ def test_training_on_a_schedule_of_tf_mot_counts_the_masks_of_each_step(rng):
         by_step.append(3 * 2 * kept)
 
     counting = keras.callbacks.LambdaCallback(on_train_batch_end=count)
-    inputs, labels = zoo.data(rng)
+    inputs, targets = zoo.data(rng, 32)
     callbacks = [*sos.callbacks(sparse), counting]
-    sparse.fit(inputs, labels, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
+    sparse.fit(inputs, targets, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
     assert len(set(by_step)) == 4
     for steps in (1, 6, 16):
         counted = sos.count_training_flops(sparse, steps).sparse
@@ -62,9 +63,9 @@ def test_products_of_activations_of_no_fixed_size_are_an_error():
 
 
 def test_export_computes_the_same_and_holds_the_same_zeros(rng, tmp_path):
-    inputs, labels = zoo.data(rng)
-    sparse = zoo.compiled(sos.sparsify(zoo.subclassed(), PRUNE_NOW))
-    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    inputs, targets = zoo.data(rng)
+    sparse = compiled(sos.sparsify(zoo.subclassed(), PRUNE_NOW))
+    fit(sparse, inputs, targets)
     sos.export_saved_model(sparse, tmp_path / "export")
     loaded = tf.saved_model.load(str(tmp_path / "export"))
     np.testing.assert_allclose(loaded.serve(inputs), sparse(inputs), atol=1e-6)
@@ -121,9 +122,9 @@ def test_failed_export_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_export_loads_in_a_process_with_tensorflow_only(rng, tmp_path):
-    inputs, labels = zoo.data(rng)
-    sparse = zoo.compiled(sos.sparsify(zoo.functional(), PRUNE_NOW))
-    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    inputs, targets = zoo.data(rng)
+    sparse = compiled(sos.sparsify(zoo.functional(), PRUNE_NOW))
+    fit(sparse, inputs, targets)
     sos.export_saved_model(sparse, tmp_path / "export")
     np.save(tmp_path / "inputs.npy", inputs)
     script = (
