@@ -451,27 +451,6 @@ def test_published_counts(name):
     assert multiply_adds == pytest.approx(PUBLISHED[name], rel=0.02)
 
 
-def test_a_network_counts_the_same_dense_sparse_and_stripped(rng):
-    x = images = keras.Input((6, 6, 2))
-    x = layers.SeparableConv2D(4, 3, name="separable")(x)
-    x = layers.DepthwiseConv2D(2, name="depthwise")(x)
-    x = layers.Conv2DTranspose(3, 2, name="transposed")(x)
-    x = layers.Bidirectional(layers.GRU(2))(layers.Reshape((16, 3))(x))
-    model = keras.Model(images, layers.Dense(3)(x))
-    expected = 16 * (9 * 2 + 2 * 4) + 9 * 4 * 4 + 9 * 4 * 4 * 3
-    expected += 2 * 16 * 3 * (3 * 2 + 2 * 2) + 4 * 3
-    assert sos.count_flops(model).dense == 2 * expected
-    # Gates that are closed, or not, from the beginning.
-    sparse = sos.sparsify(model, sos.L0Regularization(1e-3, initial_log_alpha=-2.4))
-    sparse(rng.normal(size=(2, 6, 6, 2)).astype("float32"), training=True)
-    counted, stripped = sos.count_flops(sparse), sos.count_flops(sos.strip(sparse))
-    assert counted.dense == 2 * expected
-    assert (counted, counted.layers) == (stripped, stripped.layers)
-    for row in sos.sparsity_report(sparse).layers:
-        flops = counted.layers[row.name]
-        assert flops.sparse * row.size == flops.dense * (row.size - row.zeros)
-
-
 RAMPS = {
     "single weights": sos.MagnitudePruning(0.9, 2, 9, 3),
     "blocks": sos.MagnitudePruning(0.5, 0, 7, 2, 0.3, block_size=(2, 2)),

@@ -304,12 +304,6 @@ def test_a_custom_layer_names_the_weights_to_make_sparse(rng):
 @pytest.mark.feature("custom layers that name their weights")
 def test_matrices_that_a_custom_layer_does_not_name_are_named_in_a_warning():
     @register
-    class Silent(Scaled):
-        get_prunable_weights = property()  # As if it were not there.
-
-    del Silent.get_prunable_weights
-
-    @register
     class Unnamed(keras.layers.Layer):
         build = Scaled.build
         call = Scaled.call
