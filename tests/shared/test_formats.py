@@ -15,11 +15,12 @@ from tests.flavour import BACKEND, IS_KERAS3, keras, outputs_of, sos, to_numpy
 layers = keras.layers
 WRITER = BACKEND if IS_KERAS3 else "tf_keras"
 OWN = [name for name, entry in formats.FORMATS.items() if WRITER in entry.packages]
+NOT_WRITTEN = "its files are not written there"
 TRACED = WRITER == "torch"
 
 
 def only(format):
-    return pytest.mark.skipif(format not in OWN, reason=f"{WRITER} writes no {format}")
+    return pytest.mark.skipif(format not in OWN, reason=NOT_WRITTEN)
 
 
 def perceptron():
@@ -483,7 +484,7 @@ def test_format_of_other_writers_is_refused(format):
         message = f"exported as {' or '.join(OWN)}: build .*'{format}'"
     with pytest.raises(ValueError, match=message):
         formats.check(format, WRITER)
-    pytest.skip(f"{WRITER} does not write it")
+    pytest.skip(NOT_WRITTEN)
 
 
 @pytest.mark.parametrize("format", OWN)
