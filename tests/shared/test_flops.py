@@ -53,7 +53,6 @@ KINDS = {
         (9, 9, 4),
         16 * 9 * 2 * 6,
     ),
-    "Conv3D": (lambda: layers.Conv3D(2, 2), (3, 4, 5, 2), 2 * 3 * 4 * 8 * 2 * 2),
     "Conv1DTranspose": (
         lambda: layers.Conv1DTranspose(3, 2, strides=2),
         (4, 5),
@@ -69,16 +68,10 @@ KINDS = {
         (2, 3, 2, 2),
         12 * 8 * 2 * 2,
     ),
-    "DepthwiseConv1D": (lambda: layers.DepthwiseConv1D(2), (5, 3), 4 * 2 * 3),
     "DepthwiseConv2D": (
         lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
         (5, 5, 3),
         9 * 9 * 3 * 2,
-    ),
-    "SeparableConv1D": (
-        lambda: layers.SeparableConv1D(5, 2),
-        (5, 3),
-        4 * (2 * 3 + 3 * 5),
     ),
     "SeparableConv2D": (
         lambda: layers.SeparableConv2D(5, 3, depth_multiplier=2, strides=2),
