@@ -59,6 +59,8 @@ def test_of_a_stripped_model_no_layer_counts_as_sparsified(trained):
     assert report == sos.sparsity_report(trained)
     assert {layer.technique for layer in report.layers} == {"dense"}
     assert report.sparsified_sparsity == 0.0
+    assert "sparsified" in str(sos.sparsity_report(trained))
+    assert "sparsified" not in str(report)
 
 
 @reports

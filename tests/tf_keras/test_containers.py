@@ -11,6 +11,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.layers import tf_keras as layers
 from tests.flavour import compiled, fit, sites, steps_of
+from tests.shared import zoo
 
 TECHNIQUES = [
     sos.MagnitudePruning(0.5, 0, 2, 1),
@@ -41,35 +42,6 @@ class Lists(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
-
-
-@keras.utils.register_keras_serializable("tests")
-class Nested(keras.layers.Layer):
-    """Holds a container, a model and, twice, a layer, under names that change."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        # An activation that Keras cannot serialize.
-        self.first = keras.layers.Dense(4, activation=lambda x: 2 * x)
-        self.again = self.first
-        self.attention = keras.layers.MultiHeadAttention(2, 3)
-        self.model = keras.Sequential([keras.layers.Dense(4, input_shape=(None, 4))])
-        self.norm = keras.layers.LayerNormalization()
-
-    def call(self, inputs):
-        x = self.again(self.first(inputs[..., :4]))
-        return self.model(self.norm(self.attention(x, x)))
-
-
-@keras.utils.register_keras_serializable("tests")
-class Subclassed(keras.Model):
-    def __init__(self, units=3, **kwargs):
-        super().__init__(**kwargs)
-        self.nested = Nested()
-        self.logits = keras.layers.Dense(units)
-
-    def call(self, inputs):
-        return self.logits(self.nested(inputs))
 
 
 @keras.utils.register_keras_serializable("tests")
@@ -126,12 +98,6 @@ def functional(layer, times=1):
     return keras.Model(inputs, layer(*[inputs] * times))
 
 
-def subclassed():
-    model = Subclassed()
-    model(np.zeros((1, STEPS, FEATURES), "float32"))
-    return model
-
-
 CONTAINERS = {
     "attention": lambda: functional(keras.layers.MultiHeadAttention(2, 3), times=2),
     "two_directions": lambda: functional(
@@ -144,8 +110,8 @@ CONTAINERS = {
         keras.layers.TimeDistributed(Lists(3))
     ),
     "appends": lambda: functional(Appends(0.5)),
-    "nested": lambda: functional(Nested()),
-    "subclassed": subclassed,
+    "functional": zoo.functional,
+    "subclassed": zoo.subclassed,
 }
 
 
@@ -167,6 +133,11 @@ def inputs(rng):
     return rng.normal(size=(6, STEPS, FEATURES)).astype("float32")
 
 
+def inputs_of(kind, rng):
+    shape = (zoo.FEATURES,) if kind in zoo.ALL else (STEPS, FEATURES)
+    return rng.normal(size=(6, *shape)).astype("float32")
+
+
 def trained(model, technique, inputs):
     """A sparse copy with weights unlike its initial ones."""
     sparse = compiled(sos.sparsify(model, technique))
@@ -181,8 +152,9 @@ def trained(model, technique, inputs):
 
 @pytest.mark.parametrize(("kind", "technique", "formats"), COMBINATIONS)
 def test_a_model_with_a_container_is_saved_and_loaded(
-    kind, technique, formats, inputs, tmp_path
+    kind, technique, formats, rng, tmp_path
 ):
+    inputs = inputs_of(kind, rng)
     sparse = trained(CONTAINERS[kind](), technique, inputs)
     expected = sos.sparsity_report(sparse)
     assert 0.1 < expected.sparsity < 0.9
@@ -209,9 +181,9 @@ def test_a_model_with_a_container_is_saved_and_loaded(
         assert steps_of(loaded) == {2 * steps for steps in steps_of(sparse)}
 
 
-def test_strip_gives_containers_their_own_classes_back(inputs):
+def test_strip_gives_containers_their_own_classes_back(rng):
     for kind in ("two_directions", "custom_in_time_distributed", "subclassed"):
-        model = CONTAINERS[kind]()
+        model, inputs = CONTAINERS[kind](), inputs_of(kind, rng)
         sparse = sos.sparsify(model, TECHNIQUES[1])
         stripped = sos.strip(sparse)
         assert classes(stripped) == classes(model), kind
@@ -279,15 +251,13 @@ def test_a_model_that_was_saved_is_sparsified_and_stripped(inputs, tmp_path):
     np.testing.assert_allclose(sos.strip(sparse)(inputs), sparse(inputs), atol=1e-6)
 
 
-def test_a_container_is_loaded_under_mixed_precision(inputs, tmp_path):
+def test_a_container_is_loaded_under_mixed_precision(rng, tmp_path):
+    inputs, _ = zoo.data(rng)
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        sparse = sos.sparsify(CONTAINERS["nested"](), TECHNIQUES[1])
-        sparse.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert loaded.layers[1].attention.compute_dtype == "bfloat16"
+    sparse = sos.sparsify(zoo.functional(), TECHNIQUES[1])
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("block").attention.compute_dtype == "bfloat16"
     np.testing.assert_array_equal(
         tf.cast(loaded(inputs), tf.float32), tf.cast(sparse(inputs), tf.float32)
     )

@@ -110,16 +110,6 @@ def test_export_never_replaces_what_is_no_saved_model(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_failed_export_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(keras.export.ExportArchive, "write_out", fail)
-    with pytest.raises(OSError, match="disk full"):
-        sos.export_saved_model(zoo.sequential(), tmp_path / "export")
-    assert not os.listdir(tmp_path)
-
-
 @pytest.mark.slow
 def test_export_loads_in_a_process_with_tensorflow_only(rng, tmp_path):
     inputs, targets = zoo.data(rng)
