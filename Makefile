@@ -72,7 +72,7 @@ docs: $(INSTALLED)
 
 # From what the tests have noted.
 features: test-all
-	$(VENV)/bin/python -m tests.make_features build/features/*.json \
+	$(VENV)/bin/python -m tests.features build/features/*.json \
 	    --output docs/features.md
 
 # Goes on where it was interrupted.

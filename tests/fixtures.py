@@ -1,6 +1,5 @@
 """Fixtures of the tests that run with several Kerases."""
 
-import numpy as np
 import pytest
 
 from tests.flavour import IS_KERAS3, keras
@@ -25,8 +24,3 @@ def _set_policy(name):
         keras.config.set_dtype_policy(name)
     else:
         keras.mixed_precision.set_global_policy(name)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)

@@ -6,6 +6,7 @@ from keras import ops
 
 from state_of_sparsity import masks
 from tests.autodiff import quick
+from tests.shared import reference
 
 _lowest, _lowest_by_tensor = quick(masks.lowest), quick(masks.lowest_by_tensor)
 
@@ -106,20 +107,10 @@ def test_the_lowest_scores_of_several_tensors_are_those_of_one_sort(rng, kind):
 
 
 def test_random_scores_are_those_of_unsigned_arithmetic():
-    def mixed(value):
-        value = value ^ (value >> 16)
-        value = value * np.uint32(0x7FEB352D)
-        value = value ^ (value >> 15)
-        value = value * np.uint32(0x846CA68B)
-        return value ^ (value >> 16)
-
     for stream in ((0, 0, 0), (3, 1, 2), (2**31, 0, 5)):
-        first, second = np.random.SeedSequence(stream).generate_state(2)
-        places = np.arange(5000, dtype="uint32")
-        bits = mixed(mixed(places ^ first) + second)
-        expected = ((bits.view("int32") >> 8) + 0.5) / 2**24 + 0.5
+        expected = reference.random_scores((50, 100), *stream).astype("float32")
         scores = ops.convert_to_numpy(masks.random_scores((50, 100), *stream))
-        np.testing.assert_array_equal(scores.ravel(), expected.astype("float32"))
+        np.testing.assert_array_equal(scores, expected)
 
 
 def test_random_scores_of_other_streams_are_independent():

@@ -89,10 +89,8 @@ def test_random_scores_are_uniform():
 
 def test_random_scores_depend_on_seed_and_place_and_not_on_the_weight():
     np.testing.assert_array_equal(random_score(), random_score(fill=1.0))
-    others = {"seed": 1}, {"stream": (1, 0)}, {"stream": (0, 1)}
-    for other in (random_score(**changed) for changed in others):
-        assert np.abs(np.corrcoef(random_score(), other)[0, 1]) < 0.75
-        assert not np.array_equal(random_score(), other)
+    for changed in ({"seed": 1}, {"stream": (1, 0)}, {"stream": (0, 1)}):
+        assert not np.array_equal(random_score(), random_score(**changed))
 
 
 @pytest.mark.parametrize("masked_weights", ["stay", "return"])

@@ -1,4 +1,4 @@
-"""Networks as Keras's own examples write them: sparsified, trained, stripped, exported.
+"""Networks as Keras's own examples write them: sparsified, trained, stripped, saved.
 
 A vision transformer and a U-Net, both tiny.
 """
@@ -9,11 +9,9 @@ import pytest
 from keras import layers, ops
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines import formats
-from tests.flavour import compiled, fit, outputs_of, register, to_numpy
+from tests.flavour import compiled, fit, outputs_of, register
 
 CLASSES = 3
-BACKEND = keras.backend.backend()
 
 
 @register
@@ -128,32 +126,3 @@ def test_a_network_is_sparsified_trained_stripped_saved_and_loaded(
     loaded = keras.models.load_model(tmp_path / "sparse.keras")
     np.testing.assert_allclose(outputs_of(loaded, inputs), expected, atol=1e-6 * scale)
     assert sos.sparsity_report(loaded) == sos.sparsity_report(sparse)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["tf_saved_model", "onnx"])
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_a_sparse_network_is_exported(network, format, rng, tmp_path):
-    if BACKEND not in formats.FORMATS[format].packages:
-        pytest.skip(f"{BACKEND} does not write {format}")
-    sparse = sos.sparsify(network(), sos.MagnitudePruning(0.75, 1, 2, 1))
-    inputs, targets = data(sparse, rng)
-    compiled(sparse, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    fit(sparse, inputs, targets, epochs=1)
-    path = tmp_path / f"model{formats.FORMATS[format].suffix}"
-    sos.export(sparse, path, format=format)
-    assert path.exists()
-    expected = to_numpy(sos.strip(sparse)(inputs, training=False))
-    scale = np.abs(expected).max()
-    if format == "tf_saved_model":
-        import tensorflow as tf
-
-        loaded = tf.saved_model.load(str(path))
-        served = loaded.serve(inputs)
-        np.testing.assert_allclose(np.asarray(served), expected, atol=1e-5 * scale)
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path))
-        (served,) = session.run(None, {session.get_inputs()[0].name: inputs})
-        np.testing.assert_allclose(served, expected, atol=1e-5 * scale)

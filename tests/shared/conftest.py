@@ -4,4 +4,4 @@ SOS_KERAS=tf_keras pytest tests/shared
 KERAS_BACKEND=jax pytest tests/shared
 """
 
-from tests.fixtures import fresh_keras, rng  # noqa: F401
+from tests.fixtures import fresh_keras  # noqa: F401

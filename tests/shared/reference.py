@@ -74,15 +74,15 @@ class Perceptron:
 
     Args:
       weights: kernel and bias of each layer.
-      renewed: `renewed(place, kernel, mask, zeros)` is the mask after a renewal.
+      scores: `scores(place, kernel, mask)` are those of a kernel in a renewal.
       schedule: final sparsity, begin, end, frequency.
       learning_rate: of SGD.
     """
 
-    def __init__(self, weights, renewed, schedule, learning_rate):
+    def __init__(self, weights, scores, schedule, learning_rate):
         self.weights = [np.asarray(w, "float64") for w in weights]
         self.masks = [np.ones_like(self.weights[i]) for i in (0, 2)]
-        self._renewed = renewed
+        self._scores = scores
         self._final, *self._times = schedule
         self._learning_rate = learning_rate
         self._step = 0
@@ -121,48 +121,35 @@ class Perceptron:
         if not is_renewal(self._step, *self._times):
             return
         sparsity = cubic_sparsity(self._step, self._final, *self._times[:2])
-        for place, mask in enumerate(self.masks):
-            kernel = self.weights[2 * place]
-            zeros = round(sparsity * mask.size)
-            self.masks[place] = self._renewed(place, kernel, mask, zeros)
+        kernels = zip(self.weights[::2], self.masks, strict=True)
+        scores = [self._scores(i, *each) for i, each in enumerate(kernels)]
+        self.masks = self._without_lowest(scores, sparsity)
+
+    def _without_lowest(self, scores, sparsity):
+        return [without_lowest(s, round(sparsity * s.size)) for s in scores]
 
 
 class OneThreshold(Perceptron):
-    """A perceptron whose layers share a threshold.
+    """A perceptron whose layers share a threshold."""
 
-    Args:
-      *args: as of `Perceptron`, but `renewed(place, kernel, mask)` gives scores.
-    """
-
-    def _renew(self):
-        if not is_renewal(self._step, *self._times):
-            return
-        sparsity = cubic_sparsity(self._step, self._final, *self._times[:2])
-        scores = [
-            self._renewed(place, self.weights[2 * place], mask)
-            for place, mask in enumerate(self.masks)
-        ]
-        zeros = round(sparsity * sum(mask.size for mask in self.masks))
-        self.masks = without_lowest_of_all(scores, zeros)
+    def _without_lowest(self, scores, sparsity):
+        size = sum(s.size for s in scores)
+        return without_lowest_of_all(scores, round(sparsity * size))
 
 
-def by_magnitude_staying(place, kernel, mask, zeros):
+def staying(place, kernel, mask):
     del place
-    return without_lowest(np.abs(kernel * mask), zeros)
+    return np.abs(kernel * mask)
 
 
-def by_magnitude_returning(place, kernel, mask, zeros):
+def returning(place, kernel, mask):
     del place, mask
-    return without_lowest(np.abs(kernel), zeros)
+    return np.abs(kernel)
 
 
 def at_random(seed):
-    def renewed(place, kernel, mask, zeros):
-        del mask
-        # Index of the layer, and of the weight within it.
-        return without_lowest(random_scores(kernel.shape, seed, place, 0), zeros)
-
-    return renewed
+    # Index of the layer, and of the weight within it.
+    return lambda place, kernel, mask: random_scores(kernel.shape, seed, place, 0)
 
 
 def kl_divergence(theta, log_sigma2, clip=8.0):

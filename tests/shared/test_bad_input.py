@@ -41,14 +41,6 @@ def test_a_model_that_is_sparse_already_is_refused():
         sos.sparsify(sparse, sos.L0Regularization(1.0))
 
 
-def test_a_model_without_anything_to_make_sparse_is_refused():
-    model = keras.Sequential(
-        [keras.Input((3,)), keras.layers.BatchNormalization()], name="nothing"
-    )
-    with pytest.raises(ValueError, match="Nothing to sparsify in model 'nothing'"):
-        sos.sparsify(model, NOW)
-
-
 @pytest.mark.parametrize("value", [None, 0.9, "magnitude", sos.MagnitudePruning])
 def test_what_is_no_technique_is_refused(value):
     with pytest.raises(

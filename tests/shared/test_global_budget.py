@@ -7,11 +7,8 @@ import pytest
 
 from tests.flavour import (
     BACKEND,
-    IS_KERAS3,
-    begin_training,
     compiled,
     fit,
-    from_logits,
     keras,
     plain_part,
     sgd,
@@ -24,11 +21,11 @@ from tests.flavour import (
 from tests.shared import reference, zoo
 
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
+ALL_GO = {
+    "hidden/kernel": np.zeros((6, 8), bool),
+    "logits/kernel": np.zeros((8, 3), bool),
+}
 RAMP = sos.MagnitudePruning(0.6, begin_step=1, end_step=6, frequency=1)
-# Renewals at 2, 5, 8, 11, 14 and, where the ramp ends, 15.
-SCHEDULE = (0.75, 2, 15, 3)
-MODELS = {**zoo.ALL, "perceptron": zoo.perceptron}
-STEPS, BATCH, LEARNING_RATE = 20, 8, 0.2
 
 pytestmark = pytest.mark.feature("budgets: one threshold over all layers")
 
@@ -76,87 +73,20 @@ def zeros(model):
     return {layer.name: layer.zeros for layer in sos.sparsity_report(model).layers}
 
 
-def start():
-    """The second layer's weights are ten times those of the first."""
-    rng = np.random.default_rng(6)
-    shapes = [(zoo.FEATURES, 8), (8,), (8, 3), (3,)]
-    scales = [0.1, 0.5, 1.0, 0.5]
-    return [
-        (scale * rng.normal(size=shape)).astype("float32")
-        for scale, shape in zip(scales, shapes, strict=True)
-    ]
-
-
-def staying(place, kernel, mask):
-    del place
-    return np.abs(kernel * mask)
-
-
-def returning(place, kernel, mask):
-    del place, mask
-    return np.abs(kernel)
-
-
-def at_random(place, kernel, mask):
-    del mask
-    return reference.random_scores(kernel.shape, 7, place, 0)
-
-
 @pytest.mark.parametrize(
-    ("technique", "scores"),
+    ("make", "arguments"),
     [
-        (sos.MagnitudePruning(*SCHEDULE), staying),
-        (sos.RandomPruning(*SCHEDULE, seed=7), at_random),
-        # In tf_keras, a masked weight is zero, and stays.
-        *[(sos.MagnitudePruning(*SCHEDULE, masked_weights="return"), returning)]
-        * IS_KERAS3,
-    ],
-    ids=["magnitude", "random", *["magnitude-return"] * IS_KERAS3],
-)
-def test_losses_and_masks_are_those_of_the_reference(technique, scores):
-    """So they are the same in both Kerases, and on all backends."""
-    model = zoo.perceptron()
-    model.set_weights(start())
-    sparse = pruned(
-        model,
-        technique,
-        optimizer=sgd(LEARNING_RATE),
-        loss=from_logits(),
-    )
-    begin_training(sparse)
-    expected = reference.OneThreshold(start(), scores, SCHEDULE, LEARNING_RATE)
-    rng = np.random.default_rng(5)
-    for step in range(1, STEPS + 1):
-        inputs = rng.normal(size=(BATCH, zoo.FEATURES)).astype("float32")
-        labels = rng.integers(0, 3, BATCH)
-        expected_loss = expected.train(inputs, labels)
-        sparse.reset_metrics()
-        loss = float(sparse.train_on_batch(inputs, labels))
-        assert loss == pytest.approx(expected_loss, abs=1e-4), step
-        masks = sos.weight_masks(sparse)
-        for name, mask in zip(("hidden", "logits"), expected.masks, strict=True):
-            np.testing.assert_array_equal(
-                masks[f"{name}/kernel"], mask != 0, f"step {step}"
-            )
-    if technique.technique_name() == "magnitude_pruning":
-        first, second = (1 - mask.mean() for mask in expected.masks)
-        assert first > second + 0.3
-
-
-@pytest.mark.parametrize(
-    ("kind", "arguments"),
-    [
-        pytest.param("subclassed", {}, marks=pytest.mark.any_backend),
+        pytest.param(zoo.subclassed, {}, marks=pytest.mark.any_backend),
         pytest.param(
-            "perceptron",
+            zoo.perceptron,
             {"jit_compile": True},
             # torch.compile takes most of a minute.
             marks=[pytest.mark.slow] * (BACKEND == "torch"),
         ),
     ],
 )
-def test_the_lowest_weights_of_every_kind_of_model_go(kind, arguments, data):
-    model = scaled(MODELS[kind])
+def test_the_lowest_weights_of_every_kind_of_model_go(make, arguments, data):
+    model = scaled(make)
     sparse = pruned(model, **arguments)
     weights = weights_of(model)
     fit(sparse, *data, batch_size=8)
@@ -171,24 +101,6 @@ def test_the_lowest_weights_of_every_kind_of_model_go(kind, arguments, data):
     assert max(shares) - min(shares) > 0.4
     assert masks.keys() == sos.weight_masks(sos.strip(sparse)).keys()
     assert sum(zeros(sos.strip(sparse)).values()) == round(0.6 * size)
-
-
-@pytest.mark.any_backend
-def test_overrides_are_kept_and_made_up_for_to_the_weight(data):
-    overrides = {"head": 0.25, "block/second": None}
-    model = scaled(zoo.subclassed)
-    sparse = pruned(model, NOW.with_sparsity(0.5), overrides)
-    planned = sos.planned_sparsities(
-        model, NOW.with_sparsity(0.5), overrides, sos.Global()
-    )
-    fit(sparse, *data, batch_size=8)
-    report = sos.sparsity_report(sparse)
-    size = sum(layer.size for layer in report.layers)
-    assert sum(layer.zeros for layer in report.layers) == round(0.5 * size)
-    found = {x.name.rpartition("/")[0]: x.sparsity for x in report.layers}
-    assert (found["head"], found["block/second"]) == (0.25, 0.0)
-    # What the weights of the beginning have said is what was done with them.
-    assert planned == pytest.approx(found)
 
 
 @pytest.mark.any_backend
@@ -360,33 +272,9 @@ def test_training_operations_add_up_to_those_of_the_ramp(data):
         ),
         (sos.L0Regularization(1e-3), {}, "for pruning.*l0_regularization"),
         (sos.VariationalDropout(1e-3), {}, "for pruning.*variational_dropout"),
+        (sos.FixedMask(ALL_GO), {}, "for pruning.*fixed_mask"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(technique, overrides, message):
     with pytest.raises(ValueError, match=message):
         sos.sparsify(zoo.perceptron(), technique, overrides, sos.Global())
-
-
-def test_fixed_masks_are_refused():
-    model = zoo.perceptron()
-    masks = {n: m & False for n, m in sos.weight_masks(model).items()}
-    with pytest.raises(ValueError, match=r"for pruning.*fixed_mask"):
-        sos.sparsify(model, sos.FixedMask(masks), budget=sos.Global())
-
-
-@pytest.mark.slow
-def test_layers_that_keras_wraps_or_copies_are_pruned_with_the_others(rng):
-    def wrapped():
-        x = keras.Input((3, zoo.FEATURES))
-        y = keras.layers.TimeDistributed(keras.layers.Dense(5, name="each"))(x)
-        y = keras.layers.Bidirectional(keras.layers.GRU(4, name="gru"))(y)
-        return keras.Model(x, keras.layers.Dense(zoo.CLASSES, name="head")(y))
-
-    sparse = pruned(scaled(wrapped), RAMP)
-    inputs = rng.normal(size=(8, 3, zoo.FEATURES)).astype("float32")
-    targets = np.ones((8, zoo.CLASSES), "float32")
-    fit(sparse, inputs, targets, epochs=4)
-    masks = sos.weight_masks(sparse)
-    size = sum(mask.size for mask in masks.values())
-    assert size - sum(mask.sum() for mask in masks.values()) == round(0.6 * size)
-    assert len({mask.mean() for mask in masks.values()}) > 2

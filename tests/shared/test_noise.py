@@ -109,41 +109,28 @@ def test_inference_has_no_noise_and_moves_none():
     assert {int(to_numpy(x.training_step)) for x in sparse_layers(model)} == {0}
 
 
-def test_gates_have_the_distribution_of_the_formula():
-    """Shares of closed and of open gates, and the mean of those between."""
-    size, log_alpha = 40_000, -0.5
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [keras.Input((size,)), keras.layers.EinsumDense("ab,b->ab", size)]
-    )
-    sparse = sos.sparsify(model, sos.L0Regularization(1.0))
-    (layer,) = sparse_layers(sparse)
-    layer.kernel.assign(np.ones(size))
-    layer.log_alpha.assign(np.full(size, log_alpha))
-    gates = outputs_of(sparse, np.ones((1, size), "float32"), training=True).ravel()
-    # P(gate = 0) = sigmoid(beta log(-gamma / zeta) - log alpha), likewise for 1.
-    beta, gamma, zeta = 2 / 3, -0.1, 1.1
-
-    def at_most(gate):
-        s = (gate - gamma) / (zeta - gamma)
-        return 1 / (1 + np.exp(log_alpha - beta * np.log(s / (1 - s))))
-
-    for found, expected in (
-        ((gates == 0).mean(), at_most(0)),
-        ((gates == 1).mean(), 1 - at_most(1)),
-        ((gates <= 0.3).mean(), at_most(0.3)),
-        ((gates <= 0.8).mean(), at_most(0.8)),
-    ):
-        error = np.sqrt(expected * (1 - expected) / size)
-        assert abs(found - expected) < SIGMAS * error
-
-
 def test_gates_are_drawn_once_for_a_batch():
     keras.utils.set_random_seed(1)
     sparse = sos.sparsify(zoo.perceptron(), sos.L0Regularization(1.0))
     inputs = np.ones((5, zoo.FEATURES), "float32")
     outputs = outputs_of(sparse, inputs, training=True)
     np.testing.assert_allclose(outputs, np.tile(outputs[:1], (5, 1)), rtol=1e-5)
+
+
+def test_each_weight_has_a_gate_of_its_own():
+    """So the share that is closed is sigmoid(beta log(-gamma / zeta) - log alpha)."""
+    keras.utils.set_random_seed(1)
+    size = 40_000
+    x = keras.Input((size,))
+    model = keras.Model(x, keras.layers.EinsumDense("ab,b->ab", size)(x))
+    sparse = sos.sparsify(model, sos.L0Regularization(1.0))
+    (layer,) = sparse_layers(sparse)
+    layer.kernel.assign(np.ones(size))
+    layer.log_alpha.assign(np.full(size, -0.5))
+    gates = outputs_of(sparse, np.ones((1, size), "float32"), training=True)
+    expected = 1 / (1 + np.exp(-0.5 - 2 / 3 * np.log(0.1 / 1.1)))
+    error = np.sqrt(expected * (1 - expected) / size)
+    assert abs((gates == 0).mean() - expected) < SIGMAS * error
 
 
 LINEAR_MAPS = {

@@ -69,18 +69,6 @@ def test_the_first_expression_that_matches_counts(rng):
     }
 
 
-def test_an_expression_without_a_layer_names_near_matches():
-    with pytest.raises(
-        ValueError, match=r"matches no layer.*Received: 'logit'.*Near matches.*'logits'"
-    ):
-        sos.sparsify(zoo.perceptron(), NOW, {"logit": None})
-
-
-def test_an_expression_matches_no_part_of_a_name():
-    with pytest.raises(ValueError, match="matches no layer"):
-        sos.sparsify(zoo.perceptron(), NOW, {"hidd": None})
-
-
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
@@ -91,6 +79,9 @@ def test_an_expression_matches_no_part_of_a_name():
         ({"logits": True}, TypeError, "a technique, a sparsity, or None.*True"),
         ({"logits": 1.5}, ValueError, "override 'logits': sparsity must be.*1.5"),
         ({".*": None}, ValueError, "Nothing to sparsify in model 'perceptron'"),
+        ({"logit": None}, ValueError, r"matches no layer.*'logit'.*Near.*'logits'"),
+        # No part of a name matches.
+        ({"hidd": None}, ValueError, "matches no layer"),
     ],
 )
 def test_a_bad_override_is_an_error_that_says_so(overrides, error, message):

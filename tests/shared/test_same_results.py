@@ -21,7 +21,7 @@ from tests.flavour import (
 )
 from tests.shared import reference, zoo
 
-STEPS, BATCH, LEARNING_RATE = 20, 8, 0.5
+STEPS, BATCH, LEARNING_RATE = 20, 8, 0.2
 # Renewals at 2, 5, 8, 11, 14 and, where the ramp ends, 15.
 SCHEDULE = (0.75, 2, 15, 3)
 STAY = sos.MagnitudePruning(*SCHEDULE)
@@ -39,16 +39,16 @@ def batches():
 
 
 def start():
-    """The weights that all begin with."""
+    """The weights that all begin with, in the second layer ten times the first's."""
     rng = np.random.default_rng(6)
-    shapes = [(zoo.FEATURES, 8), (8,), (8, 3), (3,)]
-    return [(0.5 * rng.normal(size=shape)).astype("float32") for shape in shapes]
+    scales = {(zoo.FEATURES, 8): 0.1, (8,): 0.5, (8, 3): 1.0, (3,): 0.5}
+    return [(s * rng.normal(size=n)).astype("float32") for n, s in scales.items()]
 
 
-def sparse_perceptron(technique):
+def sparse_perceptron(technique, budget=None):
     model = zoo.perceptron()
     model.set_weights(start())
-    sparse = sos.sparsify(model, technique)
+    sparse = sos.sparsify(model, technique, budget=budget)
     compiled(sparse, sgd(LEARNING_RATE), from_logits(), run_eagerly=False)
     begin_training(sparse)
     return sparse
@@ -60,12 +60,24 @@ def loss_of_step(model, inputs, labels):
 
 
 @pytest.mark.parametrize(
-    ("technique", "renewed"),
+    ("budget", "network"),
     [
-        pytest.param(STAY, reference.by_magnitude_staying, id="magnitude"),
+        (None, reference.Perceptron),
+        pytest.param(
+            sos.Global(),
+            reference.OneThreshold,
+            marks=pytest.mark.feature("budgets: one threshold over all layers"),
+        ),
+    ],
+    ids=["each", "global"],
+)
+@pytest.mark.parametrize(
+    ("technique", "scores"),
+    [
+        pytest.param(STAY, reference.staying, id="magnitude"),
         pytest.param(
             RETURN,
-            reference.by_magnitude_returning,
+            reference.returning,
             id="magnitude-return",
             marks=pytest.mark.feature("masked weights may return"),
         ),
@@ -73,12 +85,12 @@ def loss_of_step(model, inputs, labels):
     ],
 )
 def test_losses_masks_and_outputs_are_those_of_the_reference(
-    technique, renewed, batches
+    technique, scores, budget, network, batches
 ):
     if technique is RETURN and not IS_KERAS3:
         pytest.skip("tf_keras: a masked weight is zero, as TF-MOT has it, and stays")
-    sparse = sparse_perceptron(technique)
-    expected = reference.Perceptron(start(), renewed, SCHEDULE, LEARNING_RATE)
+    sparse = sparse_perceptron(technique, budget)
+    expected = network(start(), scores, SCHEDULE, LEARNING_RATE)
     for step, (inputs, labels) in enumerate(batches, 1):
         expected_loss = expected.train(inputs, labels)
         loss = loss_of_step(sparse, inputs, labels)
@@ -88,6 +100,9 @@ def test_losses_masks_and_outputs_are_those_of_the_reference(
             np.testing.assert_array_equal(
                 masks[f"{name}/kernel"], mask != 0, f"step {step}"
             )
+    if budget and technique is STAY:
+        first, second = (1 - mask.mean() for mask in expected.masks)
+        assert first > second + 0.3
     inputs = np.concatenate([x for x, _ in batches])
     logits = expected.logits(inputs.astype("float64"))
     for model in (sparse, sos.strip(sparse)):
@@ -99,8 +114,8 @@ def test_losses_masks_and_outputs_are_those_of_the_reference(
 def test_the_reference_tells_staying_from_returning(batches):
     """Or else it would show nothing that both agree with one of them."""
     masks = []
-    for renewed in (reference.by_magnitude_staying, reference.by_magnitude_returning):
-        model = reference.Perceptron(start(), renewed, SCHEDULE, LEARNING_RATE)
+    for scores in (reference.staying, reference.returning):
+        model = reference.Perceptron(start(), scores, SCHEDULE, LEARNING_RATE)
         for inputs, labels in batches:
             model.train(inputs, labels)
         masks.append(model.masks[0])

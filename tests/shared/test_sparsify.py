@@ -47,7 +47,11 @@ class Trained:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((kind, technique), id=f"{kind}-{technique}", marks=marks)
+        pytest.param(
+            (kind, technique),
+            id=f"{kind}-{technique}",
+            marks=[pytest.mark.feature(f"{kind} models"), *marks],
+        )
         for kind, technique, *marks in (
             ("sequential", "random"),
             ("functional", "l0"),
@@ -68,21 +72,6 @@ def trained(request):
     untrained = outputs_of(sparse, inputs)
     fit(sparse, inputs, targets, epochs=EPOCHS)
     return Trained(kind, technique, model, before, untrained, sparse, inputs)
-
-
-def feature_of_kind(kind):
-    return {
-        "sequential": "Sequential models",
-        "functional": "functional models",
-        "subclassed": "subclassed models",
-    }[kind]
-
-
-@pytest.fixture(autouse=True)
-def _feature_by_kind(request):
-    if "trained" in request.fixturenames:
-        kind = request.getfixturevalue("trained").kind
-        request.node.add_marker(pytest.mark.feature(feature_of_kind(kind)))
 
 
 def test_the_sparse_copy_starts_from_the_weights_of_the_model(trained):
@@ -303,12 +292,6 @@ def test_a_custom_layer_names_the_weights_to_make_sparse(rng):
 
 @pytest.mark.feature("custom layers that name their weights")
 def test_matrices_that_a_custom_layer_does_not_name_are_named_in_a_warning():
-    @register
-    class Silent(Scaled):
-        get_prunable_weights = property()  # As if it were not there.
-
-    del Silent.get_prunable_weights
-
     @register
     class Unnamed(keras.layers.Layer):
         build = Scaled.build

@@ -4,13 +4,8 @@ import logging
 
 import pytest
 
+import tests.flavour  # noqa: F401  Which sets the devices.
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-
-# Has to be said before TensorFlow makes its first tensor.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
 
 
 @pytest.fixture(autouse=True)

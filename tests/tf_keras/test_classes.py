@@ -6,8 +6,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from tests.flavour import register, sites
-from tests.shared import test_classes
-from tests.tf_keras import zoo
+from tests.shared import test_classes, zoo
 
 TECHNIQUES = [sos.MagnitudePruning(0.5, 1, 2, 1), sos.L0Regularization(0.0)]
 
@@ -37,7 +36,7 @@ class Adversarial(keras.Model):
 
 
 def adversarial():
-    x = keras.Input((zoo.INPUTS,))
+    x = keras.Input((zoo.FEATURES,))
     y = keras.layers.Dense(8, activation="relu", name="a")(x)
     return Adversarial(x, keras.layers.Dense(zoo.CLASSES, name="b")(y))
 
@@ -85,7 +84,7 @@ def test_other_formats_load_the_class(kind, file, rng, tmp_path):
 
 def test_symbolic_tensors_in_attributes_are_those_of_the_copy(rng):
     inputs, _ = zoo.data(rng)
-    x = keras.Input((zoo.INPUTS,))
+    x = keras.Input((zoo.FEATURES,))
     hidden = keras.layers.Dense(8, name="a")(x)
     model = keras.Model(x, keras.layers.Dense(zoo.CLASSES, name="b")(hidden))
     model.ends = {"hidden": [hidden], "inputs": x}

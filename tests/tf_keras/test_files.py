@@ -11,7 +11,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from tests.flavour import sites
-from tests.tf_keras import zoo
+from tests.shared import zoo
 from tests.tf_keras.test_containers import CONTAINERS
 
 PRUNING = sos.MagnitudePruning(0.5, 0, 2, 1)

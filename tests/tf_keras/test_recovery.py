@@ -1,10 +1,5 @@
 """Learned techniques find the weights that matter."""
 
-import json
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -12,7 +7,6 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 INPUTS, TRUE_INPUTS, EXAMPLES, STEPS = 200, 20, 1000, 4000
-BENCHMARK = pathlib.Path(__file__).parents[2] / "benchmarks" / "learned_sparsity.py"
 
 
 def linear_teacher(rng):
@@ -48,21 +42,3 @@ def test_the_support_of_a_linear_teacher_is_found(technique, rng):
     found = mask[:, 0]
     assert found[support].all()
     assert np.count_nonzero(found & ~support) <= 2
-
-
-@pytest.mark.slow
-def test_on_digits_learned_sparsity_keeps_the_accuracy_of_the_dense_network(tmp_path):
-    path = tmp_path / "figures.json"
-    command = [
-        *(sys.executable, BENCHMARK, "--seeds=0", f"--json={path}"),
-        "--techniques=dense,variational_dropout,l0_regularization",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    found = {
-        (figure["case"], figure["quantity"]): figure["value"]
-        for figure in json.loads(path.read_text("utf-8"))
-    }
-    dense = found["dense", "accuracy, %"]
-    for name, sparsity in (("variational_dropout", 95), ("l0_regularization", 80)):
-        assert found[name, "accuracy, %"] >= dense - 1.5
-        assert found[name, "sparsity, %"] >= sparsity

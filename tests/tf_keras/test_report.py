@@ -9,7 +9,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from tests.tf_keras import zoo
+from tests.flavour import compiled, fit
+from tests.shared import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
 
@@ -42,9 +43,9 @@ def test_products_of_activations_of_no_fixed_size_are_an_error():
 
 
 def test_export_computes_the_same_and_holds_the_same_zeros(rng, tmp_path):
-    inputs, labels = zoo.data(rng)
-    sparse = zoo.compiled(sos.sparsify(zoo.subclassed(), PRUNE_NOW))
-    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    inputs, targets = zoo.data(rng)
+    sparse = compiled(sos.sparsify(zoo.subclassed(), PRUNE_NOW))
+    fit(sparse, inputs, targets)
     sos.export_saved_model(sparse, tmp_path / "export")
     loaded = tf.saved_model.load(str(tmp_path / "export"))
     np.testing.assert_allclose(loaded.serve(inputs), sparse(inputs), atol=1e-6)
@@ -104,21 +105,11 @@ def test_export_never_replaces_what_is_no_saved_model(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_failed_export_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(keras.export.ExportArchive, "write_out", fail)
-    with pytest.raises(OSError, match="disk full"):
-        sos.export_saved_model(zoo.sequential(), tmp_path / "export")
-    assert not os.listdir(tmp_path)
-
-
 @pytest.mark.slow
 def test_export_loads_in_a_process_with_tensorflow_only(rng, tmp_path):
-    inputs, labels = zoo.data(rng)
-    sparse = zoo.compiled(sos.sparsify(zoo.functional(), PRUNE_NOW))
-    sparse.fit(inputs, labels, verbose=0, callbacks=sos.callbacks(sparse))
+    inputs, targets = zoo.data(rng)
+    sparse = compiled(sos.sparsify(zoo.functional(), PRUNE_NOW))
+    fit(sparse, inputs, targets)
     sos.export_saved_model(sparse, tmp_path / "export")
     np.save(tmp_path / "inputs.npy", inputs)
     script = (

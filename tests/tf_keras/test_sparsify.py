@@ -8,58 +8,46 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import PruneLowMagnitude, keras, tf
 from state_of_sparsity.layers import tf_keras as layers
-from tests.flavour import sites
-from tests.tf_keras import zoo
+from tests.flavour import compiled, fit, sites
+from tests.shared import zoo
 
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
 
 
-def train(model, inputs, labels, epochs=1, **kwargs):
-    zoo.compiled(model)
-    return model.fit(
-        inputs, labels, batch_size=8, epochs=epochs, verbose=0,
-        callbacks=sos.callbacks(model), **kwargs
-    )  # fmt: skip
-
-
-def pruned_layers(model):
-    return [site.layer for site in sites(model)]
-
-
-def test_pruned_weights_stay_zero_after_the_last_update(rng):
-    sparse = sos.sparsify(zoo.sequential(), PRUNE_NOW)
-    inputs, labels = zoo.data(rng)
-    train(sparse, inputs, labels)
-    masks = sos.weight_masks(sparse)
-    train(sparse, inputs, labels, epochs=3)
-    for name, mask in sos.weight_masks(sparse).items():
-        np.testing.assert_array_equal(mask, masks[name])
-    # Also in the variables themselves, once an epoch has ended.
-    kernel = pruned_layers(sparse)[0].layer.kernel.numpy()
-    assert (kernel[~masks["a/kernel"]] == 0).all()
-
-
 def test_masks_are_cumulative_wherever_the_optimizer_moves_a_pruned_weight(rng):
     sparse = sos.sparsify(zoo.sequential(), sos.MagnitudePruning(0.9, 0, 20, 1))
-    inputs, labels = zoo.data(rng)
-    zoo.compiled(sparse, run_eagerly=False)
+    compiled(sparse, run_eagerly=False)
     previous, sparsities = {}, []
     for _ in range(5):
-        sparse.fit(
-            inputs, labels, batch_size=8, verbose=0, callbacks=sos.callbacks(sparse)
-        )
+        fit(sparse, *zoo.data(rng, 16))
         masks = sos.weight_masks(sparse)
         sparsities.append(sos.sparsity_report(sparse).sparsity)
         for name, mask in previous.items():
             assert not (masks[name] & ~mask).any(), "a weight came back"
-        for layer in pruned_layers(sparse):
-            for weight, mask, _ in layer.pruning_vars:
+        for site in sites(sparse):
+            for weight, mask, _ in site.layer.pruning_vars:
                 weight.assign_add(100.0 * (1.0 - mask))
         previous = masks
     assert sparsities == sorted(sparsities)
     assert sparsities[0] < sparsities[-1]
+
+
+def test_layer_keeps_its_own_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    layer = keras.layers.Dense(3, dtype="float32", input_shape=(2,))
+    sparse = sos.sparsify(keras.Sequential([layer]), PRUNE_NOW)
+    assert sparse(np.zeros((1, 2))).dtype == tf.float32
+
+
+def test_configuration_of_the_wrapper_round_trip():
+    wrapper = sos.sparsify(zoo.sequential(), PRUNE_NOW).layers[0]
+    assert isinstance(wrapper, PruneLowMagnitude)
+    copy = type(wrapper).from_config(wrapper.get_config())
+    assert copy.technique == wrapper.technique
+    assert (copy.name, copy.index) == (wrapper.name, wrapper.index)
+    assert copy.layer.get_config() == wrapper.layer.get_config()
 
 
 def test_models_of_layers_that_keras_knows_are_sparsified_without_a_warning(recwarn):
@@ -112,12 +100,12 @@ class WithPair(keras.Model):
 
 
 def test_layers_in_a_named_tuple_are_copied_and_pruned(rng):
-    inputs, labels = zoo.data(rng)
+    inputs, targets = zoo.data(rng)
     model = WithPair()
     before = model(inputs).numpy()
-    sparse = sos.sparsify(model, PRUNE_NOW)
-    train(sparse, inputs, labels)
-    assert sos.sparsity_report(sparse).sparsity == pytest.approx(0.7, abs=0.02)
+    sparse = compiled(sos.sparsify(model, PRUNE_NOW))
+    fit(sparse, inputs, targets)
+    assert [x.zeros for x in sos.sparsity_report(sparse).layers] == [17, 8]
     np.testing.assert_array_equal(model(inputs), before)
 
 

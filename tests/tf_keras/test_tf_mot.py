@@ -6,7 +6,8 @@ import tensorflow_model_optimization as tfmot
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import PruneLowMagnitude, keras
-from tests.tf_keras import zoo
+from tests.flavour import compiled
+from tests.shared import zoo
 
 tfmot_keras = tfmot.sparsity.keras
 PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
@@ -15,27 +16,27 @@ PRUNE_NOW = sos.MagnitudePruning(0.7, begin_step=1, end_step=1, frequency=1)
 @pytest.fixture
 def pruned_by_tf_mot(rng):
     model = tfmot_keras.prune_low_magnitude(
-        zoo.sequential(), tfmot_keras.ConstantSparsity(0.5, 0, frequency=1)
+        zoo.perceptron(), tfmot_keras.ConstantSparsity(0.5, 0, frequency=1)
     )
-    zoo.compiled(model)
+    compiled(model)
     model.fit(*zoo.data(rng), verbose=0, callbacks=[tfmot_keras.UpdatePruningStep()])
     return model
 
 
 def test_model_pruned_by_tf_mot_is_counted_but_not_its_training(pruned_by_tf_mot):
     flops = sos.count_flops(pruned_by_tf_mot)
-    assert flops.dense == 2 * (10 * 8 + 8 * 3)
+    assert flops.dense == 2 * (6 * 8 + 8 * 3)
     assert flops.sparse == flops.dense / 2
-    with pytest.raises(ValueError, match=r"'a' was not made sparse by sos\.sparsify"):
+    with pytest.raises(ValueError, match=r"'hidden' was not made sparse by sos"):
         sos.count_training_flops(pruned_by_tf_mot, 5)
 
 
 def test_model_pruned_by_tf_mot_is_reported(pruned_by_tf_mot):
     report = sos.sparsity_report(pruned_by_tf_mot)
-    assert [layer.name for layer in report.layers] == ["a/kernel", "b/kernel"]
-    assert [layer.zeros for layer in report.layers] == [40, 12]
+    assert [layer.name for layer in report.layers] == ["hidden/kernel", "logits/kernel"]
+    assert [layer.zeros for layer in report.layers] == [24, 12]
     assert {layer.technique for layer in report.layers} == {"prune_low_magnitude"}
-    assert report.parameters == zoo.sequential().count_params()
+    assert report.parameters == zoo.perceptron().count_params()
 
 
 def test_model_pruned_by_tf_mot_is_stripped_and_exported(
@@ -53,11 +54,11 @@ def test_model_pruned_by_tf_mot_is_stripped_and_exported(
 
 
 def test_callbacks_and_strip_of_tf_mot_work_with_our_wrapper(rng, tmp_path):
-    inputs, labels = zoo.data(rng)
-    sparse = zoo.compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
+    inputs, targets = zoo.data(rng)
+    sparse = compiled(sos.sparsify(zoo.sequential(), PRUNE_NOW))
     sparse.fit(
         inputs,
-        labels,
+        targets,
         verbose=0,
         callbacks=[
             tfmot_keras.UpdatePruningStep(),
@@ -75,9 +76,10 @@ def test_callbacks_and_strip_of_tf_mot_work_with_our_wrapper(rng, tmp_path):
 
 
 def fit(technique, rng, model=None):
-    sparse = sos.sparsify(model or zoo.sequential(), technique)
-    zoo.compiled(sparse, run_eagerly=False)
-    sparse.fit(*zoo.data(rng), batch_size=4, verbose=0, callbacks=sos.callbacks(sparse))
+    sparse = sos.sparsify(model or zoo.perceptron(), technique)
+    compiled(sparse, run_eagerly=False)
+    inputs, targets = zoo.data(rng, 32)
+    sparse.fit(inputs, targets, 4, verbose=0, callbacks=sos.callbacks(sparse))
     return sparse
 
 
@@ -96,10 +98,10 @@ def test_custom_layer_names_its_own_weights(rng):
         def get_prunable_weights(self):
             return [self.table]
 
-    model = keras.Sequential([Scaled(input_shape=(zoo.INPUTS,), name="scaled")])
+    model = keras.Sequential([Scaled(input_shape=(zoo.FEATURES,), name="scaled")])
     masks = sos.weight_masks(fit(PRUNE_NOW, rng, model))
     assert masks.keys() == {"scaled/table"}
-    assert (~masks["scaled/table"]).sum() == 21
+    assert (~masks["scaled/table"]).sum() == 13
 
 
 def test_custom_layer_names_weights_of_its_parts(rng):
@@ -107,7 +109,7 @@ def test_custom_layer_names_weights_of_its_parts(rng):
         def __init__(self):
             super().__init__(name="parts")
             self.inner = keras.layers.Dense(4)
-            self.tables = [self.add_weight(f"table{i}", (4, 4)) for i in range(2)]
+            self.tables = [self.add_weight(f"table{n}", (4, n)) for n in (4, 3)]
 
         def call(self, inputs):
             return self.inner(inputs) @ self.tables[0] @ self.tables[1]
@@ -116,10 +118,10 @@ def test_custom_layer_names_weights_of_its_parts(rng):
             return [self.inner.kernel, self.tables[1]]
 
     model = keras.Sequential([Parts()])
-    model.build((None, zoo.INPUTS))
+    model.build((None, zoo.FEATURES))
     masks = sos.weight_masks(fit(PRUNE_NOW, rng, model))
     assert masks.keys() == {"parts/inner.kernel", "parts/tables.1"}
-    assert [(~mask).sum() for mask in masks.values()] == [28, 11]
+    assert [(~mask).sum() for mask in masks.values()] == [17, 8]
 
 
 def tf_sum(tensor):

@@ -6,9 +6,9 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.layers import tf_keras as layers
-from tests.flavour import sites
-from tests.tf_keras import zoo
-from tests.tf_keras.layer_kinds import TECHNIQUES
+from tests.flavour import compiled, fit, from_logits, sites, steps_of
+from tests.shared import zoo
+from tests.tf_keras.test_layers import TECHNIQUES
 
 
 def test_logits_of_a_tied_embedding_take_vectors_only():
@@ -45,15 +45,12 @@ def test_a_tied_embedding_becomes_sparse_in_both_of_its_uses(
     if functional:
         inputs = keras.Input((5,), dtype="int32")
         model = keras.Model(inputs, model.tied(model.tied(inputs), transposed=True))
-    sparse = zoo.compiled(sos.sparsify(model, technique), run_eagerly=False)
-    sparse.fit(
-        ids, ids, epochs=3, batch_size=8, verbose=0, callbacks=sos.callbacks(sparse)
-    )
-    (site,) = sites(sparse)
+    sparse = sos.sparsify(model, technique)
+    compiled(sparse, loss=from_logits(), run_eagerly=False)
+    fit(sparse, ids, ids, epochs=3, batch_size=8)
     pruned = isinstance(technique, sos.MagnitudePruning)
     # Two batches in each of three epochs, and one penalty for the two uses.
-    step = site.layer.pruning_step if pruned else site.layer.training_step
-    assert int(step) == 6
+    assert steps_of(sparse) == {6}
     assert len(sparse.losses) == (0 if pruned else 1)
     stripped = sos.strip(sparse)
     (plain,) = sites(stripped)

@@ -5,8 +5,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
-from tests.flavour import sites
-from tests.tf_keras import zoo
+from tests.flavour import compiled, fit, sites
+from tests.shared import zoo
 
 TECHNIQUES = [sos.MagnitudePruning(0.5, 1, 2, 1), sos.L0Regularization(0.0)]
 techniques = pytest.mark.parametrize(
@@ -16,19 +16,16 @@ layers = keras.layers
 
 
 def trained(model, technique, inputs):
-    sparse = sos.sparsify(model, technique)
-    sparse.compile("sgd", "mse", run_eagerly=True)
-    targets = np.ones(model(inputs).shape)
-    arguments = {"batch_size": len(inputs), "verbose": 0, "shuffle": False}
-    sparse.fit(inputs, targets, callbacks=sos.callbacks(sparse), **arguments)
+    sparse = compiled(sos.sparsify(model, technique))
+    fit(sparse, inputs, np.ones(model(inputs).shape), batch_size=len(inputs))
     return sparse
 
 
 @techniques
 def test_activity_regularizers_are_kept(technique, rng, tmp_path):
-    inputs, _ = zoo.data(rng, 8)
-    regularized = layers.Dense(6, activity_regularizer=keras.regularizers.L2(0.5))
-    model = keras.Sequential([keras.Input((zoo.INPUTS,)), regularized, layers.Dense(2)])
+    inputs, _ = zoo.data(rng)
+    first = layers.Dense(6, activity_regularizer=keras.regularizers.L2(0.5))
+    model = keras.Sequential([keras.Input((zoo.FEATURES,)), first, layers.Dense(2)])
     sparse = trained(model, technique, inputs)
     sparse.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -72,11 +69,11 @@ def test_spectral_normalization_of_a_sparse_layer_is_saved(
     technique, kind, rng, tmp_path
 ):
     if kind == "dense":
-        x, inner = keras.Input((zoo.INPUTS,)), layers.Dense(6, name="inner")
-        inputs, _ = zoo.data(rng, 8)
+        x, inner = keras.Input((zoo.FEATURES,)), layers.Dense(6, name="inner")
+        inputs, _ = zoo.data(rng)
     else:
-        x, inner = keras.Input((zoo.INPUTS,)), layers.Embedding(9, 4, name="inner")
-        inputs = rng.integers(0, 9, (8, zoo.INPUTS))
+        x, inner = keras.Input((zoo.FEATURES,)), layers.Embedding(9, 4, name="inner")
+        inputs = rng.integers(0, 9, (8, zoo.FEATURES))
     y = layers.SpectralNormalization(inner, power_iterations=20, name="spectral")(x)
     model = keras.Model(x, layers.Dense(2)(layers.Flatten()(y)))
     sparse = trained(model, technique, inputs)
@@ -106,7 +103,7 @@ def test_spectral_normalization_of_a_sparse_layer_is_saved(
 
 
 def with_operators():
-    x = keras.Input((zoo.INPUTS,))
+    x = keras.Input((zoo.FEATURES,))
     first, second = (layers.Dense(4, name=name)(x) for name in "ab")
     outer = tf.einsum("na,nb->nab", first, second)
     mixed = tf.einsum("nab,bc->nac", outer, np.ones((4, 2), "float32"))
@@ -122,7 +119,7 @@ def with_operators():
 def test_tensorflow_functions_with_several_arguments_are_converted(
     technique, rng, tmp_path
 ):
-    inputs, _ = zoo.data(rng, 8)
+    inputs, _ = zoo.data(rng)
     model = with_operators()
     expected = model(inputs).numpy()
     if isinstance(technique, sos.MagnitudePruning):

@@ -1,30 +1,28 @@
 """Training loops of one's own, as each backend writes them."""
 
-import keras
 import numpy as np
 import pytest
 
-import state_of_sparsity as sos
-from tests.flavour import BACKEND, compiled, from_logits, steps_of
+from tests.flavour import (
+    BACKEND,
+    begin_training,
+    compiled,
+    fit,
+    from_logits,
+    keras,
+    sgd,
+    sos,
+    steps_of,
+)
+from tests.shared import zoo
 
 MAGNITUDE = sos.MagnitudePruning(0.75, 1, 4, 1)
 STEPS = 5
 
 
-def network():
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8, activation="relu", name="hidden"),
-            keras.layers.Dense(3, name="logits"),
-        ]
-    )
-
-
 def data():
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(16, 6)).astype("float32")
-    return inputs, rng.integers(0, 3, 16)
+    inputs, _ = zoo.data(np.random.default_rng(0), 16)
+    return inputs, np.arange(16) % zoo.CLASSES
 
 
 def loss_of(targets, outputs, losses):
@@ -35,7 +33,7 @@ def jax_loop(model):
     import jax
 
     inputs, targets = data()
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer = sgd(0.1, momentum=0.9)
     optimizer.build(model.trainable_variables)
 
     def objective(trainable, non_trainable):
@@ -71,7 +69,8 @@ def tensorflow_loop(model):
     import tensorflow as tf
 
     inputs, targets = data()
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer = sgd(0.1, momentum=0.9)
+    begin_training(model)
 
     @tf.function
     def step():
@@ -118,15 +117,15 @@ LOOPS = {"jax": jax_loop, "tensorflow": tensorflow_loop, "torch": torch_loop}
 )
 def test_a_loop_of_ones_own_trains_as_fit_does(technique, budget):
     keras.utils.set_random_seed(3)
-    plain = network()
+    plain = zoo.perceptron()
     keras.utils.set_random_seed(4)
     looped = sos.sparsify(plain, technique, budget=budget)
     keras.utils.set_random_seed(4)
     fitted = sos.sparsify(plain, technique, budget=budget)
     losses = LOOPS[BACKEND](looped)
-    compiled(fitted, keras.optimizers.SGD(0.1, momentum=0.9), from_logits())
-    history = fitted.fit(*data(), batch_size=16, epochs=STEPS, verbose=0, shuffle=False)
-    np.testing.assert_allclose(losses, history.history["loss"], rtol=1e-4)
+    compiled(fitted, sgd(0.1, momentum=0.9), from_logits())
+    expected = fit(fitted, *data(), batch_size=16, epochs=STEPS)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
     assert steps_of(looped) == steps_of(fitted) == {STEPS}
     masks, expected = sos.weight_masks(looped), sos.weight_masks(fitted)
     for name in masks:
