@@ -261,15 +261,6 @@ def test_names_of_the_published_code_are_found_as_well(other, variables, tmp_pat
     np.testing.assert_equal(*found)
 
 
-@pytest.mark.parametrize("binary", ["report_sparsity", "import_checkpoint"])
-def test_a_prefix_of_nothing_is_refused(binary, refused, tmp_path):
-    flags = [f"--tf1_checkpoint={tmp_path / 'model.ckpt-7'}"]
-    if binary == "import_checkpoint":
-        flags.append(f"--output_dir={tmp_path / 'run'}")
-    message = refused(binary, *flags)
-    assert f"There is no checkpoint {tmp_path / 'model.ckpt-7'}" in message
-
-
 def test_a_report_is_of_a_model_or_a_checkpoint(command, tmp_path):
     flags = (f"--model={tmp_path}", f"--tf1_checkpoint={tmp_path}")
     outcome = command("report_sparsity", *flags)

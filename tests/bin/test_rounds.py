@@ -64,11 +64,6 @@ def test_it_goes_on_with_the_round_that_was_interrupted(run, result):
     ]
 
 
-def test_the_same_command_again_says_that_the_run_is_finished(run, command):
-    _, flags, _ = run
-    assert "This run is finished" in command("train_resnet50", *flags).out
-
-
 def test_the_folder_of_a_round_is_that_of_a_run_of_fewer_rounds(folder):
     whole, folders = read_run(folder)[0], folder / "rounds"
     first, _ = read_run(folders / "1")
@@ -126,19 +121,6 @@ def test_a_run_in_its_first_rounds_cannot_be_evaluated(folder, refused, tmp_path
     message = refused("evaluate_resnet50", f"--run_dir={tmp_path}")
     assert f"{tmp_path} has not come to its last round yet" in message
     assert str(tmp_path / "rounds") in message
-
-
-def test_bad_overrides_leave_no_folder(refused, tiny, tmp_path):
-    path = tmp_path / "run"
-    message = refused(
-        "train_resnet50",
-        *tiny,
-        "--rounds=2",
-        "--override=conv_1=0.5",
-        f"--output_dir={path}",
-    )
-    assert "Received: 'conv_1'. Near matches: ['conv1'" in message
-    assert not path.exists()
 
 
 def test_all_rounds_of_a_translation_have_one_vocabulary(command, tmp_path):

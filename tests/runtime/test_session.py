@@ -11,7 +11,6 @@ import time
 import numba
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto
 
@@ -89,20 +88,21 @@ def layer_of_transformer():
     return networks.model(nodes, given, {"x": shape}, {"y": shape})
 
 
-def expected(model, inputs):
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, inputs), strict=True))
-
-
 def check(session, model, x):
-    y = session.run(x)["y"]
-    np.testing.assert_allclose(y, expected(model, {"x": x})["y"], rtol=1e-4, atol=1e-5)
+    expected = networks.expected(model, {"x": x})["y"]
+    np.testing.assert_allclose(session.run(x)["y"], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
 def model():
     return residual_network()
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    """The file of the model."""
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
 
 
 @pytest.mark.parametrize("tune", [False, True])
@@ -240,11 +240,9 @@ def test_a_first_size_that_may_not_be_one_waits_for_inputs():
     check(load(model, threads=1, tune=False), model, networks.numbers(3, 4))
 
 
-def test_tuned_choices_are_kept_beside_the_file(model, tmp_path, monkeypatch):
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
+def test_tuned_choices_are_kept_beside_the_file(model, path, monkeypatch):
     load(path, threads=1)
-    notes = json.loads((tmp_path / "model.onnx.tuned.json").read_text())
+    notes = json.loads(path.with_name("model.onnx.tuned.json").read_text())
     assert len(notes["plans"]) == 1
 
     def timed(*arguments):
@@ -288,9 +286,7 @@ def test_plans_that_are_tried_share_shapes_and_leave_no_sessions(monkeypatch):
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_one_thread_of_several_may_be_chosen(model, tmp_path, monkeypatch):
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
+def test_one_thread_of_several_may_be_chosen(model, path, monkeypatch):
     real = tuning.seconds
 
     def seconds(jobs, *limit):
@@ -301,7 +297,7 @@ def test_one_thread_of_several_may_be_chosen(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "seconds", seconds)
     chosen = load(path, threads=2)
     monkeypatch.undo()
-    (plan,) = json.loads((tmp_path / "model.onnx.tuned.json").read_text())[
+    (plan,) = json.loads(path.with_name("model.onnx.tuned.json").read_text())[
         "plans"
     ].values()
     assert plan["threads"] == 1
@@ -324,17 +320,13 @@ def test_one_thread_of_several_may_be_chosen(model, tmp_path, monkeypatch):
         '{"version": 2, "plans": {"KEY": {"tilings": {"no": [1, 1]}, "threads": 1}}}',
     ],
 )
-def test_a_damaged_file_of_choices_is_as_none(model, tmp_path, text, monkeypatch):
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
+def test_a_damaged_file_of_choices_is_as_none(model, path, text, monkeypatch):
     monkeypatch.setattr(tuning.Notes, "key", lambda *arguments: "KEY")
-    (tmp_path / "model.onnx.tuned.json").write_text(text)
+    path.with_name("model.onnx.tuned.json").write_text(text)
     check(load(path, threads=1), model, networks.numbers(1, 3, 10, 10))
 
 
-def test_choices_that_cannot_be_kept_do_no_harm(model, tmp_path, monkeypatch, caplog):
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
+def test_choices_that_cannot_be_kept_do_no_harm(model, path, monkeypatch, caplog):
 
     def full(*arguments, **options):
         raise OSError("Read-only file system")

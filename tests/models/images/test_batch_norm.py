@@ -162,12 +162,6 @@ def test_a_device_normalizes_as_many_parts_as_its_images_need(batch, most, parts
     assert getattr(layer, "parts", 1) == parts
 
 
-def test_by_default_imagenet_normalizes_128_images_and_digits_all_of_a_device():
-    published = ImageOptions(dataset="imagenet2012").resolved()
-    assert published.batch_norm_batch == 128
-    assert ImageOptions().resolved().batch_norm_batch is None
-
-
 def test_two_devices_have_half_of_the_parts_each(mirrored):
     options = ImageOptions(depth=18, width=0.05, batch_size=16, batch_norm_batch=4)
     with mirrored.scope():

@@ -70,16 +70,3 @@ def test_images_are_between_0_and_1(folder):
     assert images.shape == (TEST, 28, 28, 1)
     assert sorted(np.unique(images)) == pytest.approx([0, 0.2])
     assert sorted(labels.numpy()) == list(range(10))
-
-
-def test_a_run_that_resumes_sees_the_batches_that_it_would_have_seen(folder):
-    dataset = MNIST(folder)
-    whole = list(dataset.training(8, seed=1).take(10))
-    (resumed,) = dataset.training(8, seed=1, start_step=9).take(1)
-    np.testing.assert_array_equal(resumed[0], whole[9][0])
-
-
-def test_without_a_prepared_dataset_the_message_says_how_to_prepare_it(tmp_path):
-    message = r"no prepared mnist. Run `tfds build mnist --data_dir="
-    with pytest.raises(FileNotFoundError, match=message):
-        MNIST(tmp_path)

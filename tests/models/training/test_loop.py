@@ -17,7 +17,6 @@ from state_of_sparsity.models.training.loop.training import (
     _segments,
 )
 from state_of_sparsity.models.training.run_folder import METRICS
-from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from tests.models.training.interrupted import (
     Killed,
     interrupted_at,
@@ -93,31 +92,29 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     assert result == finished.result | timing
 
 
-@pytest.mark.slow
-def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
-    tiny_run, pruning, finished
-):
-    for step in (3, 9):
-        with interrupted_at(step, match=f"step {step}:"):
-            tiny_run(pruning).train()
-    resumed = tiny_run(pruning)
-    resumed.train()
-    check_same(finished, resumed)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
-    tiny_run, pruning, finished, capsys
+@pytest.mark.parametrize(
+    ("often", "step"),
+    [
+        pytest.param({}, 4, marks=pytest.mark.slow),
+        ({"checkpoint_every_steps": 3}, 6),
+    ],
+    ids=["evaluation", "checkpoint between evaluations"],
+)
+def test_a_run_that_is_killed_goes_on_from_its_last(
+    tiny_run, pruning, finished, capsys, often, step
 ):
     with interrupted_at(7, kill, Killed):
-        tiny_run(pruning).train()
+        tiny_run(pruning, **often).train()
     assert "Going on" not in capsys.readouterr().out
-    resumed = tiny_run(pruning)
+    resumed = tiny_run(pruning, **often)
     resumed.train()
-    assert "Going on from step 4 of 12." in capsys.readouterr().out
+    assert f"Going on from step {step} of 12." in capsys.readouterr().out
     check_same(finished, resumed)
-    # All of them, the loss too.
-    assert rows(finished) == rows(resumed)
+    expected, found = rows(finished), rows(resumed)
+    if step == 4:
+        # All of them, the loss too.
+        assert found == expected
+    assert without_loss_of(8, found) == without_loss_of(8, expected)
 
 
 @pytest.mark.slow
@@ -181,34 +178,6 @@ def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     assert without_loss_of(8, found) == without_loss_of(8, expected)
     losses = {row["loss"] for row in rows(resumed)}
     assert len(losses) == 3
-
-
-def test_a_run_that_is_killed_goes_on_from_between_evaluations(
-    tiny_run, pruning, finished, capsys
-):
-    often = {"checkpoint_every_steps": 3}
-    with interrupted_at(7, kill, Killed):
-        tiny_run(pruning, **often).train()
-    capsys.readouterr()
-    resumed = tiny_run(pruning, **often)
-    resumed.train()
-    assert "Going on from step 6 of 12." in capsys.readouterr().out
-    check_same(finished, resumed)
-    assert without_loss_of(8, rows(finished)) == without_loss_of(8, rows(resumed))
-
-
-@pytest.mark.slow
-def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(
-    tiny_run, monkeypatch
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", kill)
-        with pytest.raises(Killed):
-            tiny_run().train()
-    run = tiny_run()
-    assert [row["step"] for row in rows(run)] == ["4"]
-    run.train()
-    assert [row["step"] for row in rows(run)] == ["4", "8", "12"]
 
 
 def test_a_run_interrupted_before_its_first_step_saves_nothing(tiny_run, monkeypatch):
@@ -309,13 +278,6 @@ def test_metrics_have_a_row_for_each_evaluation(finished):
         assert 0 <= float(row["quality"]) <= 1
         assert float(row["loss"]) > 0
         assert float(row["seconds_per_step"]) > 0
-
-
-@pytest.mark.slow
-def test_training_goes_on_with_other_steps_if_they_do_not_divide(tiny_run, pruning):
-    run = tiny_run(pruning, train_steps=10)
-    assert run.train()["steps"] == 10
-    assert [row["step"] for row in rows(run)] == ["4", "8", "10"]
 
 
 def scalars(folder):
@@ -467,17 +429,6 @@ def test_on_a_terminal_there_is_one_bar_for_the_whole_run(
 
 
 @pytest.mark.slow
-def test_a_dense_run_leaves_the_same_files(tiny_run):
-    run = tiny_run()
-    result = run.train()
-    assert result["technique"] == "dense"
-    assert result["sparsity"] == result["target_sparsity"] == 0.0
-    assert result["parameters"] == result["nonzero_parameters"] == 195
-    for path in (run.folder.layers, run.folder.picture, run.folder.export):
-        assert path.exists()
-
-
-@pytest.mark.slow
 def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
     run = tiny_run(train_steps=4)
     run.train()
@@ -516,27 +467,6 @@ def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
 
 
 @pytest.mark.slow
-def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
-    technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
-    with interrupted_at(5):
-        tiny_run(technique).train()
-    resumed = tiny_run(technique)
-    resumed.train()
-    learned = [x for x in resumed.model.layers if hasattr(x, "penalty_weight")]
-    assert len(learned) == 2
-    for layer in learned:
-        assert int(layer.training_step) == 12
-        # The step that was the last is number 11, counted from zero.
-        np.testing.assert_allclose(layer.penalty_weight(), 1e-3 * 9 / 20, rtol=1e-6)
-    assert {"penalty", "penalty_weight", "sparsity"} <= {
-        value.tag
-        for path in resumed.folder.tensorboard.rglob("events*")
-        for event in tf.compat.v1.train.summary_iterator(str(path))
-        for value in event.summary.value
-    }
-
-
-@pytest.mark.slow
 def test_a_run_says_what_its_budget_has_chosen(tiny_run, capsys, pruning):
     task = tiny_run().task
     capsys.readouterr()
@@ -560,20 +490,3 @@ def test_a_run_with_one_threshold_meets_its_sparsity(tiny_run, capsys, pruning):
     assert size - kept == round(pruning.sparsity * size)
     assert len({round(mask.mean(), 3) for mask in masks.values()}) == 2
     assert 0 < result["training_flops"] < result["dense_training_flops"]
-
-
-@pytest.mark.slow
-def test_the_masks_of_a_finished_run_train_alone(tiny_run, pruning):
-    pruned = tiny_run(pruning)
-    expected = pruned.train()
-    masks = sos.load_masks(pruned.folder.masks)
-    alone = tiny_run(sos.FixedMask(masks), "alone", seed=1)
-    result = alone.train()
-    np.testing.assert_equal(sos.weight_masks(alone.model), masks)
-    np.testing.assert_equal(sos.load_masks(alone.folder.masks), masks)
-    assert result["technique"] == "fixed_mask"
-    assert result["target_sparsity"] is None
-    assert result["sparsity"] == expected["sparsity"]
-    assert result["sparse_flops"] == expected["sparse_flops"]
-    # It is sparse from the first step.
-    assert result["training_flops"] < expected["training_flops"]

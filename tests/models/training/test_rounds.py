@@ -283,16 +283,6 @@ def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
 
 
 @pytest.mark.slow
-@to_an_early_step
-def test_rounds_go_on_where_they_were_interrupted(in_rounds, done, kind):
-    with interrupted_at(STEPS + 3, match=f"saved at step {STEPS + 3}:"):
-        in_rounds(**kind).train()
-    resumed = in_rounds(**kind)
-    resumed.train()
-    check_same(done, resumed)
-
-
-@pytest.mark.slow
 @to_the_beginning
 def test_a_round_killed_while_it_writes_its_results_finishes_them(
     in_rounds, done, monkeypatch

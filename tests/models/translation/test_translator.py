@@ -54,13 +54,6 @@ def test_translations_are_those_of_a_beam_search_over_the_tokens(translator):
         assert translator.translate([string]).numpy().tolist() == expected.tolist()
 
 
-def test_sentences_of_a_batch_do_not_change_each_other(translator):
-    strings = ["two", "the quick brown fox jumps", "zwölf"]
-    together = translator.translate(strings).numpy().tolist()
-    alone = [translator.translate([string]).numpy()[0] for string in strings]
-    assert together == alone
-
-
 def test_blank_sentences_stay_blank_and_none_are_lost(translator):
     translations = translator.translate(["", "two", "  \t", "日本語", "two"]).numpy()
     assert len(translations) == 5
