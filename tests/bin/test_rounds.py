@@ -100,22 +100,6 @@ def test_the_folder_of_each_round_is_evaluated_exported_and_reported(
     np.testing.assert_array_equal(*(model.serve(images) for model in served))
 
 
-def test_its_masks_and_initial_weights_train_another_run(folder, command, tiny):
-    alone = folder.parent / "alone"
-    outcome = command(
-        "train_resnet50",
-        *tiny,
-        "--technique=fixed_mask",
-        f"--load_masks_from={folder}",
-        f"--load_weights_from={folder}",
-        "--seed=5",
-        f"--output_dir={alone}",
-    )
-    assert outcome.code == 0, outcome
-    masks = [sos.load_masks(p / "masks.npz") for p in (alone, folder)]
-    np.testing.assert_equal(*masks)
-
-
 def test_a_run_in_its_first_rounds_cannot_be_evaluated(folder, refused, tmp_path):
     (tmp_path / "flags.txt").write_text((folder / "flags.txt").read_text())
     message = refused("evaluate_resnet50", f"--run_dir={tmp_path}")

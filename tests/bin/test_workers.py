@@ -48,32 +48,6 @@ def read_until(process, text):
     return seen
 
 
-def test_a_wrong_tf_config_is_one_message(refused, tmp_path, tiny, monkeypatch):
-    flags = [*tiny, "--distribution=multi_worker", f"--output_dir={tmp_path / 'run'}"]
-    address = free_addresses(1)[0]
-    for config, part in (
-        ("worker:1", "TF_CONFIG is no JSON"),
-        ({"cluster": {"worker": [address]}, "task": {}}, "task.type"),
-        (
-            {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 1}},
-            "task.index must be a number from 0 to 0",
-        ),
-        (
-            {
-                "cluster": {"worker": [address, "nowhere.invalid:1"]},
-                "task": {"type": "worker", "index": 0},
-            },
-            "cluster.worker[1] is on a host that cannot be found",
-        ),
-    ):
-        text = config if isinstance(config, str) else json.dumps(config)
-        monkeypatch.setenv("TF_CONFIG", text)
-        message = refused("train_resnet50", *flags)
-        assert part in message
-        assert message.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny):
     folder = tmp_path / "run"
