@@ -6,10 +6,12 @@ import importlib
 import io
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from state_of_sparsity.bin import runs
 from state_of_sparsity.models.runs import folders
 
 PACKAGE = "state_of_sparsity.bin"
@@ -40,6 +42,19 @@ def _load(name):
     if full_name in sys.modules:
         return importlib.reload(sys.modules[full_name])
     return importlib.import_module(full_name)
+
+
+def parsed(binary, *arguments):
+    """The flags of a binary's run, with these arguments."""
+    values = flags.FlagValues()
+    runs.define_run_flags(binary, values)
+    values([binary, *arguments])
+    return values
+
+
+def run_of(binary, *arguments):
+    """The run that a binary would train."""
+    return runs.run_from_flags(binary, parsed(binary, *arguments))
 
 
 def _call(name, *arguments):
@@ -150,3 +165,10 @@ def finished(trained):
     folder, outcome = trained
     assert outcome.code == 0, outcome
     return folder
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Three of the size of digits."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (3, 32, 32, 3)).astype("float32")

@@ -48,11 +48,6 @@ def sparse(finished):
     return folders.load_model(*folders.read_run(finished))[1]
 
 
-def images():
-    rng = np.random.default_rng(0)
-    return rng.uniform(-1, 1, (5, 32, 32, 3)).astype("float32")
-
-
 def table(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -155,10 +150,10 @@ def test_other_flags_in_the_same_folder_are_refused_and_listed(finished, refused
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
 
-def test_the_export_gives_the_deployed_logits(finished, sparse):
+def test_the_export_gives_the_deployed_logits(finished, sparse, images):
     served = tf.saved_model.load(str(finished / "export"))
-    expected = sparse(images(), training=False)
-    np.testing.assert_allclose(served.serve(images()), expected, atol=1e-5)
+    expected = sparse(images, training=False)
+    np.testing.assert_allclose(served.serve(images), expected, atol=1e-5)
     sizes, zeros = kernel_sizes(), zeros_by_layer()
     exported = sorted(
         (v.shape.num_elements(), int(np.sum(v.numpy() == 0)))
@@ -182,7 +177,9 @@ def test_evaluating_gives_the_quality_of_the_result(finished, command, result):
 
 
 @pytest.mark.slow
-def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refused):
+def test_exporting_again_gives_the_same_logits(
+    finished, command, tmp_path, refused, images
+):
     path = tmp_path / "exported"
     arguments = (f"--model={finished}", f"--export_dir={path}")
     outcome = command("export_model", *arguments)
@@ -190,7 +187,7 @@ def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refu
         outcome
     )
     served = [tf.saved_model.load(str(p)) for p in (path, finished / "export")]
-    np.testing.assert_array_equal(*(model.serve(images()) for model in served))
+    np.testing.assert_array_equal(*(model.serve(images) for model in served))
     message = refused("export_model", *arguments)
     assert f"--export_dir={path} holds saved_model.pb already" in message
     assert "--overwrite" in message

@@ -1,32 +1,25 @@
 """Flags that are made from dataclasses, and back."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.bin.flags import REMOVED
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.runs.settings import WITHOUT_FLAG, of_fields
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
+from tests.bin.conftest import parsed, run_of
 
 # They hold objects, which no flag can spell out.
 NOT_FLAGS = {"pruning_policy", "pruning_schedule", "shared_threshold", *WITHOUT_FLAG}
 
 
-def parsed(*arguments):
-    values = flags.FlagValues()
-    runs.define_run_flags("train_resnet50", values)
-    values(["train_resnet50", *arguments])
-    return values
-
-
-def run(*arguments):
-    return runs.run_from_flags("train_resnet50", parsed(*arguments))
+run = functools.partial(run_of, "train_resnet50")
 
 
 def documented(cls, name):
@@ -38,7 +31,7 @@ def documented(cls, name):
 
 @pytest.mark.parametrize("cls", [ImageOptions, Rounds, *sos.TECHNIQUES.values()])
 def test_every_field_has_a_flag_with_its_help_text(cls):
-    values = parsed()
+    values = parsed("train_resnet50")
     for field in dataclasses.fields(cls):
         if field.name in NOT_FLAGS:
             assert field.name not in values
@@ -48,13 +41,13 @@ def test_every_field_has_a_flag_with_its_help_text(cls):
 
 def test_there_are_few_flags():
     """With --output_dir, 50 of train_resnet50."""
-    assert len(list(parsed())) == 49
-    assert not REMOVED.keys() & set(parsed())
+    assert len(list(parsed("train_resnet50"))) == 49
+    assert not REMOVED.keys() & set(parsed("train_resnet50"))
 
 
 @pytest.mark.parametrize("name", ["kl_weight", "sparsity", "ramp"])
 def test_the_help_of_a_hyperparameter_names_its_techniques(name):
-    text = parsed()[name].help
+    text = parsed("train_resnet50")[name].help
     for technique in ("magnitude_pruning", "random_pruning"):
         assert (technique in text) == (name == "sparsity")
     assert ("variational_dropout" in text) == (name != "sparsity")
@@ -219,17 +212,9 @@ def test_a_run_of_twice_the_steps(schedule):
 
 
 def test_a_learning_rate_without_epochs_is_not_stretched():
-    values = flags.FlagValues()
-    runs.define_run_flags("train_transformer", values)
-    values(
-        [
-            "train_transformer",
-            "--train_steps_multiplier=2",
-            "--stretch_schedule=scaled",
-        ]
-    )
+    given = ("--train_steps_multiplier=2", "--stretch_schedule=scaled")
     with pytest.raises(UsageError, match=r"give constant_final"):
-        runs.run_from_flags("train_transformer", values)
+        run_of("train_transformer", *given)
 
 
 @pytest.mark.parametrize("second", ["0.5", "0.8", "dense"])

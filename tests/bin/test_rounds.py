@@ -83,7 +83,7 @@ def test_conv1_stays_dense_and_all_else_is_halved_twice(folder):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_folder_of_each_round_is_evaluated_exported_and_reported(
-    folder, result, command, number, tmp_path
+    folder, result, command, number, images, tmp_path
 ):
     path = folder if number == 2 else folder / "rounds" / str(number)
     scores = json.loads(command("evaluate_resnet50", f"--run_dir={path}").out)
@@ -95,7 +95,6 @@ def test_the_folder_of_each_round_is_evaluated_exported_and_reported(
     export = tmp_path / "export"
     outcome = command("export_model", f"--model={path}", f"--export_dir={export}")
     assert outcome.code == 0, outcome
-    images = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
     served = [tf.saved_model.load(str(p)) for p in (path / "export", export)]
     np.testing.assert_array_equal(*(model.serve(images) for model in served))
 

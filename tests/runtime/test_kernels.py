@@ -168,38 +168,30 @@ def test_blocks_of_channels_add_up(monkeypatch):
     test_sums_and_limits_are_part_of_the_product()
 
 
-PRODUCTS = {
-    "from the right": (
-        [("MatMul", ["x", "w"], ["p"], {}), ("Add", ["p", "b"], ["y"], {})],
-        *((2, 3, 35), (35, 20)),
-        lambda x, w, b: x @ w + b,
-    ),
-    "from the left": (
-        [("MatMul", ["w", "x"], ["y"], {})],
-        *((2, 5, 19), (7, 5)),
-        lambda x, w, b: w @ x,
-    ),
-    "with factors": (
-        [("Gemm", ["x", "w", "b"], ["y"], {"alpha": 0.5, "beta": 2.0})],
-        *((3, 8), (8, 6)),
-        lambda x, w, b: 0.5 * x @ w + 2 * b,
-    ),
-    "transposed": (
-        [("Gemm", ["x", "w", "b"], ["y"], {"alpha": 0.5, "transB": 1})],
-        *((3, 8), (6, 8)),
-        lambda x, w, b: 0.5 * x @ w.T + b,
-    ),
-}
+def test_a_matrix_product_from_the_right_is_that_of_float64():
+    x, weights = networks.numbers(2, 3, 35), networks.numbers(35, 20, density=0.2)
+    bias = networks.numbers(20, seed=1)
+    nodes = [("MatMul", ["x", "w"], ["p"], {}), ("Add", ["p", "b"], ["y"], {})]
+    expected = x.astype(np.float64) @ weights.astype(np.float64) + bias
+    matrices(nodes, {"w": weights, "b": bias}, ["a", 3, 35], x, expected)
 
 
-@pytest.mark.parametrize("case", PRODUCTS)
-def test_a_product_of_matrices_is_that_of_float64(case):
-    nodes, shape, weight_shape, product = PRODUCTS[case]
-    x, weights = networks.numbers(*shape), networks.numbers(*weight_shape, density=0.3)
-    bias = networks.numbers(weight_shape[case != "transposed"], seed=1)
-    given = {"w": weights} if case == "from the left" else {"w": weights, "b": bias}
-    expected = product(*(array.astype(np.float64) for array in (x, weights, bias)))
-    matrices(nodes, given, ["a", *shape[1:]], x, expected)
+def test_a_matrix_product_from_the_left_is_that_of_float64():
+    x, weights = networks.numbers(2, 5, 19), networks.numbers(7, 5, density=0.4)
+    expected = weights.astype(np.float64) @ x.astype(np.float64)
+    nodes = [("MatMul", ["w", "x"], ["y"], {})]
+    matrices(nodes, {"w": weights}, ["a", 5, 19], x, expected)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_general_matrix_product_takes_its_factors(transposed):
+    x, weights = networks.numbers(3, 8), networks.numbers(8, 6, density=0.4)
+    bias = networks.numbers(1, 6, seed=1)
+    attributes = {"alpha": 0.5, "beta": 2.0, "transB": transposed}
+    given = np.ascontiguousarray(weights.T) if transposed else weights
+    expected = 0.5 * x.astype(np.float64) @ weights.astype(np.float64) + 2.0 * bias
+    nodes = [("Gemm", ["x", "w", "b"], ["y"], attributes)]
+    matrices(nodes, {"w": given, "b": bias}, ["a", 8], x, expected)
 
 
 def test_sums_and_limits_are_part_of_the_product():

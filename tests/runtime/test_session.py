@@ -1,5 +1,6 @@
 """Sessions compute what ONNX Runtime does, and say what is wrong with what they get."""
 
+import concurrent.futures
 import gc
 import json
 import logging
@@ -163,22 +164,12 @@ def test_calls_from_several_threads_do_not_mix(model):
     session = load(model, threads=1, tune=False)
     inputs = [networks.numbers(1, 3, 10, 10, seed=seed) for seed in range(4)]
     alone = [session.run(x)["y"] for x in inputs]
-    wrong = []
 
-    def call(x, y):
-        for _ in range(20):
-            if not np.array_equal(session.run(x)["y"], y):
-                wrong.append(x)
+    def is_right(x, y):
+        return all(np.array_equal(session.run(x)["y"], y) for _ in range(20))
 
-    callers = [
-        threading.Thread(target=call, args=pair)
-        for pair in zip(inputs, alone, strict=True)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not wrong
+    with concurrent.futures.ThreadPoolExecutor(4) as callers:
+        assert all(callers.map(is_right, inputs, alone))
 
 
 def test_a_dense_model_is_left_to_onnx_runtime(monkeypatch):
@@ -352,18 +343,14 @@ def test_a_profile_prints_all_products_and_parts(model):
     assert first.megabytes == pytest.approx((8 * nonzero + 4 * 2 * 16 * 25) / 1e6)
 
 
-def broken(name, error, match, inputs):
-    return pytest.param(error, match, inputs, id=name)
-
-
 X = networks.numbers(1, 3, 10, 10)
 BAD_INPUTS = [
-    broken("name", ValueError, r"\['x'\].*'z'", {"z": X}),
-    broken("more", ValueError, "takes 1 inputs.*Received: 2", [X, X]),
-    broken("none", ValueError, "takes 1 inputs.*Received: 0", []),
-    broken("type", TypeError, "'x'.*float32.*float64", X.astype("float64")),
-    broken("rank", ValueError, r"'x'.*Received: \(3, 10, 10\)", X[0]),
-    broken("size", ValueError, r"'x'.*Received: \(1, 3, 9, 10\)", X[:, :, 1:]),
+    (ValueError, r"\['x'\].*'z'", {"z": X}),
+    (ValueError, "takes 1 inputs.*Received: 2", [X, X]),
+    (ValueError, "takes 1 inputs.*Received: 0", []),
+    (TypeError, "'x'.*float32.*float64", X.astype("float64")),
+    (ValueError, r"'x'.*Received: \(3, 10, 10\)", X[0]),
+    (ValueError, r"'x'.*Received: \(1, 3, 9, 10\)", X[:, :, 1:]),
 ]
 
 

@@ -102,15 +102,6 @@ def test_training_images_are_shifted_by_at_most_two_pixels(dataset):
     assert len(offsets) > 8
 
 
-def test_an_epoch_holds_each_training_image_once(dataset):
-    # 1257 is 3 * 419.
-    seen = [labels.numpy() for _, labels in dataset.training(419, seed=1).take(6)]
-    expected = np.bincount(digits.splits()["train"][1])
-    for epoch in (seen[:3], seen[3:]):
-        np.testing.assert_array_equal(np.bincount(np.concatenate(epoch)), expected)
-    assert not np.array_equal(seen[0], seen[3])
-
-
 def test_a_resumed_run_sees_what_it_would_have_seen(dataset):
     # 500 does not divide 1257: the third batch runs across the border of an epoch.
     whole = list(dataset.training(500, seed=11).take(6))

@@ -13,6 +13,7 @@ from state_of_sparsity.models.images import imagenet
 from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.mnist import MNIST
 from state_of_sparsity.models.translation.wmt14 import Wmt14
+from tests.models import prepared
 
 TRAINING_EXAMPLES = 24
 # (height, width): landscape, portrait, square, odd, smaller and larger than 224.
@@ -49,36 +50,29 @@ def evaluation_jpegs():
     return [*color, jpeg(np.asarray(gray))]
 
 
+FEATURES = tfds.features.FeaturesDict(
+    {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=1000),
+        "file_name": tfds.features.Text(),
+    }
+)
+
+
 def store(folder, **splits):
-    """Writes JPEGs as TFDS does, four files a split; the label is the position."""
-
-    def examples(jpegs):
-        for index, encoded in enumerate(jpegs):
-            name = f"n{index}.JPEG"
-            image = io.BytesIO(encoded)
-            yield name, {"image": image, "label": index, "file_name": name}
-
-    tfds.dataset_builders.store_as_tfds_dataset(
-        "imagenet2012",
-        "5.1.0",
-        tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(num_classes=1000),
-                "file_name": tfds.features.Text(),
-            }
-        ),
-        {split: examples(jpegs) for split, jpegs in splits.items()},
-        data_dir=folder,
-        download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False, num_shards=4
-        ),
-    )
+    """Writes JPEGs, four files a split; the label is the position."""
+    examples = {
+        split: [
+            {"image": io.BytesIO(encoded), "label": i, "file_name": f"n{i}.JPEG"}
+            for i, encoded in enumerate(jpegs)
+        ]
+        for split, jpegs in splits.items()
+    }
+    prepared.store(folder, "imagenet2012", "5.1.0", FEATURES, files=4, **examples)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    tfds.disable_progress_bar()
     folder = tmp_path_factory.mktemp("tensorflow_datasets")
     sizes = [(375, 500), (375, 281), (333, 499)]
     train = [jpeg(photo(i, *sizes[i % 3])) for i in range(TRAINING_EXAMPLES)]

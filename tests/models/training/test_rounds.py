@@ -282,22 +282,6 @@ def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
     check_same(done, resumed)
 
 
-@pytest.mark.slow
-@to_the_beginning
-def test_a_round_killed_while_it_writes_its_results_finishes_them(
-    in_rounds, done, monkeypatch
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_result", kill)
-        with pytest.raises(Killed):
-            in_rounds().train()
-    resumed = in_rounds()
-    assert masks_of(resumed.folders[1])
-    assert not resumed.folders[0].is_finished
-    resumed.train()
-    check_same(done, resumed)
-
-
 @to_the_beginning
 def test_rounds_that_are_finished_are_not_trained_again(done):
     assert not list(unfinished(done.rounds, done.target, done.folder, STEPS))

@@ -191,11 +191,6 @@ def test_epochs_differ_in_order_and_in_what_goes_together(packed):
     assert len(set(first) & set(second)) < len(first) / 2
 
 
-def test_seeds_differ(packed):
-    first, second = (next(iter(packed.training(8, seed)))[0] for seed in (0, 1))
-    assert not np.array_equal(first["source"], second["source"])
-
-
 def test_a_resumed_run_sees_what_it_would_have_seen(dataset, vocabulary, packed):
     # Batches run across the borders of epochs.
     assert packed.rows_per_epoch % 16

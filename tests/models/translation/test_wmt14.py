@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.translation.wmt14 import Wmt14
+from tests.models import prepared
 
 PAIRS = {
     "train": [(f"Line {i} of a text.", f"Zeile {i} eines Textes.") for i in range(30)],
@@ -14,28 +15,18 @@ PAIRS = {
 
 
 def store(folder, version="1.0.0", **splits):
-    """Writes pairs as TFDS does, three files a split."""
-
-    def examples(pairs):
-        for index, (english, german) in enumerate(pairs):
-            yield index, {"en": english, "de": german}
-
-    tfds.dataset_builders.store_as_tfds_dataset(
-        "wmt14_translate",
-        version,
-        tfds.features.Translation(languages=("de", "en")),
-        {split: examples(pairs) for split, pairs in splits.items()},
-        config="de-en",
-        data_dir=folder,
-        download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False, num_shards=3
-        ),
-    )
+    """Writes pairs, three files a split."""
+    examples = {
+        split: [{"en": english, "de": german} for english, german in pairs]
+        for split, pairs in splits.items()
+    }
+    features = tfds.features.Translation(languages=("de", "en"))
+    given = folder, "wmt14_translate", version, features
+    prepared.store(*given, files=3, config="de-en", **examples)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    tfds.disable_progress_bar()
     folder = tmp_path_factory.mktemp("tensorflow_datasets")
     store(folder, **PAIRS)
     return folder
