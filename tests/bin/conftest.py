@@ -141,6 +141,23 @@ def lenet():
 
 
 @pytest.fixture(scope="session")
+def tiny_transformer():
+    """The same of a translation."""
+    return (
+        "--layers=1",
+        "--width=8",
+        "--feed_forward=8",
+        "--heads=2",
+        "--tokens_per_replica=256",
+        "--train_steps=4",
+        "--eval_steps=4",
+        "--beams=1",
+        "--max_length=6",
+        "--extra_length=2",
+    )
+
+
+@pytest.fixture(scope="session")
 def overridden():
     """Further flags of the run in the folder `finished`."""
     return ("--override=conv1=dense", "--override=logits=0.5")

@@ -106,20 +106,13 @@ def test_a_run_in_its_first_rounds_cannot_be_evaluated(folder, refused, tmp_path
     assert str(tmp_path / "rounds") in message
 
 
-def test_all_rounds_of_a_translation_have_one_vocabulary(command, tmp_path):
+def test_all_rounds_of_a_translation_have_one_vocabulary(
+    command, tiny_transformer, tmp_path
+):
     folder = tmp_path / "run"
     outcome = command(
         "train_transformer",
-        "--layers=1",
-        "--width=8",
-        "--feed_forward=8",
-        "--heads=2",
-        "--tokens_per_replica=256",
-        "--train_steps=3",
-        "--eval_steps=3",
-        "--beams=1",
-        "--max_length=6",
-        "--extra_length=2",
+        *tiny_transformer,
         "--rounds=1",
         "--rewind_to_step=1",
         f"--output_dir={folder}",
@@ -133,6 +126,6 @@ def test_all_rounds_of_a_translation_have_one_vocabulary(command, tmp_path):
     assert vocabularies[0] == vocabularies[1]
     result = json.loads((folder / "result.json").read_text())
     assert result["sparsity"] == pytest.approx(0.2, abs=1e-3)
-    assert [r["steps"] for r in result["rounds"]] == [3, 5]
+    assert [r["steps"] for r in result["rounds"]] == [4, 7]
     scores = json.loads(command("evaluate_transformer", f"--run_dir={folder}").out)
     assert scores["quality"] == pytest.approx(result["quality"])

@@ -17,27 +17,15 @@ from state_of_sparsity.models.translation.task import TranslationTask
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
 
 LINES = "\ufeffone\n\nthree hundred and twelve\n \u3000\t\n日本語\ntwo"
-TINY = (
-    "--layers=1",
-    "--width=8",
-    "--feed_forward=8",
-    "--heads=2",
-    "--tokens_per_replica=256",
-    "--train_steps=4",
-    "--eval_steps=4",
-    "--beams=1",
-    "--max_length=6",
-    "--extra_length=2",
-)
 
 
 @pytest.fixture(scope="module")
-def run(command, tmp_path_factory):
+def run(command, tiny_transformer, tmp_path_factory):
     """The folder of a finished run of variational dropout, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "transformer"
     outcome = command(
         "train_transformer",
-        *TINY,
+        *tiny_transformer,
         "--technique=variational_dropout",
         "--initial_log_sigma2=-4",
         f"--output_dir={folder}",
@@ -289,12 +277,12 @@ def test_bad_input_is_refused(folder, refused, tmp_path, monkeypatch):
     ],
 )
 def test_a_run_in_mixed_precision_trains_and_translates(
-    command, load, tmp_path, precision, technique
+    command, load, tiny_transformer, tmp_path, precision, technique
 ):
     folder = tmp_path / "run"
     outcome = command(
         "train_transformer",
-        *TINY,
+        *tiny_transformer,
         f"--technique={technique}",
         f"--precision={precision}",
         f"--output_dir={folder}",
@@ -343,7 +331,7 @@ def test_a_vocabulary_of_another_size_is_refused(folder, refused):
         ("--heads=3", "width must be even and a multiple of heads"),
     ],
 )
-def test_bad_options_are_refused(refused, tmp_path, flag, message):
+def test_bad_options_are_refused(refused, tiny_transformer, tmp_path, flag, message):
     run = f"--output_dir={tmp_path / 'run'}"
-    flags = (*TINY, flag, "--technique=dense", run)
+    flags = (*tiny_transformer, flag, "--technique=dense", run)
     assert message in refused("train_transformer", *flags)

@@ -103,20 +103,6 @@ def test_a_saved_vocabulary_is_the_same_when_loaded(vocabulary, tmp_path):
     assert loaded.encode(text).to_list() == vocabulary.encode(text).to_list()
 
 
-def test_an_exported_module_takes_its_vocabulary_along(vocabulary, tmp_path):
-    module = tf.Module()
-    module.vocabulary = vocabulary
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def round_trip(strings):
-        return vocabulary.decode(vocabulary.encode(strings).to_tensor())
-
-    module.round_trip = round_trip
-    tf.saved_model.save(module, str(tmp_path))
-    loaded = tf.saved_model.load(str(tmp_path)).round_trip(tf.constant(SENTENCES))
-    assert [text.decode() for text in loaded.numpy()] == SENTENCES
-
-
 def test_it_survives_a_cleared_keras_session(vocabulary):
     round_trip = tf.function(lambda text: vocabulary.decode(vocabulary.encode(text)))
     for _ in range(2):
