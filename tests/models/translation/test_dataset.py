@@ -113,10 +113,6 @@ def fitting(dataset, vocabulary):
     return [pair for pair in pairs if max(map(len, pair)) <= LENGTH]
 
 
-def assert_same(first, second):
-    tf.nest.map_structure(np.testing.assert_array_equal, first, second)
-
-
 def test_training_batches_have_the_documented_shapes_and_types(packed):
     inputs, labels, weights = packed.training(5, seed=0).element_spec
     ids = tf.TensorSpec((5, LENGTH), tf.int32)
@@ -201,7 +197,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(dataset, vocabulary, packed)
         for expected, received in zip(
             whole[start:], resumed.take(steps - start), strict=True
         ):
-            assert_same(expected, received)
+            tf.nest.map_structure(np.testing.assert_array_equal, expected, received)
 
 
 def test_a_batch_may_be_larger_than_an_epoch(dataset, vocabulary, packed):

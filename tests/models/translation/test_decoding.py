@@ -18,8 +18,6 @@ from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transf
 
 VOCABULARY = 12
 MAX_LENGTH = 9
-SEARCHES = {"greedy": greedy, "beams": functools.partial(beam_search, beams=3)}
-in_each_search = pytest.mark.parametrize("search", SEARCHES)
 
 
 class Language:
@@ -282,19 +280,6 @@ def source():
     return np.where(places <= lengths[:, None], ids, 0).astype("int32")
 
 
-@pytest.fixture(scope="module")
-def translate(model):
-    """By its name, a search of the model in a graph for all shapes of sources."""
-
-    def compiled(search):
-        return tf.function(
-            lambda ids: search(model, ids, MAX_LENGTH),
-            input_signature=[tf.TensorSpec((None, None), tf.int32)],
-        )
-
-    return {name: compiled(search) for name, search in SEARCHES.items()}
-
-
 def called(model, source, targets):
     """The logits (batch, T, vocabulary) of targets, by the model's `call`."""
     arrays = []
@@ -338,13 +323,17 @@ def test_a_cached_search_finds_what_recomputing_each_prefix_finds(
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
 
 
-@in_each_search
-def test_a_translation_depends_on_its_source_alone(source, translate, search):
-    together = translate[search](source)
+@pytest.mark.parametrize("search", [greedy, functools.partial(beam_search, beams=3)])
+def test_a_translation_depends_on_its_source_alone(model, source, search):
+    translate = tf.function(
+        lambda ids: search(model, ids, MAX_LENGTH),
+        input_signature=[tf.TensorSpec((None, None), tf.int32)],
+    )
+    together = translate(source)
     assert len(np.unique(together.ids, axis=0)) > 2
     for row in range(len(source)):
         sentence = source[row : row + 1, : np.count_nonzero(source[row])]
-        alone = translate[search](sentence)
+        alone = translate(sentence)
         np.testing.assert_array_equal(alone.ids[0], together.ids[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4)
 
