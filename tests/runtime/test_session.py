@@ -449,13 +449,3 @@ def test_compiling_is_said_once_and_a_cache_that_fails_is_done_without(
     monkeypatch.setattr(locators, [])
     assert compiled()
     assert "Compiled kernels are not kept" in caplog.text
-
-
-def test_a_sparse_file_computes_what_its_model_does(tmp_path):
-    model = residual_network()
-    path = tmp_path / "model.sparse"
-    write(model, path)
-    x = networks.numbers(3, 3, 10, 10, seed=9)
-    expected = load(model, threads=1, tune=False).run(x)["y"]
-    found = load(path, threads=1, tune=False).run(x)["y"]
-    np.testing.assert_array_equal(found, expected)
