@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import shutil
 import sys
 
 import numpy as np
@@ -189,3 +190,9 @@ def images():
     """Three of the size of digits."""
     rng = np.random.default_rng(0)
     return rng.uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished run to break."""
+    return shutil.copytree(finished, tmp_path / "copied")

@@ -15,6 +15,7 @@ from state_of_sparsity.models.translation.numbers_dataset import Numbers
 from state_of_sparsity.models.translation.options import TranslationOptions
 from state_of_sparsity.models.translation.task import TranslationTask
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
+from tests.models.training.interrupted import raise_keyboard_interrupt
 
 LINES = "\ufeffone\n\nthree hundred and twelve\n \u3000\t\n日本語\ntwo"
 
@@ -216,10 +217,7 @@ def test_what_was_translated_before_an_interruption_is_kept(
     source = tmp_path / "english.txt"
     source.write_text("one\n" * 5, encoding="utf-8")
 
-    def interrupted(bar, count):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tqdm.tqdm.update", interrupted)
+    monkeypatch.setattr("tqdm.tqdm.update", raise_keyboard_interrupt)
     outcome = command(
         "translate",
         f"--model={folder}",

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.loop.progress import Progress
 from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.loop.training import (
     TrainingInterrupted,
@@ -22,6 +23,7 @@ from tests.models.training.interrupted import (
     Killed,
     interrupted_at,
     kill,
+    raise_keyboard_interrupt,
 )
 from tests.shared.reference import cubic_sparsity
 
@@ -139,13 +141,8 @@ def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, fin
 def test_an_interruption_between_a_row_and_its_checkpoint_adds_no_other(
     tiny_run, pruning, finished, monkeypatch
 ):
-    def interrupt(record, row):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "state_of_sparsity.models.training.loop.progress.Progress.say", interrupt
-        )
+        patch.setattr(Progress, "say", raise_keyboard_interrupt)
         with pytest.raises(TrainingInterrupted, match="step 4:"):
             tiny_run(pruning).train()
     resumed = tiny_run(pruning)
@@ -168,8 +165,7 @@ def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     options = {"dropout": 0.3, "checkpoint_every_steps": 1}
     uninterrupted = tiny_run(NOISY[name], "uninterrupted", **options)
     uninterrupted.train()
-    cut = (5, 8)
-    for step in cut:
+    for step in (5, 8):
         with interrupted_at(step, kill, Killed):
             tiny_run(NOISY[name], **options).train()
     resumed = tiny_run(NOISY[name], **options)
@@ -177,16 +173,12 @@ def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     check_same(uninterrupted, resumed)
     expected, found = rows(uninterrupted), rows(resumed)
     assert without_loss_of(8, found) == without_loss_of(8, expected)
-    losses = {row["loss"] for row in rows(resumed)}
-    assert len(losses) == 3
+    assert len({row["loss"] for row in found}) == 3
 
 
 def test_a_run_interrupted_before_its_first_step_saves_nothing(tiny_run, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
     run = tiny_run()
-    monkeypatch.setattr(run.model, "fit", interrupted)
+    monkeypatch.setattr(run.model, "fit", raise_keyboard_interrupt)
     with pytest.raises(TrainingInterrupted, match="before there was anything to save"):
         run.train()
     assert not run.folder.checkpoints.exists()

@@ -19,15 +19,16 @@ from state_of_sparsity.models.training.rewinding.rounds import (
 )
 from state_of_sparsity.models.training.run_folder import METRICS, RunFolder
 from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
-from tests.models.training.interrupted import Killed, interrupted_at, kill
+from tests.models.training.interrupted import (
+    Killed,
+    interrupted_at,
+    kill,
+    raise_keyboard_interrupt,
+)
 
 STEPS, EVERY = 12, 4
 # Of the kernels, as masks are named.
 SIZES = {"hidden/kernel": 96, "logits/kernel": 48}
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 class InRounds:
@@ -274,7 +275,7 @@ def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
         in_rounds(keep_steps=(STEPS,), **kind).train()
     # Interrupted before its first step.
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_fit", interrupt)
+        patch.setattr(training, "_fit", raise_keyboard_interrupt)
         with pytest.raises(KeyboardInterrupt, match=f"saved at step {second}:"):
             in_rounds(keep_steps=(STEPS,), **kind).train()
     resumed = in_rounds(keep_steps=(STEPS,), **kind)

@@ -1,5 +1,7 @@
 """The options of translation: the published settings, and what a step takes."""
 
+import contextlib
+
 import pytest
 
 from state_of_sparsity.models.translation.options import TranslationOptions
@@ -27,12 +29,8 @@ def test_a_run_says_how_many_tokens_a_step_takes_over_all_devices(
     dataset, devices, expected, mirrored
 ):
     options = TranslationOptions(dataset=dataset).resolved()
-    if devices == 2:
-        with mirrored.scope():
-            task = TranslationTask(options)
-    else:
-        task = TranslationTask(options)
-    assert task.batch == expected
+    with mirrored.scope() if devices == 2 else contextlib.nullcontext():
+        assert TranslationTask(options).batch == expected
 
 
 @pytest.mark.parametrize(
