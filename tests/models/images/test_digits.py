@@ -6,6 +6,7 @@ import sklearn.datasets
 
 from state_of_sparsity.models.images import digits
 from state_of_sparsity.models.images.digits import Digits
+from state_of_sparsity.models.images.mnist1d import MNIST1D
 
 SIZES = {"train": 1257, "validation": 270, "test": 270}
 
@@ -79,11 +80,13 @@ def test_training_images_are_shifted_by_at_most_two_pixels(dataset):
     assert len(offsets) > 8
 
 
-def test_a_resumed_run_sees_what_it_would_have_seen(dataset):
-    # 500 does not divide 1257: the third batch runs across the border of an epoch.
-    whole = list(dataset.training(500, seed=11).take(6))
+@pytest.mark.parametrize("make", [Digits, MNIST1D])
+def test_a_resumed_run_sees_what_it_would_have_seen(make):
+    dataset = make()
+    # 900 divides neither 1257 nor 4000: some batches run across the border of an epoch.
+    whole = list(dataset.training(900, seed=11).take(6))
     for start in (2, 5):
-        resumed = dataset.training(500, seed=11, start_step=start).take(6 - start)
+        resumed = dataset.training(900, seed=11, start_step=start).take(6 - start)
         for expected, received in zip(whole[start:], resumed, strict=True):
             np.testing.assert_array_equal(expected[1], received[1])
             np.testing.assert_array_equal(expected[0], received[0])
