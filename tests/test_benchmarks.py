@@ -1,5 +1,6 @@
 """Benchmarks run, and write their figures."""
 
+import functools
 import importlib
 import json
 import os
@@ -26,21 +27,17 @@ def started(*command):
     )
 
 
-def run(script, *flags):
+def run(script, *flags, status=0):
     """What a benchmark prints."""
     pytest.importorskip("tensorflow")
     done = started(BENCHMARKS / script, *flags)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def refusal(script, *flags):
-    """What a benchmark says of flags that it refuses."""
-    pytest.importorskip("tensorflow")
-    done = started(BENCHMARKS / script, *flags)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return " ".join((done.stdout + done.stderr).split())
+    # Messages are broken into lines.
+    return " ".join(done.stderr.split()) if status else done.stdout
+
+
+refusal = functools.partial(run, status=1)
 
 
 def figures_of(path):

@@ -25,13 +25,17 @@ def test_unknown_name_is_an_attribute_error():
         sos.prune  # noqa: B018
 
 
+def texts(folder):
+    """The text of each file of Python in a folder."""
+    return {file: file.read_text("utf-8") for file in (ROOT / folder).rglob("*.py")}
+
+
 def test_library_imports_neither_models_nor_binaries():
-    for file in (ROOT / "state_of_sparsity").rglob("*.py"):
-        text = file.read_text(encoding="utf-8")
+    for file, text in texts("state_of_sparsity").items():
         assert "state_of_sparsity.models" not in text, file
         assert "state_of_sparsity.bin" not in text, file
-    for file in (ROOT / "models").rglob("*.py"):
-        assert "state_of_sparsity.bin" not in file.read_text(encoding="utf-8"), file
+    for file, text in texts("models").items():
+        assert "state_of_sparsity.bin" not in text, file
 
 
 @pytest.mark.parametrize(
@@ -44,10 +48,9 @@ def test_library_imports_neither_models_nor_binaries():
     ],
 )
 def test_tasks_and_analysis_import_training_and_not_each_other(folder, others):
-    files = list((ROOT / "models" / folder).glob("*.py"))
+    files = texts(f"models/{folder}")
     assert files
-    for file in files:
-        text = file.read_text(encoding="utf-8")
+    for file, text in files.items():
         for other in others:
             assert f"state_of_sparsity.models.{other}" not in text, file
             assert f"state_of_sparsity.models import {other}" not in text, file
@@ -57,19 +60,16 @@ def test_tf_keras_comes_from_the_backend():
     # The ResNet is built by the Keras that it is given, without the backend.
     others = ("backend.py", "resnet.py")
     for folder in ("state_of_sparsity", "models", "bin"):
-        for file in (ROOT / folder).rglob("*.py"):
+        for file, text in texts(folder).items():
             if file.name not in others:
-                text = file.read_text(encoding="utf-8")
                 assert not re.search(r"^\s*(import|from) tf_keras", text, re.M), file
                 assert "tf.keras." not in text, file
 
 
 def test_no_framework_is_imported_outside_of_the_engines():
     frameworks = r"^\s*(import|from) (tf_keras|tensorflow|jax|torch)\b"
-    library = ROOT / "state_of_sparsity"
-    for file in library.rglob("*.py"):
-        if not file.is_relative_to(library / "engines"):
-            text = file.read_text(encoding="utf-8")
+    for file, text in texts("state_of_sparsity").items():
+        if not file.is_relative_to(ROOT / "state_of_sparsity" / "engines"):
             assert not re.search(frameworks, text, re.M), file
 
 
@@ -77,8 +77,8 @@ def test_engines_import_nothing_that_is_built_on_them():
     upwards = (
         r"state_of_sparsity(\.| import )(conversion|report|export|flops|layers|thr)"
     )
-    for file in (ROOT / "state_of_sparsity" / "engines").rglob("*.py"):
-        for line in file.read_text(encoding="utf-8").splitlines():
+    for file, text in texts("state_of_sparsity/engines").items():
+        for line in text.splitlines():
             if line.lstrip().startswith(("import", "from")):
                 assert not re.search(upwards, line), file
 

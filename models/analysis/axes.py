@@ -53,6 +53,10 @@ class Axis:
         margin = max((high / low) ** 0.05, 1.1) if high > 1.5 * low else 1.6
         return high * margin, low / margin
 
+    def ticks_within(self, left: float, right: float) -> dict[str, float]:
+        """The ticks between the ends of an axis."""
+        return {t: place for t, place in self.ticks.items() if right <= place <= left}
+
 
 OVER_SPARSITY = Axis(
     "quality_over_sparsity",

@@ -165,7 +165,12 @@ def _label(rows, labels):
     """Gives runs the names of labels."""
     unnamed = rows
     for pattern, name in labels.items():
-        found = [row for row in unnamed if _search(pattern, row["source"].as_posix())]
+        try:
+            found = [r for r in unnamed if re.search(pattern, r["source"].as_posix())]
+        except re.error as error:
+            raise ValueError(
+                f"A label must be a regular expression. Received: {pattern!r} ({error})"
+            ) from error
         if not found:
             raise ValueError(
                 f"A label is of no run: {pattern!r} is found in the path of none of "
@@ -174,15 +179,6 @@ def _label(rows, labels):
         for row in found:
             row["variant"] = name
         unnamed = [row for row in unnamed if row not in found]
-
-
-def _search(pattern, text):
-    try:
-        return re.search(pattern, text)
-    except re.error as error:
-        raise ValueError(
-            f"A label must be a regular expression. Received: {pattern!r} ({error})"
-        ) from error
 
 
 def _table(rows):

@@ -13,7 +13,7 @@ from state_of_sparsity.models.analysis.axes import AXES, Axis
 from state_of_sparsity.models.analysis.finished_runs import read_layers
 from state_of_sparsity.models.analysis.pictures import styles_of_runs
 from state_of_sparsity.models.analysis.points import quality_label, subject
-from state_of_sparsity.models.analysis.styles import Style, styles_of
+from state_of_sparsity.models.analysis.styles import MARKERS, Style, styles_of
 from state_of_sparsity.models.analysis.tables import NOTHING, notes, readable
 
 _ROW = 26
@@ -26,7 +26,6 @@ _CONFIG = {
 }
 _MOST_SOURCES = 5
 _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
-_MARKERS = "os^DvPXp>h<"
 _SYMBOLS = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"),
     *("pentagon", "triangle-right", "hexagon", "triangle-left"),
@@ -128,7 +127,7 @@ def _quality_figure(points: pd.DataFrame, axis: Axis) -> go.Figure | None:
     figure.update_layout(
         template="plotly_white", height=520, margin={"t": 20}, hovermode="closest"
     )
-    ticks = {t: place for t, place in axis.ticks.items() if right <= place <= left}
+    ticks = axis.ticks_within(left, right)
     figure.update_xaxes(
         title=axis.label,
         type="log",
@@ -141,7 +140,7 @@ def _quality_figure(points: pd.DataFrame, axis: Axis) -> go.Figure | None:
 
 
 def _look(style: Style, name: str):
-    symbol = _SYMBOLS[_MARKERS.index(style.marker)] + ("-open" if style.hollow else "")
+    symbol = _SYMBOLS[MARKERS.index(style.marker)] + ("-open" if style.hollow else "")
     return {
         "name": html.escape(name),
         "line": {"color": style.colour, "dash": _DASHES[style.dash]},
@@ -198,7 +197,7 @@ def _table_figure(points: pd.DataFrame) -> go.Figure:
         known = values[table[name] != NOTHING].sort_values(kind="stable").index
         unknown = values.index.difference(known)
         orders = [[*known, *unknown], [*known[::-1], *unknown]]
-        up, down = ([{"cells.values": [_columns(texts.loc[o])]}] for o in orders)
+        up, down = ([{"cells.values": [texts.loc[o].T.values]}] for o in orders)
         button = {"label": "sort", "method": "restyle", "args": up, "args2": down}
         buttons.append(
             {
@@ -213,7 +212,7 @@ def _table_figure(points: pd.DataFrame) -> go.Figure:
             }
         )
     header = {"values": [f"<b>{html.escape(name)}</b>" for name in table]}
-    cells = {"values": _columns(texts), "height": _ROW}
+    cells = {"values": texts.T.values, "height": _ROW}
     figure = go.Figure(go.Table(columnwidth=widths, header=header, cells=cells))
     figure.update_traces(header_align="left", cells_align="left")
     figure.update_layout(
@@ -222,7 +221,3 @@ def _table_figure(points: pd.DataFrame) -> go.Figure:
         updatemenus=buttons,
     )
     return figure
-
-
-def _columns(texts):
-    return [texts[name].tolist() for name in texts]

@@ -4,7 +4,6 @@ A line has the median of the runs of each point, its bars their range; of publis
 groups they are mean and standard deviation. Dense models are level.
 """
 
-import dataclasses
 import math
 import os
 import pathlib
@@ -48,9 +47,9 @@ def draw_quality(points: pd.DataFrame, axis: Axis, title: str = "") -> Figure | 
     look = styles_of(points)
     with matplotlib.rc_context(_SETTINGS):
         figure, axes = _empty(4.8, title or f"{axis.title}: {subject(points)}")
-        _set_places(axes, axis, axis.limits(lines))
-        for label, point in points[points.is_dense].groupby("label", sort=False):
-            _draw_dense(axes, point, look[label])
+        _set_places(axes, axis, *axis.limits(lines))
+        for point in points[points.is_dense].itertuples():
+            _draw_dense(axes, point, look[point.label])
         for label, line in lines.items():
             _draw_line(axes, line, look[label])
         axes.set_ylabel(quality_label(points))
@@ -70,11 +69,8 @@ def _empty(height, title):
     return figure, axes
 
 
-def _set_places(axes: Axes, axis: Axis, limits):
-    left, right = limits
-    ticks = {
-        text: place for text, place in axis.ticks.items() if right <= place <= left
-    }
+def _set_places(axes: Axes, axis: Axis, left: float, right: float):
+    ticks = axis.ticks_within(left, right)
     axes.set_xscale("log")
     axes.set_xlim(left, right)
     axes.set_xticks(list(ticks.values()), list(ticks))
@@ -83,10 +79,9 @@ def _set_places(axes: Axes, axis: Axis, limits):
     axes.set_axisbelow(True)
 
 
-def _draw_dense(axes: Axes, point: pd.DataFrame, style: Style):
-    (row,) = point.itertuples()
-    axes.axhline(row.quality, linewidth=1.2, **_look(style), **_names(point))
-    ends = row.quality_low, row.quality_high
+def _draw_dense(axes: Axes, point, style: Style):
+    axes.axhline(point.quality, linewidth=1.2, **_look(style, point.label))
+    ends = point.quality_low, point.quality_high
     axes.axhspan(*ends, color=style.colour, alpha=0.1, linewidth=0)
 
 
@@ -100,8 +95,7 @@ def _draw_line(axes: Axes, line: pd.DataFrame, style: Style):
         markerfacecolor="white" if style.hollow else style.colour,
         markeredgewidth=1.2 if style.hollow else 0.6,
         linewidth=1.8,
-        **_look(style),
-        **_names(line),
+        **_look(style, line.label.iloc[0]),
     )
     line = line[line.quality_high > line.quality_low]
     axes.errorbar(
@@ -115,13 +109,10 @@ def _draw_line(axes: Axes, line: pd.DataFrame, style: Style):
     )
 
 
-def _look(style: Style):
-    return {"color": style.colour, "linestyle": _DASHES[style.dash]}
-
-
-def _names(line):
+def _look(style: Style, label: str):
     # A legend takes its width from the axes.
-    return {"label": textwrap.fill(line.label.iloc[0], 34)}
+    wrapped = textwrap.fill(label, 34)
+    return {"color": style.colour, "linestyle": _DASHES[style.dash], "label": wrapped}
 
 
 def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Figure:
@@ -150,11 +141,11 @@ def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Fi
                 markersize=5,
                 markeredgewidth=0,
                 linewidth=0.8,
+                color=style.colour,
+                linestyle=_DASHES[style.dash],
                 label=label,
-                **_look(style),
             )
-            dashed = _look(dataclasses.replace(style, dash="dashed"))
-            axes.axvline(100 * whole, linewidth=1, **dashed)
+            axes.axvline(100 * whole, linewidth=1, color=style.colour, linestyle="--")
         axes.set(
             xlabel="zeros (% of the weights of a tensor); dashed: of the whole model",
             # From a multiple of ten.
@@ -168,15 +159,13 @@ def draw_layers(runs: pd.DataFrame, points: pd.DataFrame, title: str = "") -> Fi
 
 def styles_of_runs(runs: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, Style]]:
     """Name and style of each run: its variant's, unless several are of that one."""
-    labels = [_run_name(run) for run in runs.itertuples()]
+    labels = [
+        f"{run.variant}, {run.sparsity:.1%}, seed {run.seed:.0f} ({run.source.name})"
+        for run in runs.itertuples()
+    ]
     keys = runs.variant.mask(runs.variant.duplicated(keep=False), labels)
     look = styles([*keys, *points.variant])
     return [(label, look[key]) for label, key in zip(labels, keys, strict=True)]
-
-
-def _run_name(run) -> str:
-    """What a legend calls a single run."""
-    return f"{run.variant}, {run.sparsity:.1%}, seed {run.seed:.0f} ({run.source.name})"
 
 
 def save(figure: Figure, folder: str | os.PathLike, name: str) -> list[pathlib.Path]:

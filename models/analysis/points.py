@@ -77,14 +77,10 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
         ],
         axis=1,
     )
-    means, deviations = groups.quality.mean(), groups.deviation.max()
-    of_means = points.statistic == "mean"
-    for column, values in (
-        ("quality", means),
-        ("quality_low", means - deviations),
-        ("quality_high", means + deviations),
-    ):
-        points[column] = points[column].mask(of_means, values)
+    # Known of published means, of which each is a row of its own.
+    deviations = groups.deviation.max().fillna(0)
+    points["quality_low"] -= deviations
+    points["quality_high"] += deviations
     return _in_order(_beside_dense(points.reset_index()))
 
 

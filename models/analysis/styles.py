@@ -14,7 +14,7 @@ _COLOURS = (
     *("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"),
     *("#44AA99", "#882255", "#AA4499", "#999933", "#777777"),
 )
-_MARKERS = "os^DvPXp>h<"
+MARKERS = "os^DvPXp>h<"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,15 @@ class Style:
 
 
 _DENSE = Style("#000000", "o")
-_OF_PAPER = {
-    name: Style(*both) for name, *both in zip(PAPER, _COLOURS, _MARKERS, strict=False)
-}
+_PLAIN = [Style(*both) for both in zip(_COLOURS, MARKERS, strict=False)]
+_DOTTED = [
+    Style(colour, MARKERS[(place + turn) % len(MARKERS)], "dotted")
+    for turn in range(1, len(MARKERS))
+    for place, colour in enumerate(_COLOURS)
+]
+_OF_PAPER = dict(zip(PAPER, _PLAIN, strict=False))
+# What others take, in order: colours of the paper after those that are nobody's.
+_FREE = [*_PLAIN[len(PAPER) :], *_PLAIN[: len(PAPER)], *_DOTTED]
 
 
 def styles(variants: Iterable[str]) -> dict[str, Style]:
@@ -49,24 +55,9 @@ def styles(variants: Iterable[str]) -> dict[str, Style]:
     """
     names = sorted(set(variants))
     given = {name: _OF_PAPER[name] for name in names if name in _OF_PAPER}
-    free = itertools.cycle(_free(given.values()))
+    free = itertools.cycle(style for style in _FREE if style not in given.values())
     others = [name for name in names if name not in given]
     return given | dict(zip(others, free, strict=False))
-
-
-def _free(used):
-    """The styles that are left, those that are least like the used ones first."""
-    colours, markers = [s.colour for s in used], [s.marker for s in used]
-    kept = [style.colour for style in _OF_PAPER.values()]
-    free = [colour for colour in _COLOURS if colour not in colours]
-    free.sort(key=kept.__contains__)
-    markers = [*(m for m in _MARKERS if m not in markers), *markers]
-    plain = [Style(*both) for both in zip(free, markers, strict=False)]
-    return plain + [
-        Style(colour, markers[(place + turn) % len(markers)], "dotted")
-        for turn in range(len(markers))
-        for place, colour in enumerate(_COLOURS, len(plain))
-    ]
 
 
 def styles_of(points: pd.DataFrame) -> dict[str, Style]:

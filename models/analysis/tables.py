@@ -7,19 +7,9 @@ import pandas as pd
 from state_of_sparsity.models.analysis.points import FIGURES, quality_label
 
 NOTHING = "-"
-_SPREADS = {name: [name, f"{name}_low", f"{name}_high"] for name in FIGURES}
-_CSV = [
-    "variant",
-    "published",
-    "statistic",
-    "runs",
-    "failed_runs",
-    "seeds",
-    "steps",
-    *_SPREADS.pop("quality"),
-    "quality_to_dense",
-    *(column for columns in _SPREADS.values() for column in columns),
-]
+_POINT = ["variant", "published", "statistic", "runs", "failed_runs", "seeds", "steps"]
+_SPREADS = [name + end for name in FIGURES for end in ("", "_low", "_high")]
+_CSV = [*_POINT, *_SPREADS, "quality_to_dense"]
 
 
 def to_csv(points: pd.DataFrame) -> str:

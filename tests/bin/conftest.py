@@ -4,12 +4,15 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import shutil
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from state_of_sparsity.bin import runs
 from state_of_sparsity.models.runs import folders
 
 PACKAGE = "state_of_sparsity.bin"
@@ -40,6 +43,19 @@ def _load(name):
     if full_name in sys.modules:
         return importlib.reload(sys.modules[full_name])
     return importlib.import_module(full_name)
+
+
+def parsed(binary, *arguments):
+    """The flags of a binary's run, with these arguments."""
+    values = flags.FlagValues()
+    runs.define_run_flags(binary, values)
+    values([binary, *arguments])
+    return values
+
+
+def run_of(binary, *arguments):
+    """The run that a binary would train."""
+    return runs.run_from_flags(binary, parsed(binary, *arguments))
 
 
 def _call(name, *arguments):
@@ -126,6 +142,23 @@ def lenet():
 
 
 @pytest.fixture(scope="session")
+def tiny_transformer():
+    """The same of a translation."""
+    return (
+        "--layers=1",
+        "--width=8",
+        "--feed_forward=8",
+        "--heads=2",
+        "--tokens_per_replica=256",
+        "--train_steps=4",
+        "--eval_steps=4",
+        "--beams=1",
+        "--max_length=6",
+        "--extra_length=2",
+    )
+
+
+@pytest.fixture(scope="session")
 def overridden():
     """Further flags of the run in the folder `finished`."""
     return ("--override=conv1=dense", "--override=logits=0.5")
@@ -150,3 +183,16 @@ def finished(trained):
     folder, outcome = trained
     assert outcome.code == 0, outcome
     return folder
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Three of the size of digits."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished run to break."""
+    return shutil.copytree(finished, tmp_path / "copied")

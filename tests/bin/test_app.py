@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 
 import pytest
@@ -23,41 +24,25 @@ def train_with_slow_callbacks():
         callbacks.on_train_batch_end(batch)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError("80 GB"),
-        tf.errors.ResourceExhaustedError(None, None, "In a graph\n\nOOM: 80 GB\n"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_a_lack_of_memory_is_one_message(error, monkeypatch, capsys, no_flags):
-    def main():
-        raise error
+def exhausted(text):
+    return tf.errors.ResourceExhaustedError(None, None, text)
 
-    monkeypatch.setattr("sys.argv", ["train_transformer"])
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
-        app.run(main, "Trains.")
-    assert exit_.value.code == 1
-    message = capsys.readouterr().err
-    assert "train_transformer: out of memory: " in message
-    assert "80 GB" in message
-    assert "graph" not in message
-    assert "Make the batch, the model or the lengths smaller." in message
+
+MEMORY = "out of memory: .*80 GB\nMake the batch, the model or the lengths smaller."
+DISK = "there is no room left on the disk: .*runs/"
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/runs.csv"),
-        tf.errors.ResourceExhaustedError(
-            None, None, "runs/ckpt-4_temp/part-0; No space left on device"
-        ),
+        (MemoryError("80 GB"), MEMORY),
+        (exhausted("In a graph\n\nOOM: 80 GB\n"), MEMORY),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/runs.csv"), DISK),
+        (exhausted("runs/ckpt-4_temp/part-0; No space left on device"), DISK),
     ],
-    ids=lambda error: type(error).__name__,
 )
-def test_a_full_disk_is_one_message_and_no_lack_of_memory(
-    error, monkeypatch, capsys, no_flags
+def test_a_lack_of_memory_or_of_room_is_one_message(
+    error, said, monkeypatch, capsys, no_flags
 ):
     def main():
         raise error
@@ -67,9 +52,9 @@ def test_a_full_disk_is_one_message_and_no_lack_of_memory(
         app.run(main, "Trains.")
     assert exit_.value.code == 1
     message = capsys.readouterr().err
-    assert "sweep: there is no room left on the disk: " in message
-    assert "runs/" in message
-    assert "memory" not in message
+    assert re.search(f"sweep: {said}", message)
+    assert "graph" not in message
+    assert ("memory" in message) == (said is MEMORY)
 
 
 def test_advice_about_our_callbacks_is_not_for_users(logged):

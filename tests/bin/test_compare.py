@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.models.analysis.conftest import PUBLISHED, write_run, write_study
+from tests.models.analysis.conftest import write_run, write_study
 
 FILES = {
     f"{name}.{ending}"
@@ -75,13 +75,6 @@ def test_a_trained_run_is_compared(command, finished, out):
     )
 
 
-def test_the_published_tables_are_drawn_alone(command, out):
-    outcome = command("compare", *PUBLISHED, "--model=resnet50", f"--output_dir={out}")
-    assert outcome.code == 0, outcome
-    assert files(out) == {name for name in FILES if "flops" not in name}
-    assert "published mean and standard deviation" in outcome.out
-
-
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -96,14 +89,6 @@ def test_bad_flags_leave_no_folder(refused, study, out, flags, expected):
     message = refused("compare", study, *flags, f"--output_dir={out}")
     assert expected in message
     assert not out.exists()
-
-
-def test_what_cannot_be_read_is_refused(refused, tmp_path):
-    assert "Give folders of runs" in refused("compare")
-    assert "There is nothing at" in refused("compare", tmp_path / "none")
-    run = write_run(tmp_path / "run", 0.9, 0.9)
-    (run / "result.json").write_text('{"quality":')
-    assert f"{run / 'result.json'} is damaged" in refused("compare", run)
 
 
 def test_a_place_that_cannot_be_written_is_named(refused, study, tmp_path):

@@ -1,7 +1,6 @@
 """What users get wrong: one message each, that names the value and the way out."""
 
 import shutil
-import zipfile
 
 import pytest
 import tensorflow_datasets as tfds
@@ -68,31 +67,27 @@ def test_a_flag_that_went_says_since_when_and_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("flag", "expected"),
     [
-        (["--sparsity=1"], "--technique=magnitude_pruning: sparsity must be"),
+        ("--sparsity=1", "--technique=magnitude_pruning: sparsity must be"),
+        ("--override=conv_1=0.5", "Received: 'conv_1'. Near matches: ['conv1'"),
+        ("--override=conv(=0.5", "not a regular expression"),
+        ("--override=conv1=1.5", "In the override 'conv1': sparsity must be"),
         (
-            ["--dataset=cifar"],
-            "dataset must be one of digits, mnist1d, mnist, imagenet2012",
+            "--batch_size=100000000000",
+            "batch_size must be below 2147483648. Received: 100000000000",
         ),
-        (["--technique=dense", "--sparsity=0.5"], "dense does not have --sparsity"),
-        (["--end_step=9"], "--end_step=9 is after the last of --train_steps=8"),
-        (["--override=conv1"], "--override must be REGEX=SPARSITY or REGEX=dense"),
-        (["--dataset=imagenet2012"], "pass it with --data_dir"),
+        (
+            "--batch_size=2000000000",
+            "batch_size must be smaller: as many images of 32x32x3 take",
+        ),
     ],
 )
-def test_bad_flags_leave_no_folder(refused, tiny, tmp_path, flags, expected):
+def test_bad_flags_leave_no_folder(refused, tiny, tmp_path, flag, expected):
     folder = tmp_path / "run"
-    message = refused("train_resnet50", *tiny, *flags, f"--output_dir={folder}")
+    message = refused("train_resnet50", *tiny, flag, f"--output_dir={folder}")
     assert expected in message
     assert not folder.exists()
-
-
-def test_a_data_dir_without_the_dataset_says_how_to_prepare_it(refused, tmp_path):
-    message = refused(
-        "train_resnet50", "--dataset=imagenet2012", f"--data_dir={tmp_path}"
-    )
-    assert f"tfds build imagenet2012 --data_dir={tmp_path}" in message
 
 
 def test_a_damaged_record_ends_the_run_and_is_named(refused, tmp_path):
@@ -107,25 +102,6 @@ def test_a_damaged_record_ends_the_run_and_is_named(refused, tmp_path):
         f"--output_dir={tmp_path / 'run'}",
     )
     assert f"{path}: record 3 is damaged. Prepare the dataset again." in message
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("conv_1=0.5", "Received: 'conv_1'. Near matches: ['conv1'"),
-        ("conv(=0.5", "not a regular expression"),
-        ("conv1=1.5", "In the override 'conv1': sparsity must be"),
-    ],
-)
-def test_an_override_of_no_layer_leaves_no_folder(
-    refused, tiny, tmp_path, override, expected
-):
-    folder = tmp_path / "run"
-    message = refused(
-        "train_resnet50", *tiny, f"--override={override}", f"--output_dir={folder}"
-    )
-    assert expected in message
-    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_flag(refused, tiny, tmp_path):
@@ -159,10 +135,10 @@ def test_a_folder_with_other_files_is_left_alone(refused, tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("config", ["", "{}", "workers", '{"cluster": {}}'])
 def test_several_workers_without_their_names_are_refused(
-    refused, tiny, tmp_path, monkeypatch, config
+    refused, tiny, tmp_path, monkeypatch
 ):
+    config = '{"cluster": {}}'
     monkeypatch.setenv("TF_CONFIG", config)
     message = refused(
         "train_resnet50",
@@ -172,12 +148,6 @@ def test_several_workers_without_their_names_are_refused(
     )
     assert f"Received: TF_CONFIG={config!r}" in message
     assert '"cluster"' in message
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of a finished run to break."""
-    return shutil.copytree(finished, tmp_path / "copied")
 
 
 def truncate(file):
@@ -237,24 +207,14 @@ def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
 
 
 @pytest.mark.parametrize("binary", ["export_model", "report_sparsity"])
-@pytest.mark.parametrize(
-    "kind", ["missing", "folder", "text", "zip", "empty", "export"]
-)
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "export"])
 def test_what_is_no_model_is_refused(refused, finished, tmp_path, binary, kind):
-    path = tmp_path / {"text": "model.h5", "zip": "model.keras"}.get(
-        kind, "model.keras"
-    )
+    path = finished / "export" if kind == "export" else tmp_path / "model.keras"
     if kind == "folder":
         path.mkdir()
     elif kind == "text":
+        path = tmp_path / "model.h5"
         path.write_text("a model, honestly")
-    elif kind == "zip":
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr("config.json", "{}")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "export":
-        path = finished / "export"
     flags = [f"--export_dir={tmp_path / 'out'}"] if binary == "export_model" else []
     message = refused(binary, f"--model={path}", *flags)
     assert str(path) in message

@@ -10,25 +10,6 @@ import pytest
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.runs import folders
 
-RESULT = (
-    "technique",
-    "model",
-    "dataset",
-    "steps",
-    "exported_step",
-    "seed",
-    "quality_metric",
-    "quality",
-    "sparsity",
-    "target_sparsity",
-    "parameters",
-    "nonzero_parameters",
-    "flops",
-    "sparse_flops",
-    "training_flops",
-    "dense_training_flops",
-    "seconds_per_step",
-)
 # Channels of a ResNet-18 of width 0.05: round(64 * 2**stage * 0.05).
 CHANNELS = (3, 6, 13, 26)
 
@@ -65,11 +46,6 @@ def result(finished):
 def sparse(finished):
     """The sparse model of the run, from its checkpoint."""
     return folders.load_model(*folders.read_run(finished))[1]
-
-
-def images():
-    rng = np.random.default_rng(0)
-    return rng.uniform(-1, 1, (5, 32, 32, 3)).astype("float32")
 
 
 def table(path):
@@ -109,17 +85,7 @@ def test_the_command_shows_progress_and_a_summary_and_nothing_else(trained, resu
     assert lines["run's folder"] == str(folder)
 
 
-def test_result_has_the_fields_of_the_design_in_order(result):
-    assert tuple(result) == RESULT
-
-
-def json_flag(folder, name):
-    """The number that a flag of the run has."""
-    (value,) = re.findall(f"^--{name}=(.*)$", (folder / "flags.txt").read_text(), re.M)
-    return json.loads(value)
-
-
-def test_result_counts_what_is_there(result, finished):
+def test_result_counts_what_is_there(result):
     sizes, zeros = kernel_sizes(), zeros_by_layer()
     # Gamma and beta of a batch normalization for each output of a convolution.
     channels = sum(2 * c * 5 for c in CHANNELS) + 2 * CHANNELS[0]
@@ -140,37 +106,11 @@ def test_result_counts_what_is_there(result, finished):
     assert result["sparsity"] == pytest.approx(
         sum(zeros.values()) / sum(sizes.values())
     )
-    # Images of 32 pixels are 16 after conv1, 8 after its pooling, then halved.
-    sides = {"conv1": 16, "logits": 1}
-    sides |= {f"stage{stage}": 16 // 2**stage for stage in (1, 2, 3, 4)}
-    positions = {name: sides[name.partition("_")[0]] ** 2 for name in sizes}
-    assert result["flops"] == sum(2 * sizes[n] * positions[n] for n in sizes)
-    left = {name: sizes[name] - zeros[name] for name in sizes}
-    assert result["sparse_flops"] == sum(2 * left[n] * positions[n] for n in sizes)
-    batch_size = json_flag(finished, "batch_size")
-    assert result["dense_training_flops"] == 3 * 8 * batch_size * result["flops"]
-    assert result["sparse_flops"] < result["training_flops"] / (3 * 8 * batch_size)
+    # Of operations, others tell.
+    assert result["sparse_flops"] < result["flops"]
     assert result["training_flops"] < result["dense_training_flops"]
     assert 0 <= result["quality"] <= 1
     assert result["seconds_per_step"] > 0
-
-
-def test_metrics_have_the_columns_of_the_design(finished):
-    rows = table(finished / "metrics.csv")
-    assert list(rows[0]) == [
-        "step",
-        "epoch",
-        "loss",
-        "quality",
-        "sparsity",
-        "seconds_per_step",
-        "validation_loss",
-        "learning_rate",
-        "penalty",
-        "penalty_weight",
-    ]
-    assert [row["step"] for row in rows] == ["4", "8"]
-    assert all(len(value) <= 11 for row in rows for value in row.values())
 
 
 def test_layers_lists_the_zeros_of_each_sparse_layer(finished):
@@ -186,47 +126,16 @@ def test_layers_lists_the_zeros_of_each_sparse_layer(finished):
         assert row["technique"] == "magnitude_pruning"
 
 
-def test_the_picture_is_a_png(finished):
-    picture = (finished / "sparsity.png").read_bytes()
-    image = tf.io.decode_png(picture)
-    assert image.shape[-1] in (3, 4)
-    assert float(np.std(image)) > 0
-
-
-def test_tensorboard_shows_the_sparsity_overall_and_by_layer(finished, result):
-    shown = {}
-    for file in (finished / "tensorboard" / "sparsity").iterdir():
-        for event in tf.compat.v1.train.summary_iterator(str(file)):
-            for value in event.summary.value:
-                shown[value.tag] = float(tf.make_ndarray(value.tensor))
-    assert shown.pop("sparsity") == pytest.approx(result["sparsity"])
-    sizes, zeros = kernel_sizes(), zeros_by_layer()
-    for name in set(sizes) - {"conv1"}:
-        share = zeros[name] / sizes[name]
-        assert shown[f"sparsity/{name}/kernel"] == pytest.approx(share)
-
-
-def test_flags_repeat_the_run(finished, command, tmp_path):
-    lines = (finished / "flags.txt").read_text().splitlines()
-    assert lines[0].startswith("# Repeat this run: train_resnet50 --flagfile=")
-    assert {"--override=conv1=dense", "--override=logits=0.5"} <= set(lines)
-    # Given to the command, they are those of the run that is finished there.
-    outcome = command(
-        "train_resnet50",
-        f"--flagfile={finished / 'flags.txt'}",
-        f"--output_dir={finished}",
-    )
-    assert outcome.code == 0
-    assert "This run is finished; there is nothing left to do" in outcome.out
-
-
-def test_the_same_command_again_says_that_the_run_is_finished(
+def test_the_same_command_or_its_flags_again_say_that_the_run_is_finished(
     finished, command, tiny, overridden
 ):
+    lines = (finished / "flags.txt").read_text().splitlines()
+    assert lines[0].startswith("# Repeat this run: train_resnet50 --flagfile=")
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    outcome = command("train_resnet50", *tiny, *overridden, f"--output_dir={finished}")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "This run is finished" in outcome.out
+    for given in ([*tiny, *overridden], [f"--flagfile={finished / 'flags.txt'}"]):
+        outcome = command("train_resnet50", *given, f"--output_dir={finished}")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "This run is finished; there is nothing left to do" in outcome.out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
 
@@ -241,10 +150,10 @@ def test_other_flags_in_the_same_folder_are_refused_and_listed(finished, refused
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
 
-def test_the_export_gives_the_deployed_logits(finished, sparse):
+def test_the_export_gives_the_deployed_logits(finished, sparse, images):
     served = tf.saved_model.load(str(finished / "export"))
-    expected = sparse(images(), training=False)
-    np.testing.assert_allclose(served.serve(images()), expected, atol=1e-5)
+    expected = sparse(images, training=False)
+    np.testing.assert_allclose(served.serve(images), expected, atol=1e-5)
     sizes, zeros = kernel_sizes(), zeros_by_layer()
     exported = sorted(
         (v.shape.num_elements(), int(np.sum(v.numpy() == 0)))
@@ -268,18 +177,9 @@ def test_evaluating_gives_the_quality_of_the_result(finished, command, result):
 
 
 @pytest.mark.slow
-def test_validation_gives_the_last_quality_of_the_metrics(finished, command):
-    outcome = command(
-        "evaluate_resnet50", f"--run_dir={finished}", "--split=validation"
-    )
-    last = table(finished / "metrics.csv")[-1]
-    assert json.loads(outcome.out)["quality"] == pytest.approx(
-        float(last["quality"]), abs=1e-5
-    )
-
-
-@pytest.mark.slow
-def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refused):
+def test_exporting_again_gives_the_same_logits(
+    finished, command, tmp_path, refused, images
+):
     path = tmp_path / "exported"
     arguments = (f"--model={finished}", f"--export_dir={path}")
     outcome = command("export_model", *arguments)
@@ -287,7 +187,7 @@ def test_exporting_again_gives_the_same_logits(finished, command, tmp_path, refu
         outcome
     )
     served = [tf.saved_model.load(str(p)) for p in (path, finished / "export")]
-    np.testing.assert_array_equal(*(model.serve(images()) for model in served))
+    np.testing.assert_array_equal(*(model.serve(images) for model in served))
     message = refused("export_model", *arguments)
     assert f"--export_dir={path} holds saved_model.pb already" in message
     assert "--overwrite" in message

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import tensorflow_model_optimization as tfmot
-from absl import flags
 
 import state_of_sparsity as sos
-from state_of_sparsity.bin import runs
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
+from tests.bin.conftest import run_of
 
 FIXED = "--technique=fixed_mask"
 
@@ -67,10 +66,7 @@ def small():
 def test_masks_of_each_format(kind, suffix, small, command, tmp_path):
     path = tmp_path / f"model{suffix}"
     (small if kind == "wrapped" else sos.strip(small)).save(path)
-    values = flags.FlagValues()
-    runs.define_run_flags("train_resnet50", values)
-    values(["train_resnet50", FIXED, f"--load_masks_from={path}"])
-    run = runs.run_from_flags("train_resnet50", values)
+    run = run_of("train_resnet50", FIXED, f"--load_masks_from={path}")
     masks = dict(run.sparsification.technique.masks)
     np.testing.assert_equal(masks, sos.weight_masks(small))
     outcome = command("report_sparsity", f"--model={path}")

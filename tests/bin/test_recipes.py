@@ -7,11 +7,10 @@ import pathlib
 
 import numpy as np
 import pytest
-from absl import flags
 
 import state_of_sparsity as sos
 import state_of_sparsity.bin
-from state_of_sparsity.bin import runs
+from tests.bin.conftest import run_of
 
 FOLDER = pathlib.Path(state_of_sparsity.bin.__file__).parent / "recipes"
 BINARIES = {"resnet50": "train_resnet50", "transformer": "train_transformer"}
@@ -59,10 +58,7 @@ def table(name):
 
 def recipe(name, *further):
     binary = BINARIES[name.partition("_")[0]]
-    values = flags.FlagValues()
-    runs.define_run_flags(binary, values)
-    values([binary, f"--flagfile={FOLDER / name}.flags", *further])
-    return runs.run_from_flags(binary, values)
+    return run_of(binary, f"--flagfile={FOLDER / name}.flags", *further)
 
 
 def comments(name):

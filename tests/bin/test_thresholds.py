@@ -54,7 +54,7 @@ def test_the_score_at_the_threshold_of_the_run_is_that_of_its_result(
 
 
 def test_a_model_is_reported_and_exported_at_another_threshold(
-    variational, command, load, tmp_path
+    variational, command, load, images, tmp_path
 ):
     given = (f"--model={variational}", "--log_alpha_threshold=-1")
     model = load(variational)[1]
@@ -62,7 +62,6 @@ def test_a_model_is_reported_and_exported_at_another_threshold(
     assert reported.strip() == str(sos.sparsity_report(model, -1.0))
     outcome = command("export_model", *given, f"--export_dir={tmp_path / 'export'}")
     assert outcome.code == 0, outcome
-    images = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
     exported = tf.saved_model.load(str(tmp_path / "export"))
     np.testing.assert_allclose(
         exported.serve(images), sos.strip(model, -1.0)(images), atol=1e-5

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from state_of_sparsity.bin.app import WORKER_MISSING
+from tests.bin.test_processes import SCRIPTS, start
 
 ROOT = pathlib.Path(__file__).parents[2]
-SCRIPTS = pathlib.Path(sys.executable).parent
 
 
 def free_addresses(count):
@@ -25,18 +25,11 @@ def free_addresses(count):
     return addresses
 
 
-def start(flags, addresses, index):
+def start_worker(flags, addresses, index):
     task = {"type": "worker", "index": index}
-    config = {"cluster": {"worker": addresses}, "task": task}
-    return subprocess.Popen(
-        [SCRIPTS / "train_resnet50", *flags, "--distribution=multi_worker"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As from a shell: the binaries themselves keep TensorFlow quiet.
-        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-        | {"TF_CONFIG": json.dumps(config)},
-    )
+    config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    flags = (*flags, "--distribution=multi_worker")
+    return start("train_resnet50", *flags, TF_CONFIG=config)
 
 
 def read_until(process, text):
@@ -48,38 +41,12 @@ def read_until(process, text):
     return seen
 
 
-def test_a_wrong_tf_config_is_one_message(refused, tmp_path, tiny, monkeypatch):
-    flags = [*tiny, "--distribution=multi_worker", f"--output_dir={tmp_path / 'run'}"]
-    address = free_addresses(1)[0]
-    for config, part in (
-        ("worker:1", "TF_CONFIG is no JSON"),
-        ({"cluster": {"worker": [address]}, "task": {}}, "task.type"),
-        (
-            {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 1}},
-            "task.index must be a number from 0 to 0",
-        ),
-        (
-            {
-                "cluster": {"worker": [address, "nowhere.invalid:1"]},
-                "task": {"type": "worker", "index": 0},
-            },
-            "cluster.worker[1] is on a host that cannot be found",
-        ),
-    ):
-        text = config if isinstance(config, str) else json.dumps(config)
-        monkeypatch.setenv("TF_CONFIG", text)
-        message = refused("train_resnet50", *flags)
-        assert part in message
-        assert message.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny):
     folder = tmp_path / "run"
     flags = [*tiny, "--train_steps=400", "--eval_steps=10", f"--output_dir={folder}"]
     addresses = free_addresses(2)
-    workers = [start(flags, addresses, index) for index in range(2)]
+    workers = [start_worker(flags, addresses, index) for index in range(2)]
     read_until(workers[0], "step 30 of 400")
     # The chief.
     workers[0].kill()
@@ -91,7 +58,7 @@ def test_a_lost_worker_ends_the_others_and_all_together_go_on(tmp_path, tiny):
     workers[0].communicate()
     time.sleep(1)
     # The same command goes on with what was saved.
-    workers = [start(flags, addresses, index) for index in range(2)]
+    workers = [start_worker(flags, addresses, index) for index in range(2)]
     seen = read_until(workers[0], " of 400.")
     for worker in workers:
         worker.kill()

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -13,13 +14,14 @@ def numbers(*shape: int, seed: int = 0, density: float = 1.0) -> np.ndarray:
     return np.where(random.random(shape) < density, values, np.float32(0))
 
 
-def model(nodes, weights, inputs, outputs):
+def model(nodes, weights, inputs, outputs, **arguments):
     """An ONNX model.
 
     Args:
-      nodes: list of (operator, inputs, outputs, attributes).
+      nodes: list of nodes, or of (operator, inputs, outputs, attributes).
       weights: by name, arrays.
       inputs, outputs: by name, shapes of float32, or pairs of a type and a shape.
+      **arguments: of `make_model`.
     """
 
     def info(name, given):
@@ -27,14 +29,24 @@ def model(nodes, weights, inputs, outputs):
         return helper.make_tensor_value_info(name, kind, shape)
 
     graph = helper.make_graph(
-        [helper.make_node(o, i, out, **a) for o, i, out, a in nodes],
+        [
+            helper.make_node(*node[:3], **node[3]) if isinstance(node, tuple) else node
+            for node in nodes
+        ],
         "network",
         [info(*item) for item in inputs.items()],
         [info(*item) for item in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    opsets = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    arguments.setdefault("opset_imports", [helper.make_opsetid("", 17)])
+    return helper.make_model(graph, ir_version=9, **arguments)
+
+
+def expected(model, inputs):
+    """What ONNX Runtime computes, by the names of outputs."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
 
 
 def convolution(x, weights, bias, strides, dilations, before, after, groups):

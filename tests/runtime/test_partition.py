@@ -1,9 +1,8 @@
 """Graphs are cut into as few parts as their products allow."""
 
-import numpy as np
 import pytest
 
-from state_of_sparsity.runtime import layouts, load, partition, products, tuning
+from state_of_sparsity.runtime import partition, products
 from state_of_sparsity.runtime.graph import Graph
 from tests.runtime import networks
 
@@ -121,19 +120,3 @@ def test_an_output_within_a_chain_is_not_swallowed():
     nodes = [convolution(0, "x", "a"), ("Relu", ["a"], ["b"], {})]
     _, found, _ = cut(network(nodes, 1, ["a", "b"]))
     assert found[0].target == "a"
-
-
-@pytest.mark.parametrize("model", [CHAIN, BRANCHES, TWO_SUMMANDS])
-def test_a_cut_graph_computes_what_the_whole_one_does(model, monkeypatch):
-    x = networks.numbers(*SHAPE)
-    monkeypatch.setattr(tuning, "by_rule", lambda found, shapes: {})
-    dense = load(model, threads=1, tune=False).run(x)["y"]
-    monkeypatch.setattr(tuning, "MOST_DENSE", 1.0)
-    monkeypatch.setattr(
-        tuning,
-        "by_rule",
-        lambda found, shapes: {p.name: layouts.Tiling(4) for p in found},
-    )
-    np.testing.assert_allclose(
-        load(model, threads=1, tune=False).run(x)["y"], dense, rtol=1e-5, atol=1e-5
-    )

@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from state_of_sparsity.runtime import run_model
+from tests.runtime import networks
 
 SHAPE = (4, 6, 3)
 CLASSES = 5
@@ -23,20 +23,14 @@ def kernel():
 @pytest.fixture(scope="module")
 def model(kernel, tmp_path_factory):
     """The file of a linear classifier of images."""
-    shape = numpy_helper.from_array(np.int64([-1, len(kernel)]), "shape")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Reshape", ["images", "shape"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "kernel"], ["logits"]),
-        ],
-        "classifier",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *SHAPE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
-        [shape, numpy_helper.from_array(kernel, "kernel")],
-    )
-    opset = [helper.make_opsetid("", 18)]
+    nodes = [
+        ("Reshape", ["images", "shape"], ["flat"], {}),
+        ("MatMul", ["flat", "kernel"], ["logits"], {}),
+    ]
+    weights = {"shape": np.int64([-1, len(kernel)]), "kernel": kernel}
+    inputs, outputs = {"images": ["n", *SHAPE]}, {"logits": ["n", CLASSES]}
     path = tmp_path_factory.mktemp("models") / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    onnx.save(networks.model(nodes, weights, inputs, outputs), path)
     return path
 
 
@@ -98,6 +92,8 @@ def test_images_are_scaled_to_what_the_model_takes(command, kernel, tmp_path, na
     ("content", "name", "expected"),
     [
         (b"no array", "in.npy", "in.npy is no file of arrays"),
+        # A pickle is not opened.
+        (np.array([{}], object), "in.npy", "in.npy is no file of arrays"),
         (b"no picture", "in.jpg", "in.jpg is no image"),
         (None, "in.png", "in.png is no image"),
     ],
@@ -105,19 +101,14 @@ def test_images_are_scaled_to_what_the_model_takes(command, kernel, tmp_path, na
 def test_a_file_that_cannot_be_read_is_named(
     command, tmp_path, content, name, expected
 ):
-    if content is not None:
+    if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / name, content, allow_pickle=True)
     status, said = command(tmp_path / name)
     assert status == 2
     assert expected in said
     assert said.startswith("run_model: ")
-
-
-def test_a_pickle_is_not_opened(command, tmp_path):
-    np.save(tmp_path / "in.npy", np.array([{}], object), allow_pickle=True)
-    status, said = command(tmp_path / "in.npy")
-    assert status == 2
-    assert "is no file of arrays" in said
 
 
 def test_an_array_of_another_shape_and_other_names_are_one_message(command, tmp_path):
@@ -130,17 +121,17 @@ def test_an_array_of_another_shape_and_other_names_are_one_message(command, tmp_
     assert "pictures" in said
 
 
-def test_bad_flags_are_refused_before_anything_is_computed(command, tmp_path):
+def test_bad_flags_are_refused_before_anything_is_computed(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "in.npy", np.zeros((2, *SHAPE), "float32"))
-    status, said = command(tmp_path / "in.npy", f"--output={tmp_path / 'out.txt'}")
-    assert status == 2
-    assert "--output must end in .npy, .npz or .csv" in said
-    status, said = command()
-    assert status == 2
-    assert "the following arguments are required: files" in said
-    status, said = command(tmp_path / "in.npy", "--top=0")
-    assert status == 2
-    assert "invalid number from 1 on value: '0'" in said
-    status, said = command(tmp_path / "in.npy", "--threads=1000")
-    assert status == 2
-    assert "1000" in said
+    for arguments, expected in (
+        ([], "the following arguments are required: files"),
+        (["in.npy", "--output=out.txt"], "--output must end in .npy, .npz or .csv"),
+        (["in.npy", "--top=0"], "invalid number from 1 on value: '0'"),
+        (["in.npy", "--threads=1000"], "1000"),
+    ):
+        status, said = command(*arguments)
+        assert status == 2
+        assert expected in said

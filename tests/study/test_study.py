@@ -1,6 +1,5 @@
 """The study: its runs, and how claims are judged. Its runs themselves take hours."""
 
-import json
 import pathlib
 import re
 
@@ -9,7 +8,6 @@ import pytest
 import scipy.stats
 
 from state_of_sparsity.bin.sweep import check
-from state_of_sparsity.models.training.run_folder import RunFolder
 from study import page
 from study.claims import (
     Comparison,
@@ -25,6 +23,7 @@ from study.claims import (
 from study.labs import LABS
 from study.plan import EXPERIMENTS, SEEDS, stages
 from study.results import Results
+from tests.models.analysis.conftest import write_run
 
 FOLDER = pathlib.Path("runs/study/x")
 
@@ -143,31 +142,6 @@ def test_a_gap_grows_if_it_has_the_order_of_sparsity():
     assert gaps(1, 2) == "-"
 
 
-def write_run(folder, run, quality, sparsity, layers=(("a/kernel", 0.5),)):
-    """What the study reads of a finished run."""
-    settings = {"technique": run.experiment, "train_steps": "100"}
-    own = RunFolder(folder / run.configuration.name, settings)
-    own.start()
-    own.layers.write_text(
-        "name,size,sparsity\n"
-        + "".join(f"{name},100,{value}\n" for name, value in layers)
-    )
-    result = dict.fromkeys(
-        ("steps", "parameters", "nonzero_parameters", "flops", "sparse_flops"), 100
-    )
-    result |= {
-        "model": "net",
-        "dataset": "x",
-        "quality_metric": "top1",
-        "quality": quality,
-        "sparsity": sparsity,
-        "seed": run.seed,
-        "training_flops": 300,
-        "dense_training_flops": 600,
-    }
-    own.result.write_text(json.dumps(result))
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Of runs whose quality falls with sparsity, by technique."""
@@ -183,12 +157,10 @@ def results(tmp_path_factory):
         if technique in weights:
             sparsity = 0.4 + 0.09 * weights[technique].index(run.point)
         quality = 0.9 - fall[run.experiment] * sparsity + 0.001 * run.seed
-        layers = [
-            ("conv1/kernel", sparsity / 2),
-            ("conv2/kernel", sparsity),
-            ("logits/kernel", sparsity * 0.9),
-        ]
-        write_run(folder, run, quality, sparsity, layers)
+        path = folder / run.configuration.name
+        flags = {"technique": run.experiment, "train_steps": 100}
+        layers = {"conv1/kernel": sparsity / 2, "logits/kernel": sparsity * 0.9}
+        write_run(path, quality, sparsity, run.seed, flags, layers=layers)
     return Results(runs, folder)
 
 

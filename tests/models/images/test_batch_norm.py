@@ -106,37 +106,6 @@ def test_half_precision_keeps_its_statistics_in_float32(rng):
 
 
 @pytest.mark.slow
-def test_a_resnet_in_parts_computes_what_two_devices_compute(rng, mirrored):
-    images = rng.normal(size=(6, 32, 32, 3)).astype("float32")
-    images[:3] += 1.0
-    model = resnet(18, **TINY, batch_norm_parts=2)
-    whole = resnet(18, **TINY)
-    for layer in model.layers:
-        # Gammas of 0 would hide the branches.
-        weights = [
-            array if array.ndim > 1 else rng.uniform(0.5, 1.5, array.shape)
-            for array in layer.get_weights()
-        ]
-        layer.set_weights(weights)
-    whole.set_weights(model.get_weights())
-    with mirrored.scope():
-        replicated = resnet(18, **TINY)
-        replicated.set_weights(model.get_weights())
-    ours = model(images, training=True)
-    (batch,) = mirrored.experimental_distribute_dataset(
-        tf.data.Dataset.from_tensors(images).unbatch().batch(6)
-    )
-    theirs = mirrored.run(lambda x: replicated(x, training=True), (batch,))
-    theirs = np.concatenate(mirrored.experimental_local_results(theirs))
-    scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
-    # Over the whole batch it is another network.
-    assert np.abs(whole(images, training=True) - ours).max() > 1e-2 * scale
-    for own, other in zip(model.get_weights(), replicated.get_weights(), strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
 def test_a_sparse_resnet_in_parts_is_stripped_and_saved(rng, tmp_path):
     technique = sos.MagnitudePruning(0.5, begin_step=0, end_step=1, frequency=1)
     model = resnet(18, **TINY, batch_norm_parts=2)
@@ -160,12 +129,6 @@ def test_a_device_normalizes_as_many_parts_as_its_images_need(batch, most, parts
     )
     layer = ImageTask(options.resolved()).build().get_layer("conv1_bn")
     assert getattr(layer, "parts", 1) == parts
-
-
-def test_by_default_imagenet_normalizes_128_images_and_digits_all_of_a_device():
-    published = ImageOptions(dataset="imagenet2012").resolved()
-    assert published.batch_norm_batch == 128
-    assert ImageOptions().resolved().batch_norm_batch is None
 
 
 def test_two_devices_have_half_of_the_parts_each(mirrored):

@@ -11,6 +11,9 @@ from PIL import Image
 
 from state_of_sparsity.models.images import imagenet
 from state_of_sparsity.models.images.imagenet import ImageNet
+from state_of_sparsity.models.images.mnist import MNIST
+from state_of_sparsity.models.translation.wmt14 import Wmt14
+from tests.models import prepared
 
 TRAINING_EXAMPLES = 24
 # (height, width): landscape, portrait, square, odd, smaller and larger than 224.
@@ -22,7 +25,6 @@ EVALUATION_SIZES = [
     (97, 211),
     (427, 640),
 ]
-GRAY = len(EVALUATION_SIZES)
 
 
 def photo(index, height, width):
@@ -48,36 +50,29 @@ def evaluation_jpegs():
     return [*color, jpeg(np.asarray(gray))]
 
 
+FEATURES = tfds.features.FeaturesDict(
+    {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=1000),
+        "file_name": tfds.features.Text(),
+    }
+)
+
+
 def store(folder, **splits):
-    """Writes JPEGs as TFDS does, four files a split; the label is the position."""
-
-    def examples(jpegs):
-        for index, encoded in enumerate(jpegs):
-            name = f"n{index}.JPEG"
-            image = io.BytesIO(encoded)
-            yield name, {"image": image, "label": index, "file_name": name}
-
-    tfds.dataset_builders.store_as_tfds_dataset(
-        "imagenet2012",
-        "5.1.0",
-        tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(num_classes=1000),
-                "file_name": tfds.features.Text(),
-            }
-        ),
-        {split: examples(jpegs) for split, jpegs in splits.items()},
-        data_dir=folder,
-        download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False, num_shards=4
-        ),
-    )
+    """Writes JPEGs, four files a split; the label is the position."""
+    examples = {
+        split: [
+            {"image": io.BytesIO(encoded), "label": i, "file_name": f"n{i}.JPEG"}
+            for i, encoded in enumerate(jpegs)
+        ]
+        for split, jpegs in splits.items()
+    }
+    prepared.store(folder, "imagenet2012", "5.1.0", FEATURES, files=4, **examples)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    tfds.disable_progress_bar()
     folder = tmp_path_factory.mktemp("tensorflow_datasets")
     sizes = [(375, 500), (375, 281), (333, 499)]
     train = [jpeg(photo(i, *sizes[i % 3])) for i in range(TRAINING_EXAMPLES)]
@@ -139,49 +134,6 @@ def test_evaluation_images_are_resized_normalized_central_crops(dataset):
             np.testing.assert_allclose(image, expected, atol=1e-5)
             seen += 1
     assert seen == len(jpegs)
-
-
-def test_a_gray_image_gets_three_equal_channels(dataset):
-    examples = dataset.evaluation("validation", 1).unbatch()
-    (image,) = [image for image, label in examples if label == GRAY]
-    channels = image.numpy() * imagenet.STD + imagenet.MEAN
-    np.testing.assert_allclose(channels[..., 0], channels[..., 1], atol=1e-6)
-    np.testing.assert_allclose(channels[..., 0], channels[..., 2], atol=1e-6)
-
-
-def windows_in(height, width, count=40):
-    rng = np.random.default_rng(0)
-    for _ in range(count):
-        size = rng.integers(16, (height + 1, width + 1))
-        begin = rng.integers(0, [height, width] - size + 1)
-        yield [*begin, *size]
-
-
-def fused_and_sliced(encoded, window):
-    top, left, height, width = window
-    fused = tf.image.decode_and_crop_jpeg(encoded, window, channels=3).numpy()
-    pixels = tf.io.decode_jpeg(encoded, channels=3).numpy()
-    return fused, pixels[top : top + height, left : left + width]
-
-
-def test_a_window_decoded_alone_is_exact_without_chroma_subsampling():
-    encoded = jpeg(photo(0, 375, 499), subsampling="4:4:4")
-    for window in windows_in(375, 499):
-        fused, sliced = fused_and_sliced(encoded, window)
-        np.testing.assert_array_equal(fused, sliced)
-
-
-def test_a_window_decoded_alone_differs_at_most_in_its_outer_columns():
-    """Half-width chroma is interpolated between neighbouring samples. At the left and
-    right border of a window the neighbour outside of it has not been decoded, and the
-    outermost column takes its own sample alone: off by at most a quarter of the
-    step from one chroma sample to the next, some 30 levels in photographs.
-    """
-    encoded = jpeg(photo(0, 375, 499), subsampling="4:2:0")
-    for window in windows_in(375, 499):
-        fused, sliced = fused_and_sliced(encoded, window)
-        np.testing.assert_array_equal(fused[:, 1:-1], sliced[:, 1:-1])
-        assert np.max(np.abs(fused.astype(int) - sliced)) <= 32
 
 
 def draw_windows(height, width, count):
@@ -265,25 +217,10 @@ def test_a_resumed_run_sees_what_it_would_have_seen(small):
             np.testing.assert_array_equal(expected[0], received[0])
 
 
-def test_seeds_differ_in_order_and_in_crops(small):
-    first, second = (
-        next(iter(small.training(TRAINING_EXAMPLES, seed))) for seed in (0, 1)
-    )
-    assert first[1].numpy().tolist() != second[1].numpy().tolist()
-    by_label = [
-        images.numpy()[np.argsort(targets)] for images, targets in (first, second)
-    ]
-    assert not np.allclose(*by_label)
-
-
 def test_files_are_shuffled_too(data_dir):
     unbuffered = ImageNet(str(data_dir), image_size=32, shuffle_buffer=1)
     orders = {tuple(labels(unbuffered.training(24, seed).take(1))) for seed in range(4)}
     assert len(orders) > 1
-
-
-def test_training_has_no_end(small):
-    assert small.training(8, seed=0).cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def test_evaluation_shows_each_example_once_in_a_fixed_order(small):
@@ -298,23 +235,28 @@ def test_an_unknown_split_is_an_error(small):
         small.evaluation("train", 4)
 
 
+@pytest.mark.parametrize("dataset", [ImageNet, MNIST, Wmt14])
 @pytest.mark.parametrize("value", [None, ""])
-def test_no_data_dir_is_an_error_which_names_the_flag(value):
+def test_no_data_dir_is_an_error_which_names_the_flag(dataset, value):
     with pytest.raises(ValueError, match=f"--data_dir.*Received: data_dir={value!r}"):
-        ImageNet(value)
+        dataset(value)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [(ImageNet, "imagenet2012"), (MNIST, "mnist"), (Wmt14, "wmt14_translate/de-en")],
+)
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_unprepared_data_dir_is_an_error_which_says_how_to_prepare_it(
-    tmp_path, exists
+    dataset, name, tmp_path, exists
 ):
     folder = tmp_path if exists else tmp_path / "absent"
     with pytest.raises(FileNotFoundError) as error:
-        ImageNet(str(folder))
+        dataset(str(folder))
     message = str(error.value)
     assert message.startswith(f"{folder}: ")
-    assert f"tfds build imagenet2012 --data_dir={folder}" in message
-    assert str(folder / "downloads" / "manual") in message
+    assert f"tfds build {name} --data_dir={folder}" in message
+    assert (str(folder / "downloads" / "manual") in message) == (dataset is ImageNet)
     assert ("no such folder" in message) is not exists
 
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.mnist import MNIST
+from tests.models import prepared
 
 TRAINING, TEST = 60, 10
 
@@ -15,29 +16,20 @@ def image(split, index):
     return pixels
 
 
+FEATURES = tfds.features.FeaturesDict(
+    {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+)
+
+
 def store(path):
-    """Writes the images as TFDS does."""
-
-    def examples(split, count):
-        for index in range(count):
-            example = {"image": image(split, index), "label": index % 10}
-            yield f"{index:03}", example
-
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="mnist",
-        version="3.0.1",
-        data_dir=str(path),
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(28, 28, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-        ),
-        split_datasets={
-            "train": examples("train", TRAINING),
-            "test": examples("test", TEST),
-        },
-    )
+    examples = {
+        split: [{"image": image(split, i), "label": i % 10} for i in range(count)]
+        for split, count in (("train", TRAINING), ("test", TEST))
+    }
+    prepared.store(path, "mnist", "3.0.1", FEATURES, **examples)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +62,3 @@ def test_images_are_between_0_and_1(folder):
     assert images.shape == (TEST, 28, 28, 1)
     assert sorted(np.unique(images)) == pytest.approx([0, 0.2])
     assert sorted(labels.numpy()) == list(range(10))
-
-
-def test_a_run_that_resumes_sees_the_batches_that_it_would_have_seen(folder):
-    dataset = MNIST(folder)
-    whole = list(dataset.training(8, seed=1).take(10))
-    (resumed,) = dataset.training(8, seed=1, start_step=9).take(1)
-    np.testing.assert_array_equal(resumed[0], whole[9][0])
-
-
-def test_without_a_prepared_dataset_the_message_says_how_to_prepare_it(tmp_path):
-    message = r"no prepared mnist. Run `tfds build mnist --data_dir="
-    with pytest.raises(FileNotFoundError, match=message):
-        MNIST(tmp_path)

@@ -42,15 +42,6 @@ def test_generating_leaves_the_seeds_of_python_and_numpy_alone():
     assert (random.random(), np.random.random()) == expected
 
 
-def test_a_run_that_resumes_sees_the_batches_that_it_would_have_seen(dataset):
-    whole = list(dataset.training(64, seed=5).take(70))
-    # 62.5 steps are an epoch.
-    for signals, labels in dataset.training(64, seed=5, start_step=67).take(3):
-        expected = whole.pop(67)
-        np.testing.assert_array_equal(signals, expected[0])
-        np.testing.assert_array_equal(labels, expected[1])
-
-
 def test_evaluation_has_each_example_once_in_order(dataset):
     labels = np.concatenate([y for _, y in dataset.evaluation("test", 300)])
     np.testing.assert_array_equal(labels, splits()["test"][1])

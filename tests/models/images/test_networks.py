@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.task import ImageTask
@@ -77,13 +76,3 @@ def test_a_task_builds_the_network_of_its_flag(network):
     assert task.batch == "8 images on 1 device"
     # digits are images of 32x32x3.
     assert model.input_shape == (None, 32, 32, 3)
-
-
-def test_logits_stay_in_float32_in_mixed_precision():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        model = NETWORKS["lenet_300_100"].build(Setting(IMAGES, 10))
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert model.get_layer("dense1").compute_dtype == "bfloat16"
-    assert model.output.dtype == "float32"

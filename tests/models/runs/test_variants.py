@@ -101,40 +101,37 @@ def test_the_run_on_which_another_builds_is_named():
     assert name == "random pruning, layers of variational dropout"
 
 
-def test_pruned_runs_of_a_target_are_a_point_whatever_else_differs():
-    one, other = PRUNED | {"seed": "1"}, PRUNED | {"seed": "2", "end_step": "9"}
-    assert group(Settings(one), 0.9) == group(Settings(other), 0.901)
-    assert group(Settings(PRUNED | {"sparsity": "0.8"}), 0.9) != group(
-        Settings(one), 0.9
-    )
+LONG, SHORT = ({"technique": "dense", "train_steps": s} for s in ("1200", "600"))
+# The sparsity of the flags is not that of the table.
+TABLE = {"technique": "random_pruning", "budget": "/runs/vd/layers.csv"}
+TABLE |= {"sparsity": "0.9"}
 
 
-def test_runs_of_learned_techniques_are_a_point_if_their_flags_are_the_same():
-    one, other = Settings(DROPOUT), Settings(DROPOUT | {"seed": "7"})
-    assert group(one, 0.81) == group(other, 0.83)
-    third = Settings(DROPOUT | {"kl_weight": "2e-4"})
-    assert group(one, 0.81) != group(third, 0.81)
-
-
-def test_runs_with_masks_belong_to_the_point_of_the_runs_that_found_them():
-    pruned = Settings(FIXED, Settings(PRUNED))
-    assert group(pruned, 0.9) == group(Settings(PRUNED), 0.9)
-    learned = Settings(FIXED, Settings(DROPOUT))
-    assert group(learned, 0.8) == group(Settings(DROPOUT), 0.8)
-    # The sparsity of the flags is not that of the table.
-    flags = PRUNED | {"budget": "/runs/vd/layers.csv", "sparsity": "0.9"}
-    assert group(Settings(flags, Settings(DROPOUT)), 0.8) == group(learned, 0.8)
-
-
-def test_runs_with_masks_of_a_run_that_is_gone_are_a_point_if_equally_sparse():
-    assert group(Settings(FIXED), 0.90001) == group(Settings(FIXED), 0.90002)
-    assert group(Settings(FIXED), 0.9) != group(Settings(FIXED), 0.8)
-
-
-def test_dense_runs_are_a_point_if_trained_as_long():
-    long = Settings({"technique": "dense", "train_steps": "1200"})
-    short = Settings({"technique": "dense", "train_steps": "600"})
-    assert group(long, 0.0) != group(short, 0.0)
+@pytest.mark.parametrize(
+    ("one", "sparsity", "other", "reached", "is_one_point"),
+    [
+        # Pruned runs of a target, whatever else differs.
+        (PRUNED | {"seed": "1"}, 0.9, PRUNED | {"end_step": "9"}, 0.901, True),
+        (PRUNED | {"sparsity": "0.8"}, 0.9, PRUNED, 0.9, False),
+        # Those of learned techniques with the same flags.
+        (DROPOUT, 0.81, DROPOUT | {"seed": "7"}, 0.83, True),
+        (DROPOUT, 0.81, DROPOUT | {"kl_weight": "2e-4"}, 0.81, False),
+        # Those with masks, with the runs that found them.
+        ((FIXED, PRUNED), 0.9, PRUNED, 0.9, True),
+        ((FIXED, DROPOUT), 0.8, DROPOUT, 0.8, True),
+        ((TABLE, DROPOUT), 0.8, DROPOUT, 0.8, True),
+        # If these are gone, the equally sparse.
+        (FIXED, 0.90001, FIXED, 0.90002, True),
+        (FIXED, 0.9, FIXED, 0.8, False),
+        # Dense ones, if trained as long.
+        (LONG, 0.0, SHORT, 0.0, False),
+    ],
+)
+def test_runs_that_are_one_point(one, sparsity, other, reached, is_one_point):
+    flags, *source = one if isinstance(one, tuple) else (one,)
+    settings = Settings(flags, *map(Settings, source))
+    same = group(settings, sparsity) == group(Settings(other), reached)
+    assert same == is_one_point
 
 
 @pytest.mark.parametrize("place", ["", "masks.npz"])

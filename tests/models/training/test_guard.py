@@ -117,20 +117,19 @@ def test_nan_is_counted_as_no_zero(tiny_run, technique):
 
 
 @pytest.mark.slow
-def test_a_layer_that_has_no_weight_left_is_named_once(tiny_run, capsys):
+@pytest.mark.parametrize(
+    ("empty", "said"),
+    [
+        (["hidden"], "hidden/kernel has no weight left."),
+        (["hidden", "logits"], "the model has no weight left"),
+    ],
+)
+def test_layers_that_have_no_weight_left_are_named_once(tiny_run, capsys, empty, said):
     run = tiny_run(sos.L0Regularization(1e-4))
-    run.model.get_layer("hidden").log_alpha.assign(np.full((6, 16), -20.0))
+    for name in empty:
+        gates = run.model.get_layer(name).log_alpha
+        gates.assign(np.full(gates.shape, -20.0))
     run.train()
-    said = capsys.readouterr().out
-    assert said.count("warning: hidden/kernel has no weight left.") == 1
-    assert "the model has no weight left" not in said
-
-
-@pytest.mark.slow
-def test_a_model_that_has_no_weight_left_is_said(tiny_run, capsys):
-    run = tiny_run(sos.L0Regularization(1e-4))
-    for name, shape in (("hidden", (6, 16)), ("logits", (16, 3))):
-        run.model.get_layer(name).log_alpha.assign(np.full(shape, -20.0))
-    run.train()
-    said = capsys.readouterr().out
-    assert said.count("warning: the model has no weight left") == 1
+    out = capsys.readouterr().out
+    assert out.count(f"warning: {said}") == 1
+    assert ("the model has no weight left" in out) == (len(empty) == 2)

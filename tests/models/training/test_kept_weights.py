@@ -93,15 +93,3 @@ def test_weights_that_were_not_kept_or_do_not_fit_are_refused(trained, pruning):
         build_dense(run.task, Start(path, 4))
     with pytest.raises(ValueError, match=r"another network.*hidden/kernel:0 \(6, 16\)"):
         trained(None, "other", Start(path), units=17)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"weights_at_step": 3}, "weights_at_step needs load_weights_from"),
-        ({"keep_steps": (4, 0)}, r"keep_steps must be at least 1. Received: \[0\]"),
-    ],
-)
-def test_bad_steps_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Start(**arguments)

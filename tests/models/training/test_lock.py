@@ -68,8 +68,6 @@ def test_two_runs_of_one_process_exclude_each_other_as_well(folder):
             pass
         with lock.held(RunFolder(folder.path.with_name("another"))):
             pass
-    with lock.held(folder):
-        pass
 
 
 def test_a_folder_that_stays_empty_is_removed_again(folder):

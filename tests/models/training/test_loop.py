@@ -1,5 +1,6 @@
 """Training that can be interrupted at any step, and what it leaves in its folder."""
 
+import contextlib
 import csv
 import json
 import os
@@ -11,17 +12,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.loop.progress import Progress
 from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.loop.training import (
     TrainingInterrupted,
     _segments,
 )
 from state_of_sparsity.models.training.run_folder import METRICS
-from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
 from tests.models.training.interrupted import (
     Killed,
     interrupted_at,
     kill,
+    raise_keyboard_interrupt,
 )
 from tests.shared.reference import cubic_sparsity
 
@@ -93,31 +95,29 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     assert result == finished.result | timing
 
 
-@pytest.mark.slow
-def test_a_run_interrupted_twice_ends_as_if_it_had_not_been(
-    tiny_run, pruning, finished
-):
-    for step in (3, 9):
-        with interrupted_at(step, match=f"step {step}:"):
-            tiny_run(pruning).train()
-    resumed = tiny_run(pruning)
-    resumed.train()
-    check_same(finished, resumed)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_from_its_last_evaluation(
-    tiny_run, pruning, finished, capsys
+@pytest.mark.parametrize(
+    ("often", "step"),
+    [
+        pytest.param({}, 4, marks=pytest.mark.slow),
+        ({"checkpoint_every_steps": 3}, 6),
+    ],
+    ids=["evaluation", "checkpoint between evaluations"],
+)
+def test_a_run_that_is_killed_goes_on_from_its_last(
+    tiny_run, pruning, finished, capsys, often, step
 ):
     with interrupted_at(7, kill, Killed):
-        tiny_run(pruning).train()
+        tiny_run(pruning, **often).train()
     assert "Going on" not in capsys.readouterr().out
-    resumed = tiny_run(pruning)
+    resumed = tiny_run(pruning, **often)
     resumed.train()
-    assert "Going on from step 4 of 12." in capsys.readouterr().out
+    assert f"Going on from step {step} of 12." in capsys.readouterr().out
     check_same(finished, resumed)
-    # All of them, the loss too.
-    assert rows(finished) == rows(resumed)
+    expected, found = rows(finished), rows(resumed)
+    if step == 4:
+        # All of them, the loss too.
+        assert found == expected
+    assert without_loss_of(8, found) == without_loss_of(8, expected)
 
 
 @pytest.mark.slow
@@ -141,13 +141,8 @@ def test_a_run_whose_scoring_fails_keeps_what_was_trained(tiny_run, pruning, fin
 def test_an_interruption_between_a_row_and_its_checkpoint_adds_no_other(
     tiny_run, pruning, finished, monkeypatch
 ):
-    def interrupt(record, row):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "state_of_sparsity.models.training.loop.progress.Progress.say", interrupt
-        )
+        patch.setattr(Progress, "say", raise_keyboard_interrupt)
         with pytest.raises(TrainingInterrupted, match="step 4:"):
             tiny_run(pruning).train()
     resumed = tiny_run(pruning)
@@ -170,8 +165,7 @@ def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     options = {"dropout": 0.3, "checkpoint_every_steps": 1}
     uninterrupted = tiny_run(NOISY[name], "uninterrupted", **options)
     uninterrupted.train()
-    cut = (5, 8)
-    for step in cut:
+    for step in (5, 8):
         with interrupted_at(step, kill, Killed):
             tiny_run(NOISY[name], **options).train()
     resumed = tiny_run(NOISY[name], **options)
@@ -179,44 +173,12 @@ def test_what_is_drawn_after_a_resume_is_what_would_have_been(tiny_run, name):
     check_same(uninterrupted, resumed)
     expected, found = rows(uninterrupted), rows(resumed)
     assert without_loss_of(8, found) == without_loss_of(8, expected)
-    losses = {row["loss"] for row in rows(resumed)}
-    assert len(losses) == 3
-
-
-def test_a_run_that_is_killed_goes_on_from_between_evaluations(
-    tiny_run, pruning, finished, capsys
-):
-    often = {"checkpoint_every_steps": 3}
-    with interrupted_at(7, kill, Killed):
-        tiny_run(pruning, **often).train()
-    capsys.readouterr()
-    resumed = tiny_run(pruning, **often)
-    resumed.train()
-    assert "Going on from step 6 of 12." in capsys.readouterr().out
-    check_same(finished, resumed)
-    assert without_loss_of(8, rows(finished)) == without_loss_of(8, rows(resumed))
-
-
-@pytest.mark.slow
-def test_a_row_whose_checkpoint_was_never_written_is_not_there_twice(
-    tiny_run, monkeypatch
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", kill)
-        with pytest.raises(Killed):
-            tiny_run().train()
-    run = tiny_run()
-    assert [row["step"] for row in rows(run)] == ["4"]
-    run.train()
-    assert [row["step"] for row in rows(run)] == ["4", "8", "12"]
+    assert len({row["loss"] for row in found}) == 3
 
 
 def test_a_run_interrupted_before_its_first_step_saves_nothing(tiny_run, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
     run = tiny_run()
-    monkeypatch.setattr(run.model, "fit", interrupted)
+    monkeypatch.setattr(run.model, "fit", raise_keyboard_interrupt)
     with pytest.raises(TrainingInterrupted, match="before there was anything to save"):
         run.train()
     assert not run.folder.checkpoints.exists()
@@ -309,13 +271,6 @@ def test_metrics_have_a_row_for_each_evaluation(finished):
         assert 0 <= float(row["quality"]) <= 1
         assert float(row["loss"]) > 0
         assert float(row["seconds_per_step"]) > 0
-
-
-@pytest.mark.slow
-def test_training_goes_on_with_other_steps_if_they_do_not_divide(tiny_run, pruning):
-    run = tiny_run(pruning, train_steps=10)
-    assert run.train()["steps"] == 10
-    assert [row["step"] for row in rows(run)] == ["4", "8", "10"]
 
 
 def scalars(folder):
@@ -467,17 +422,6 @@ def test_on_a_terminal_there_is_one_bar_for_the_whole_run(
 
 
 @pytest.mark.slow
-def test_a_dense_run_leaves_the_same_files(tiny_run):
-    run = tiny_run()
-    result = run.train()
-    assert result["technique"] == "dense"
-    assert result["sparsity"] == result["target_sparsity"] == 0.0
-    assert result["parameters"] == result["nonzero_parameters"] == 195
-    for path in (run.folder.layers, run.folder.picture, run.folder.export):
-        assert path.exists()
-
-
-@pytest.mark.slow
 def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
     run = tiny_run(train_steps=4)
     run.train()
@@ -487,53 +431,26 @@ def test_a_run_whose_metrics_were_lost_is_finished_without_its_speed(tiny_run):
 
 
 @pytest.mark.slow
-def test_a_run_under_a_mirrored_strategy_is_resumed(tiny_run, pruning, mirrored):
-    with mirrored.scope():
-        whole = tiny_run(pruning, "whole")
-    whole.train()
-    with mirrored.scope():
-        run = tiny_run(pruning)
-    with interrupted_at(6):
-        run.train()
-    with mirrored.scope():
-        resumed = tiny_run(pruning)
-    resumed.train()
-    for a, b in zip(state(whole), state(resumed), strict=True):
-        # Replicas add up their gradients in no fixed order.
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("how", ["mirrored", "mixed_float16", "mixed_bfloat16"])
+def test_a_run_on_two_devices_or_in_mixed_precision_is_resumed(
+    tiny_run, pruning, mirrored, how
+):
+    on_two = how == "mirrored"
 
+    def begun(folder):
+        with mirrored.scope() if on_two else contextlib.nullcontext():
+            return tiny_run(pruning, folder, precision="float32" if on_two else how)
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_a_run_in_mixed_precision_is_resumed(tiny_run, pruning, precision):
-    whole = tiny_run(pruning, "whole", precision=precision)
+    whole = begun("whole")
     whole.train()
     with interrupted_at(6):
-        tiny_run(pruning, precision=precision).train()
-    resumed = tiny_run(pruning, precision=precision)
+        begun("run").train()
+    resumed = begun("run")
     assert resumed.train()["sparsity"] == 0.75
-    check_same(whole, resumed)
-
-
-@pytest.mark.slow
-def test_the_ramp_of_a_penalty_goes_on_after_a_resume(tiny_run):
-    technique = sos.VariationalDropout(1e-3, ramp_begin=2, ramp_length=20)
-    with interrupted_at(5):
-        tiny_run(technique).train()
-    resumed = tiny_run(technique)
-    resumed.train()
-    learned = [x for x in resumed.model.layers if hasattr(x, "penalty_weight")]
-    assert len(learned) == 2
-    for layer in learned:
-        assert int(layer.training_step) == 12
-        # The step that was the last is number 11, counted from zero.
-        np.testing.assert_allclose(layer.penalty_weight(), 1e-3 * 9 / 20, rtol=1e-6)
-    assert {"penalty", "penalty_weight", "sparsity"} <= {
-        value.tag
-        for path in resumed.folder.tensorboard.rglob("events*")
-        for event in tf.compat.v1.train.summary_iterator(str(path))
-        for value in event.summary.value
-    }
+    # Replicas add up their gradients in no fixed order.
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if on_two else {"rtol": 0}
+    for a, b in zip(state(whole), state(resumed), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
 
 
 @pytest.mark.slow
@@ -560,20 +477,3 @@ def test_a_run_with_one_threshold_meets_its_sparsity(tiny_run, capsys, pruning):
     assert size - kept == round(pruning.sparsity * size)
     assert len({round(mask.mean(), 3) for mask in masks.values()}) == 2
     assert 0 < result["training_flops"] < result["dense_training_flops"]
-
-
-@pytest.mark.slow
-def test_the_masks_of_a_finished_run_train_alone(tiny_run, pruning):
-    pruned = tiny_run(pruning)
-    expected = pruned.train()
-    masks = sos.load_masks(pruned.folder.masks)
-    alone = tiny_run(sos.FixedMask(masks), "alone", seed=1)
-    result = alone.train()
-    np.testing.assert_equal(sos.weight_masks(alone.model), masks)
-    np.testing.assert_equal(sos.load_masks(alone.folder.masks), masks)
-    assert result["technique"] == "fixed_mask"
-    assert result["target_sparsity"] is None
-    assert result["sparsity"] == expected["sparsity"]
-    assert result["sparse_flops"] == expected["sparse_flops"]
-    # It is sparse from the first step.
-    assert result["training_flops"] < expected["training_flops"]

@@ -5,7 +5,6 @@ import shutil
 import struct
 
 import pytest
-import tensorflow_datasets as tfds
 
 from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.mnist import MNIST
@@ -23,7 +22,6 @@ NO_JPEG = b"\xff\xd8\xff\xe0 and nothing else"
 
 def store(folder, broken=()):
     """ImageNet in four files, with JPEGs that cannot be decoded at some places."""
-    tfds.disable_progress_bar()
     whole = [
         test_imagenet.jpeg(test_imagenet.photo(i, 60, 80)) for i in range(EXAMPLES)
     ]

@@ -19,15 +19,16 @@ from state_of_sparsity.models.training.rewinding.rounds import (
 )
 from state_of_sparsity.models.training.run_folder import METRICS, RunFolder
 from state_of_sparsity.models.training.run_folder.checkpoint import Checkpoint
-from tests.models.training.interrupted import Killed, interrupted_at, kill
+from tests.models.training.interrupted import (
+    Killed,
+    interrupted_at,
+    kill,
+    raise_keyboard_interrupt,
+)
 
 STEPS, EVERY = 12, 4
 # Of the kernels, as masks are named.
 SIZES = {"hidden/kernel": 96, "logits/kernel": 48}
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 class InRounds:
@@ -274,36 +275,10 @@ def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
         in_rounds(keep_steps=(STEPS,), **kind).train()
     # Interrupted before its first step.
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_fit", interrupt)
+        patch.setattr(training, "_fit", raise_keyboard_interrupt)
         with pytest.raises(KeyboardInterrupt, match=f"saved at step {second}:"):
             in_rounds(keep_steps=(STEPS,), **kind).train()
     resumed = in_rounds(keep_steps=(STEPS,), **kind)
-    resumed.train()
-    check_same(done, resumed)
-
-
-@pytest.mark.slow
-@to_an_early_step
-def test_rounds_go_on_where_they_were_interrupted(in_rounds, done, kind):
-    with interrupted_at(STEPS + 3, match=f"saved at step {STEPS + 3}:"):
-        in_rounds(**kind).train()
-    resumed = in_rounds(**kind)
-    resumed.train()
-    check_same(done, resumed)
-
-
-@pytest.mark.slow
-@to_the_beginning
-def test_a_round_killed_while_it_writes_its_results_finishes_them(
-    in_rounds, done, monkeypatch
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_result", kill)
-        with pytest.raises(Killed):
-            in_rounds().train()
-    resumed = in_rounds()
-    assert masks_of(resumed.folders[1])
-    assert not resumed.folders[0].is_finished
     resumed.train()
     check_same(done, resumed)
 

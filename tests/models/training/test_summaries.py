@@ -50,17 +50,6 @@ def test_a_run_that_was_killed_and_interrupted_shows_each_step_once(
     assert shown(run.folder.tensorboard) == expected
 
 
-@pytest.mark.slow
-def test_a_run_whose_last_step_is_no_whole_interval_keeps_what_it_shows(tiny_run):
-    run = tiny_run(train_steps=10)
-    run.train()
-    expected = shown(run.folder.tensorboard)
-    run.folder.result.unlink()
-    tiny_run(train_steps=10).train()
-    assert shown(run.folder.tensorboard) == expected
-    assert expected["train", "loss"] == [4, 8, 10]
-
-
 def test_what_comes_later_is_dropped(tmp_path):
     write(tmp_path / "train", [("loss", 4), ("rate", 4), ("loss", 8), ("rate", 8)])
     write(tmp_path / "sparsity", [("sparsity", 8)])

@@ -142,46 +142,29 @@ def test_names_that_say_nothing_are_listed(prefix):
 
 
 @pytest.mark.parametrize(
-    ("variables", "threshold", "message"),
+    ("names", "threshold", "message"),
     [
-        ({"a/b": 1.0}, None, r"no variable is called …/weights.*It has a/b"),
-        (
-            {"a/mask": [1.0], "b/kernel": [1.0]},
-            None,
-            "no weights that belong to a/mask",
-        ),
-        (
-            {"a/mask": [1.0, 0.0], "a/weights": [1.0]},
-            None,
-            r"a/weights has the shape \(1,\), and a/mask \(2,\)",
-        ),
-        (
-            {"a/log_sigma2": [1.0], "a/kernel": [1.0]},
-            None,
-            "give --log_alpha_threshold",
-        ),
-        ({"a/mask": [1.0], "a/weights": [1.0]}, 0.5, "has no log_sigma2"),
-        (
-            {"a/weights_0": [1.0], "a/weights_0_aux": [1.0]},
-            None,
-            "neither log_sigma2 nor log_alpha",
-        ),
-        (
-            {
-                "a/weights": [1.0],
-                "a/log_alpha": [1.0],
-                "b/kernel": [1.0],
-                "b/log_sigma2": [1.0],
-            },
-            None,
-            "it has log_alpha and log_sigma2",
-        ),
+        ("a/b", None, r"no variable is called …/weights.*It has a/b"),
+        ("a/mask b/kernel", None, "no weights that belong to a/mask"),
+        ("a/log_sigma2 a/kernel", None, "give --log_alpha_threshold"),
+        ("a/mask a/weights", 0.5, "has no log_sigma2"),
+        ("a/weights_0 a/weights_0_aux", None, "neither log_sigma2 nor log_alpha"),
+        ("a/kernel a/log_alpha b/kernel b/log_sigma2", None, "log_alpha and log_sigma"),
     ],
 )
-def test_what_is_not_said_is_not_guessed(variables, threshold, message, prefix):
+def test_what_is_not_said_is_not_guessed(names, threshold, message, prefix):
+    variables = {name: [1.0] for name in names.split()}
     checkpoint = TF1Checkpoint(published.write(prefix, variables))
     with pytest.raises(CheckpointError, match=message):
         sparsity_report(checkpoint, threshold)
+
+
+def test_a_mask_of_another_shape_is_refused(prefix):
+    variables = {"a/mask": [1.0, 0.0], "a/weights": [1.0]}
+    checkpoint = TF1Checkpoint(published.write(prefix, variables))
+    message = r"a/weights has the shape \(1,\), and a/mask \(2,\)"
+    with pytest.raises(CheckpointError, match=message):
+        sparsity_report(checkpoint)
 
 
 @pytest.mark.parametrize("given", ["none", "text", "index", "empty"])

@@ -30,26 +30,30 @@ def test_the_references_themselves_score_100(bleu):
 
 
 @BOTH
-def test_one_wrong_word_scores_what_the_definition_says(bleu):
-    # Wrong at the end: 5 of 6 words, 4 of 5 pairs, 3 of 4 triples, 2 of 3 quadruples.
-    hypothesis = REFERENCE.replace("heute", "morgen")
-    expected = closed_form((5, 4, 3, 2), (6, 5, 4, 3), 6, 6)
-    assert bleu([hypothesis], [REFERENCE])[0] == pytest.approx(expected)
-
-
-@BOTH
-def test_short_translations_are_penalized(bleu):
-    hypothesis = REFERENCE.replace(" heute", "")
-    expected = closed_form((5, 4, 3, 2), (5, 4, 3, 2), 5, 6)
-    assert bleu([hypothesis], [REFERENCE])[0] == pytest.approx(expected)
-
-
-@BOTH
-def test_counts_are_summed_over_the_corpus_and_clipped(bleu):
-    # "der" counts once in the second sentence: the reference has it once.
-    hypotheses = [REFERENCE, "der der"]
-    references = [REFERENCE, "der Hund"]
-    expected = closed_form((7, 5, 4, 3), (8, 6, 4, 3), 8, 8)
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "expected"),
+    [
+        # Wrong at the end: 5 of 6 words, 4 of 5 pairs, 3 of 4 triples, 2 of 3 fours.
+        (
+            [REFERENCE.replace("heute", "morgen")],
+            [REFERENCE],
+            closed_form((5, 4, 3, 2), (6, 5, 4, 3), 6, 6),
+        ),
+        # Short translations are penalized.
+        (
+            [REFERENCE.replace(" heute", "")],
+            [REFERENCE],
+            closed_form((5, 4, 3, 2), (5, 4, 3, 2), 5, 6),
+        ),
+        # Counts are summed, and clipped: the second reference has "der" once.
+        (
+            [REFERENCE, "der der"],
+            [REFERENCE, "der Hund"],
+            closed_form((7, 5, 4, 3), (8, 6, 4, 3), 8, 8),
+        ),
+    ],
+)
+def test_the_score_is_that_of_the_definition(bleu, hypotheses, references, expected):
     assert bleu(hypotheses, references)[0] == pytest.approx(expected)
 
 
@@ -163,12 +167,8 @@ def test_sentences_of_one_word_are_compared_by_character():
 
 
 @BOTH
-def test_different_numbers_of_hypotheses_and_references_are_an_error(bleu):
+def test_what_cannot_be_compared_is_an_error(bleu):
     with pytest.raises(ValueError, match="2 hypotheses, 1 references"):
         bleu(["a", "b"], ["a"])
-
-
-@BOTH
-def test_no_sentences_are_an_error(bleu):
     with pytest.raises(ValueError, match="at least one sentence"):
         bleu([], [])

@@ -6,11 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
-from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.translation.decoding import (
     beam_search,
     greedy,
-    length_penalty,
     search_beams,
     search_greedily,
 )
@@ -19,8 +18,6 @@ from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transf
 
 VOCABULARY = 12
 MAX_LENGTH = 9
-SEARCHES = {"greedy": greedy, "beams": functools.partial(beam_search, beams=3)}
-in_each_search = pytest.mark.parametrize("search", SEARCHES)
 
 
 class Language:
@@ -182,11 +179,25 @@ def test_each_sentence_has_a_limit_of_its_own(rng):
     assert cut > 0
 
 
-def test_any_of_twice_as_many_candidates_as_beams_may_end_a_hypothesis():
-    # The end is the fourth best token: with two beams a candidate, with one not.
-    language = Fixed([[0.0, 0.1, 0.4, 0.3, 0.2]], max_length=3)
-    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0]
-    assert language.beams(1, alpha=0.0).ids[0].numpy().tolist() == [2, 2, 2]
+@pytest.mark.parametrize(
+    ("probabilities", "alpha", "greedily", "with_one", "with_two"),
+    [
+        # The end is the fourth best token: with two beams a candidate, with one not.
+        ([0.0, 0.1, 0.4, 0.3, 0.2], 0.0, [2] * 4, [2] * 4, [1, 0, 0, 0]),
+        # Not ending is by far more likely at each step, and yet cut off in the end.
+        ([0.0, 0.2, 0.8], 0.6, [2] * 4, [1, 0, 0, 0], [1, 0, 0, 0]),
+        # Padding is never emitted. The end is the third best of the rest.
+        ([0.9, 0.02, 0.05, 0.03], 0.0, [2] * 4, [2] * 4, [1, 0, 0, 0]),
+    ],
+)
+def test_one_of_twice_as_many_candidates_as_beams_ends_a_hypothesis(
+    probabilities, alpha, greedily, with_one, with_two
+):
+    language = Fixed([probabilities], max_length=4)
+    assert language.greedy().ids[0].numpy().tolist() == greedily
+    for beams, expected in ((1, with_one), (2, with_two)):
+        found = language.beams(beams, alpha).ids[0].numpy().tolist()
+        assert found == expected
 
 
 def test_greedy_search_takes_the_most_likely_token_at_each_step(rng):
@@ -205,32 +216,6 @@ def test_greedy_search_takes_the_most_likely_token_at_each_step(rng):
     assert 0 < ends < 20
 
 
-def test_the_length_penalty_is_that_of_wu_et_al():
-    lengths = np.array([1, 4, 60])
-    expected = ((5 + lengths) / 6) ** 0.6
-    np.testing.assert_allclose(length_penalty(lengths, 0.6), expected, rtol=1e-6)
-    np.testing.assert_array_equal(length_penalty(lengths, 0.0), 1.0)
-
-
-def test_a_longer_sentence_wins_only_under_a_penalty():
-    # Ending at once: log 0.5 = -0.69. Ending after one more token, as likely as can
-    # be: log 0.5 + log 0.999 = -0.694, divided by more.
-    probabilities = [[0.0, 0.5, 0.5], [0.0, 0.999, 0.001]]
-
-    def step_logits(ids, step, cache):
-        logits = tf.math.log(tf.constant(probabilities))
-        return tf.repeat(logits[tf.minimum(step, 1)][None], len(ids), axis=0), cache
-
-    found = {
-        alpha: search_beams(step_logits, (), 1, 3, beams=2, alpha=alpha)
-        for alpha in (0.0, 1.0)
-    }
-    assert found[0.0].ids.numpy().tolist() == [[1, 0, 0]]
-    assert found[1.0].ids.numpy().tolist() == [[2, 1, 0]]
-    expected = (np.log(0.5) + np.log(0.999)) / (7 / 6)
-    assert float(found[1.0].scores[0]) == pytest.approx(expected, rel=1e-5)
-
-
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_sentence_that_never_ends_is_returned_at_its_full_length(beams):
     language = Fixed([[0.1, 0.0, 0.2, 0.3, 0.4]], max_length=6)
@@ -240,23 +225,6 @@ def test_a_sentence_that_never_ends_is_returned_at_its_full_length(beams):
     score = language.beams(beams, alpha=0.6).scores
     assert float(score[0]) == pytest.approx(expected / penalty(6, 0.6), rel=1e-5)
     assert float(language.greedy().scores[0]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_sentence_that_ends_beats_one_that_is_cut_off():
-    # Not ending is by far more likely at each step, and yet cut off in the end.
-    language = Fixed([[0.0, 0.2, 0.8]], max_length=4)
-    for beams in (1, 2):
-        decoded = language.beams(beams, alpha=0.6)
-        assert decoded.ids[0].numpy().tolist() == [1, 0, 0, 0]
-    assert language.greedy().ids[0].numpy().tolist() == [2, 2, 2, 2]
-
-
-def test_padding_is_never_emitted():
-    language = Fixed([[0.9, 0.02, 0.05, 0.03]], max_length=5)
-    assert language.greedy().ids[0].numpy().tolist() == [2] * 5
-    assert language.beams(1, alpha=0.0).ids[0].numpy().tolist() == [2] * 5
-    # The end is the third best of the rest.
-    assert language.beams(2, alpha=0.0).ids[0].numpy().tolist() == [1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("in_graph", [False, True])
@@ -312,19 +280,6 @@ def source():
     return np.where(places <= lengths[:, None], ids, 0).astype("int32")
 
 
-@pytest.fixture(scope="module")
-def translate(model):
-    """By its name, a search of the model in a graph for all shapes of sources."""
-
-    def compiled(search):
-        return tf.function(
-            lambda ids: search(model, ids, MAX_LENGTH),
-            input_signature=[tf.TensorSpec((None, None), tf.int32)],
-        )
-
-    return {name: compiled(search) for name, search in SEARCHES.items()}
-
-
 def called(model, source, targets):
     """The logits (batch, T, vocabulary) of targets, by the model's `call`."""
     arrays = []
@@ -349,74 +304,38 @@ class Recomputed:
         return called(self.model, self.source, targets)[:, -1], prefix
 
 
-def test_cached_greedy_search_finds_what_recomputing_each_prefix_finds(
-    model, source, translate
+@pytest.mark.parametrize(
+    ("cached", "search", "beams", "arguments"),
+    [
+        (greedy, search_greedily, 1, ()),
+        (beam_search, search_beams, 1, (1, 0.6)),
+        (beam_search, search_beams, 5, (5, 0.0)),
+    ],
+)
+def test_a_cached_search_finds_what_recomputing_each_prefix_finds(
+    model, source, cached, search, beams, arguments
 ):
-    found = translate["greedy"](source)
-    slow = Recomputed(model, source, beams=1)
-    expected = search_greedily(slow.step_logits, slow.cache, len(source), MAX_LENGTH)
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("beams", "alpha"), [(1, 0.6), (5, 0.0)])
-def test_cached_beam_search_finds_what_recomputing_each_prefix_finds(
-    model, source, beams, alpha
-):
-    found = tf.function(beam_search)(model, source, MAX_LENGTH, beams, alpha)
+    found = tf.function(cached)(model, source, MAX_LENGTH, *arguments)
     slow = Recomputed(model, source, beams)
-    expected = search_beams(
-        slow.step_logits, slow.cache, len(source), MAX_LENGTH, beams, alpha
-    )
+    step_logits, cache = slow.step_logits, slow.cache
+    expected = search(step_logits, cache, len(source), MAX_LENGTH, *arguments)
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
 
 
-@in_each_search
-def test_translations_end_with_the_end_symbol_and_are_padded(source, translate, search):
-    decoded = translate[search](source)
-    assert decoded.ids.dtype == tf.int32
-    assert decoded.ids.shape == (10, MAX_LENGTH)
-    lengths = set()
-    for ids in decoded.ids.numpy().tolist():
-        length = ids.index(END_ID) + 1 if END_ID in ids else MAX_LENGTH
-        assert 0 not in ids[:length]
-        assert not any(ids[length:])
-        lengths.add(length)
-    # The test would be worth little if all were of one length.
-    assert len(lengths) > 2
-
-
-@in_each_search
-def test_a_translation_depends_on_its_source_alone(source, translate, search):
-    together = translate[search](source)
+@pytest.mark.parametrize("search", [greedy, functools.partial(beam_search, beams=3)])
+def test_a_translation_depends_on_its_source_alone(model, source, search):
+    translate = tf.function(
+        lambda ids: search(model, ids, MAX_LENGTH),
+        input_signature=[tf.TensorSpec((None, None), tf.int32)],
+    )
+    together = translate(source)
     assert len(np.unique(together.ids, axis=0)) > 2
     for row in range(len(source)):
         sentence = source[row : row + 1, : np.count_nonzero(source[row])]
-        alone = translate[search](sentence)
+        alone = translate(sentence)
         np.testing.assert_array_equal(alone.ids[0], together.ids[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4)
-
-
-@in_each_search
-def test_a_graph_finds_what_is_found_step_by_step(model, source, translate, search):
-    part = source[:3, :5]
-    expected = SEARCHES[search](model, part, MAX_LENGTH)
-    np.testing.assert_array_equal(translate[search](part).ids, expected.ids)
-    operations = translate[search].get_concrete_function().graph.get_operations()
-    assert "While" in {operation.type for operation in operations}
-
-
-@pytest.mark.parametrize(
-    ("search", "policy"), [("greedy", "mixed_bfloat16"), ("beams", "mixed_float16")]
-)
-def test_decodes_under_mixed_precision(source, search, policy):
-    keras.mixed_precision.set_global_policy(policy)
-    model = Transformer(VOCABULARY, 1, 8, 16, 2)
-    model.build()
-    decoded = tf.function(SEARCHES[search])(model, source, MAX_LENGTH)
-    assert decoded.scores.dtype == tf.float32
-    assert np.isfinite(decoded.scores).all()
 
 
 @pytest.mark.parametrize(

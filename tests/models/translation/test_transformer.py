@@ -183,51 +183,6 @@ def test_logits_are_those_of_a_reference_in_float64(model, pairs, batch):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-def test_packed_sentences_give_the_logits_of_each_alone(model, pairs):
-    logits = model(packed(pairs, 20, 25)).numpy()[0]
-    begin = 0
-    for source, target in pairs:
-        alone = packed([(source, target)], len(source), len(target))
-        end = begin + len(target)
-        np.testing.assert_allclose(logits[begin:end], model(alone)[0], atol=1e-5)
-        begin = end
-
-
-@pytest.mark.parametrize("side", ["source", "target"])
-def test_padding_influences_nothing(model, rng, batch, side):
-    padding = batch[f"{side}_segments"] == 0
-    assert padding.any(axis=1).all()
-    changed = dict(batch)
-    for name, high in ((side, VOCABULARY), (f"{side}_positions", 50)):
-        other = rng.integers(2, high, padding.shape)
-        changed[name] = np.where(padding, other, batch[name]).astype("int32")
-    real = batch["target_segments"] != 0
-    np.testing.assert_array_equal(model(changed)[real], model(batch)[real])
-
-
-@pytest.mark.parametrize("place", [0, 2])
-def test_a_token_influences_only_the_logits_after_it_in_its_sentence(
-    model, pairs, batch, place
-):
-    changed = {name: array.copy() for name, array in batch.items()}
-    changed["target"][0, place] = (batch["target"][0, place] + 1) % VOCABULARY
-    differs = (model(changed).numpy() != model(batch).numpy()).any(axis=-1)
-    expected = np.zeros_like(differs)
-    first_sentence = len(pairs[0][1])
-    expected[0, place + 1 : first_sentence] = True
-    real = batch["target_segments"] != 0
-    np.testing.assert_array_equal(differs[real], expected[real])
-
-
-def test_a_source_token_influences_its_own_sentence_alone(model, pairs, batch):
-    changed = {name: array.copy() for name, array in batch.items()}
-    changed["source"][0, 1] = (batch["source"][0, 1] + 1) % VOCABULARY
-    differs = (model(changed).numpy() != model(batch).numpy()).any(axis=-1)
-    real = batch["target_segments"] != 0
-    expected = (batch["target_segments"] == 1) & (np.arange(2) == 0)[:, None]
-    np.testing.assert_array_equal(differs[real], expected[real])
-
-
 def test_the_target_is_shifted_right_within_each_segment():
     target = tf.constant([[5, 6, 1, 7, 1, 9, 9]])
     segments = tf.constant([[1, 1, 1, 2, 2, 0, 0]])
@@ -374,32 +329,6 @@ def test_a_sparse_model_trains_and_its_stripped_one_computes_the_same(technique)
     found = [beam_search(m, source, 6, beams=2) for m in (sparse, stripped)]
     np.testing.assert_array_equal(found[0].ids, found[1].ids)
     np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=1e-4)
-
-
-def prefix_logits(model, source, target=(5, 6, 7)):
-    """Of each token of a target, by cached steps: (batch, T, vocabulary)."""
-    encoded = model.encode(source)
-    batch = tf.shape(source)[0]
-    cache, logits = model.start_cache(batch, len(target) + 2), []
-    for step, token in enumerate((0, *target[:-1])):
-        step_logits, cache = model.decode_step(
-            tf.fill([batch], token), step, encoded, cache
-        )
-        logits.append(step_logits)
-    return tf.stack(logits, axis=1)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_cached_steps_give_the_logits_of_a_call(rng, policy):
-    keras.mixed_precision.set_global_policy(policy)
-    model = tiny()
-    sources, target = ([3, 4, 5, 1], [6, 1]), (5, 6, 7)
-    source = np.concatenate([rows(s, length=5)[0] for s in sources])
-    batch = stacked([packed([(s, target)], 5, 3) for s in sources])
-    logits = prefix_logits(model, source, target)
-    assert logits.dtype == "float32"
-    tolerance = 1e-5 if policy == "float32" else 0.1
-    np.testing.assert_allclose(logits, model(batch), atol=tolerance)
 
 
 @pytest.mark.parametrize(
