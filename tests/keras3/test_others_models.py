@@ -394,3 +394,28 @@ def test_a_file_is_no_folder_for_logs(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="log_dir must be a folder"):
         sos.callbacks(sos.sparsify(classifier(), MAGNITUDE), log_dir=tmp_path / "file")
+
+
+@pytest.mark.feature("weights of another technique: refused")
+@pytest.mark.parametrize("of_file", ["dense", "vd", "l0", "pruning"])
+@pytest.mark.parametrize("of_model", ["vd", "l0", "pruning"])
+def test_weights_of_another_technique_are_refused(of_file, of_model, tmp_path):
+    techniques = {
+        "vd": VARIATIONAL,
+        "l0": sos.L0Regularization(1e-4),
+        "pruning": MAGNITUDE,
+    }
+
+    def model(kind):
+        dense = classifier()
+        return sos.sparsify(dense, techniques[kind]) if kind in techniques else dense
+
+    path = tmp_path / "model.weights.h5"
+    model(of_file).save_weights(path)
+    if of_file == of_model:
+        model(of_model).load_weights(path)
+        return
+    with pytest.raises(
+        ValueError, match=r"'logits' is one of .* weights of one that is"
+    ):
+        model(of_model).load_weights(path)

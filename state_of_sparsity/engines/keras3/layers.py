@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from state_of_sparsity.engines.conversion import DENSE
 from state_of_sparsity.engines.keras3 import maps, private, sharing
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
@@ -18,6 +19,8 @@ from state_of_sparsity.masks import zero_count
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
+# Before the name of a technique, in files of weights.
+_TECHNIQUE = "technique_"
 # Calls of models, by the `id` of their tokens, about which a warning has been given.
 _NOTICED: set[int] = set()
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Sparse")
@@ -171,9 +174,26 @@ class Sparse:
     def save_own_variables(self, store):
         # Some kinds save a fixed list of their weights.
         keras.layers.Layer.save_own_variables(self, store)
+        # Variables go by number: those of another technique would fit.
+        store[self._mark()] = np.zeros(0)
 
     def load_own_variables(self, store):
-        keras.layers.Layer.load_own_variables(self, store)
+        names, mark = list(store.keys()), self._mark()
+        marks = [name for name in names if name.startswith(_TECHNIQUE)]
+        if marks != [mark]:
+            theirs = marks[0].removeprefix(_TECHNIQUE) if marks else DENSE
+            raise ValueError(
+                f"Layer {self.name!r} is one of {self.technique.technique_name()}, and "
+                f"the file has the weights of one that is {theirs}: load them into a "
+                "model of that kind. To make that sparse in another way, call sos.strip "
+                "and sos.sparsify."
+            )
+        keras.layers.Layer.load_own_variables(
+            self, {name: store[name] for name in names if name != mark}
+        )
+
+    def _mark(self):
+        return _TECHNIQUE + self.technique.technique_name()
 
     def get_config(self):
         return {
