@@ -185,8 +185,8 @@ class Sparse:
             raise ValueError(
                 f"Layer {self.name!r} is one of {self.technique.technique_name()}, and "
                 f"the file has the weights of one that is {theirs}: load them into a "
-                "model of that kind. To make that sparse in another way, call sos.strip "
-                "and sos.sparsify."
+                "model of that kind. To make that one sparse in another way, call "
+                "sos.strip and sos.sparsify."
             )
         keras.layers.Layer.load_own_variables(
             self, {name: store[name] for name in names if name != mark}
