@@ -55,6 +55,51 @@ def fused(function: Callable, static: tuple = (), drawn: str | None = None) -> C
     return call
 
 
+def weighted(function: Callable, weight, *tensors):
+    """`weight * function(*tensors)`, which is not computed where the weight is 0.
+
+    Args:
+      function: gives a scalar.
+      weight: a scalar, through which no gradient passes.
+      tensors: through which it does.
+    """
+
+    def computed(*values):
+        return weight * ops.cast(function(*values), weight.dtype)
+
+    def nothing():
+        return ops.zeros_like(weight)
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        # To decide, it would wait for the device.
+        return computed(*tensors)
+    if backend == "jax":
+        return ops.cond(weight > 0.0, lambda: computed(*tensors), nothing)
+    tf = importlib.import_module("tensorflow")  # The backend has imported it.
+
+    # The gradient of `tf.cond` knows no functions with gradients of their own.
+    @tf.custom_gradient
+    def decided(*values):
+        def slopes(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                result = computed(*values)
+            return tape.gradient(result, values, upstream, "zero")
+
+        def gradient(upstream):
+            return tf.cond(
+                weight > 0.0,
+                lambda: [*slopes(upstream)],
+                lambda: [tf.zeros_like(value) for value in values],
+            )
+
+        return tf.cond(weight > 0.0, lambda: computed(*values), nothing), gradient
+
+    # Of variables, it would want to know.
+    return decided(*map(tf.convert_to_tensor, tensors))
+
+
 def _is_worth_it(tensors):
     return all(
         None not in tuple(tensor.shape)[1:]

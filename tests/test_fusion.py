@@ -103,3 +103,23 @@ def test_within_a_step_that_xla_compiles_as_well(values):
     np.testing.assert_allclose(found, penalty, rtol=1e-4)
     for one, other in zip(found_slopes, slopes, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+@pytest.mark.parametrize("technique", [VD, L0], ids=["VD", "L0"])
+def test_weighted_penalties_have_the_values_and_gradients_of_their_product(
+    technique, weight, values
+):
+    def product(theta, extra):
+        # Which has a gradient by what the penalty does not depend on as well.
+        return weight * technique.penalty(theta, extra) + 0.0 * ops.sum(theta)
+
+    def weighted(theta, extra):
+        given = ops.convert_to_tensor(weight, "float32")
+        return technique.weighted_penalty(given, theta, extra) + 0.0 * ops.sum(theta)
+
+    tensors = [ops.convert_to_tensor(value) for value in values]
+    np.testing.assert_allclose(weighted(*tensors), product(*tensors), rtol=1e-6)
+    slopes = gradient(weighted, *values), gradient(product, *values)
+    for one, other in zip(*slopes, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)

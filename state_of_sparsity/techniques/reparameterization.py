@@ -8,6 +8,9 @@ import abc
 import dataclasses
 from typing import Self
 
+from keras import ops
+
+from state_of_sparsity.fusion import weighted
 from state_of_sparsity.ramps import check_ramp, ramp
 from state_of_sparsity.techniques.base import Technique
 
@@ -47,6 +50,16 @@ class ReparameterizationTechnique(Technique):
         """The weight of the penalty at a training step, by the ramp."""
         share = ramp(self.ramp, self.ramp_begin, self.ramp_length, step)
         return self.penalty_weight * share
+
+    def weighted_penalty(self, weight, theta, extra):
+        """`weight * penalty(theta, extra)`, which is not computed where that is 0.
+
+        Args:
+          weight: a scalar: `current_penalty_weight` of the step.
+        """
+        if self.penalty_weight == 0.0:
+            return ops.zeros_like(weight)
+        return weighted(self.penalty, weight, theta, extra)
 
     def with_sparsity(self, sparsity: float) -> Self:
         raise ValueError(

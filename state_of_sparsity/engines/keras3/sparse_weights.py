@@ -37,11 +37,8 @@ class SparseWeight:
         # The penalty is what a regularizer is: once for each variable, however often
         # the layer is used, and among the losses of every model that holds it.
         if technique.extra_is_trained:
-            self.extra.regularizer = lambda extra: (
-                layer.penalty_weight()
-                * layer.technique.penalty(
-                    self.values()[0], ops.convert_to_tensor(extra)
-                )
+            self.extra.regularizer = lambda extra: layer.technique.weighted_penalty(
+                layer.penalty_weight(), self.values()[0], ops.convert_to_tensor(extra)
             )
         elif self.regularizer is not None:
             self.theta.regularizer = lambda theta: self.regularizer(

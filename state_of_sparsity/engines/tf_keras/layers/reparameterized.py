@@ -130,7 +130,13 @@ class Reparameterized:
 
     def weighted_penalty(self):
         """What the layer adds to the loss."""
-        return self.penalty_weight() * self.penalty()
+        weight = self.penalty_weight()
+        return tf.add_n(
+            [
+                self.technique.weighted_penalty(weight, *self.parameters(name))
+                for name in self.sparse_weights
+            ]
+        )
 
     def in_phase(self, training, drawn, deployed):
         """`drawn(use)` in training, which counts the step, `deployed()` in inference.
