@@ -236,3 +236,58 @@ def test_a_function_of_a_layer_that_is_loaded_is_of_the_sparse_one(late, rng, tm
         return
     loaded = keras.models.load_model(tmp_path / "sparse.keras")
     np.testing.assert_array_equal(loaded(x), sparse(x))
+
+
+TECHNIQUES = {
+    "dense": None,
+    "magnitude_pruning": PRUNING,
+    "variational_dropout": sos.VariationalDropout(0.0),
+    "l0_regularization": sos.L0Regularization(0.0),
+}
+SPARSE = list(TECHNIQUES)[1:]
+
+
+@pytest.fixture
+def made():
+    """Makes models that differ in their technique alone."""
+    dense = keras.Sequential(
+        [
+            keras.layers.Dense(8, name="hidden", input_shape=(6,)),
+            keras.Sequential([keras.layers.Dense(4, name="logits")]),
+        ]
+    )
+    return lambda n: sos.sparsify(dense, TECHNIQUES[n]) if TECHNIQUES[n] else dense
+
+
+@pytest.mark.parametrize("file", ["w.h5", "w.weights.h5", "checkpoint"])
+@pytest.mark.parametrize("to", SPARSE)
+@pytest.mark.parametrize("of", SPARSE)
+def test_weights_of_another_technique_are_refused(of, to, file, made, tmp_path):
+    model, other = made(to), made(of)
+    other.save_weights(tmp_path / file)
+    if of == to:
+        model.load_weights(tmp_path / file)
+        for one, two in zip(model.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(one, two)
+        return
+    with pytest.raises(ValueError, match=f"one of {to}, and the weights") as error:
+        model.load_weights(tmp_path / file)
+    assert "sos.sparsify" in str(error.value)
+    # Where other formats look, they find nothing of another technique.
+    if file == "w.h5":
+        name = "a pruned layer" if of == "magnitude_pruning" else of
+        assert f"those of {name}." in str(error.value)
+
+
+def test_a_list_of_weights_of_another_technique_is_refused(made):
+    for of in SPARSE[1:]:
+        model = made("magnitude_pruning")
+        with pytest.raises(ValueError, match=f"magnitude_pruning, .* those of {of}"):
+            model.set_weights(made(of).get_weights())
+
+
+@pytest.mark.parametrize("file", ["w.weights.h5", "checkpoint"])
+def test_weights_of_a_dense_model_are_refused_with_the_way_out(file, made, tmp_path):
+    made("dense").save_weights(tmp_path / file)
+    with pytest.raises(ValueError, match=r"dense model into the dense one, .*sparsify"):
+        made("magnitude_pruning").load_weights(tmp_path / file)

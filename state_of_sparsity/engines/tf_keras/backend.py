@@ -240,6 +240,17 @@ def carry_activity_regularizer(layer: keras.layers.Layer, wrapper) -> None:
     wrapper._activity_regularizer = layer._activity_regularizer
 
 
+class AsksForWeights:
+    """Put before a class of layers, hears which weights of a checkpoint they lack."""
+
+    def _lookup_dependency(self, name, cached_dependencies=None):
+        found = super()._lookup_dependency(name, cached_dependencies)
+        # Given when a checkpoint is restored, and not when an attribute is set.
+        if found is None and cached_dependencies is not None:
+            self.lacks_weight(name)
+        return found
+
+
 def has_own_build(cls: type[keras.layers.Layer]) -> bool:
     """Whether a class of layers has a `build`; Keras asks so, too."""
     return not hasattr(cls.build, "_is_default")
