@@ -2,6 +2,7 @@
 
 import functools
 import types
+import weakref
 
 import pytest
 
@@ -130,6 +131,18 @@ def test_a_global_variable_that_is_set_later_is_found():
     bound = rebound(space["function"], copy)
     space["later"] = 7
     assert bound() == 17
+
+
+def test_an_attribute_is_no_global_variable_of_its_name():
+    def function(holder):
+        return holder.part
+
+    assert rebound(function, copy) is function
+
+
+def test_a_weak_reference_is_to_the_copy():
+    reference = weakref.ref(part)
+    assert rebound(lambda: reference().value, copy)() == 10
 
 
 def test_what_the_function_says_of_itself_is_kept():

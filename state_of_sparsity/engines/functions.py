@@ -6,6 +6,7 @@ script, the layers that a lambda calls are global.
 """
 
 import collections
+import dis
 import functools
 import types
 import weakref
@@ -100,14 +101,17 @@ def _filled_cells(function):
 
 
 def _globals_used(function):
-    """The global variables that a function names, and functions written in it."""
-    names, codes = set(), [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    """The global variables that a function, or one written in it, reads."""
     known = function.__globals__
+    names = _names_of_globals(function.__code__)
     return {name: known[name] for name in names if name in known}
+
+
+@functools.cache
+def _names_of_globals(code):
+    names = {x.argval for x in dis.get_instructions(code) if x.opname == "LOAD_GLOBAL"}
+    inner = (x for x in code.co_consts if isinstance(x, types.CodeType))
+    return names.union(*map(_names_of_globals, inner))
 
 
 class _Globals(dict):
@@ -142,6 +146,8 @@ class _Rebinding:
             parts = (value.func, *value.args)
             keywords = self.value(value.keywords)
             return functools.partial(*map(self.value, parts), **keywords)
+        if isinstance(value, weakref.ref):
+            return weakref.ref(self.value(value()))
         if isinstance(value, dict):
             return {key: self.value(inner) for key, inner in value.items()}
         if isinstance(value, tuple) and hasattr(value, "_make"):

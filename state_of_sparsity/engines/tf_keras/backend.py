@@ -16,6 +16,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import keras as keras3
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow.python.eager.polymorphic_function.tf_method_target import TfMethodTarget
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond
 from tensorflow_model_optimization.python.core.sparsity.keras import (
     pruning_callbacks,
@@ -35,6 +36,7 @@ from tf_keras.src.models import cloning
 from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
 
+TracedFunction = tf.types.experimental.PolymorphicFunction
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
 
@@ -199,6 +201,25 @@ def loss_functions(layer: keras.layers.Layer) -> list:
     return layer._callable_losses
 
 
+def module_variables(layer: keras.layers.Layer) -> list[tf.Variable]:
+    """The variables in what a layer holds of `tf.Module` that is no layer."""
+    modules = layer._flatten_modules(recursive=False, include_self=False)
+    plain = (x for x in modules if not isinstance(x, keras.layers.Layer))
+    return [variable for module in plain for variable in module.variables]
+
+
+def traced_anew(function: TracedFunction, python_function) -> TracedFunction:
+    """A `tf.function` with the options of another one."""
+    return function._clone(python_function)
+
+
+def holder_of(function: TracedFunction) -> object | None:
+    """The object that a `tf.function` is a method of."""
+    method = getattr(function.python_function, "__original_wrapped__", None)
+    target = getattr(method, "__self__", None)
+    return target.target if isinstance(target, TfMethodTarget) else None
+
+
 def is_preprocessing(layer: keras.layers.Layer) -> bool:
     """Whether a layer has state that is in no variable, as one that adapts to data."""
     return layer._must_restore_from_config
@@ -220,12 +241,23 @@ def carry_activity_regularizer(layer: keras.layers.Layer, wrapper) -> None:
     wrapper._activity_regularizer = layer._activity_regularizer
 
 
+class AsksForWeights:
+    """Put before a class of layers, hears which weights of a checkpoint they lack."""
+
+    def _lookup_dependency(self, name, cached_dependencies=None):
+        found = super()._lookup_dependency(name, cached_dependencies)
+        # Given when a checkpoint is restored, and not when an attribute is set.
+        if found is None and cached_dependencies is not None:
+            self.lacks_weight(name)
+        return found
+
+
 def has_own_build(cls: type[keras.layers.Layer]) -> bool:
     """Whether a class of layers has a `build`; Keras asks so, too."""
     return not hasattr(cls.build, "_is_default")
 
 
-def plain_clone(model: keras.Model, clone_function) -> keras.Model:
+def plain_clone(model: keras.Model, clone_function, copy_of) -> keras.Model:
     """A Sequential or functional model of Keras's own class, with a graph like another.
 
     Keras's `clone_model` would call the constructor of a class whose arguments are
@@ -235,6 +267,7 @@ def plain_clone(model: keras.Model, clone_function) -> keras.Model:
     Args:
       model: of any class.
       clone_function: as of `keras.models.clone_model`.
+      copy_of: gives what stands in the copy for an argument of a call.
     """
     if isinstance(model, keras.Sequential):
         return keras.models.clone_model(model, clone_function=clone_function)
@@ -242,7 +275,9 @@ def plain_clone(model: keras.Model, clone_function) -> keras.Model:
     tensors, nodes = {}, set()
 
     def copied(structure):
-        return tf.nest.map_structure(lambda t: tensors.get(id(t), t), structure)
+        return tf.nest.map_structure(
+            lambda t: tensors[id(t)] if id(t) in tensors else copy_of(t), structure
+        )
 
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:

@@ -22,6 +22,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     saves_its_layers,
 )
 from state_of_sparsity.engines.tf_keras.copying import (
+    FUNCTIONS,
     Copier,
     held_layers,
     join,
@@ -95,7 +96,7 @@ class SparseContainer:
                     "and has not made them there in its __init__ or build. Make them "
                     "so, or build the model, call sos.sparsify, and load its weights."
                 )
-            del vars(container)["restoration"]
+            vars(container).pop("restoration").check(container)
 
 
 @functools.cache
@@ -204,7 +205,7 @@ class _Restoration:
 
     def restored(self, value, path):
         """What to set an attribute of the container to, or the container at path ""."""
-        if any(
+        if isinstance(value, FUNCTIONS) or any(
             place in self.awaited
             or self._below(place)
             or self._copier.has_replaced(layer)
@@ -212,6 +213,11 @@ class _Restoration:
         ):
             return self._copier.value(value, path)
         return value
+
+    def check(self, container):
+        """Raises if a function in a container has a plain layer that is sparse now."""
+        for name, value in own_attributes(container):
+            self._copier.check_originals(container, f"attribute {name!r}", value)
 
     def _below(self, path):
         """The paths awaited within a layer."""

@@ -4,35 +4,45 @@ Keras can clone a functional model from the configurations of its layers, but no
 subclassed model, and no layer whose configuration does not say everything (an
 activation that is not registered, a custom layer without `get_config`). Here a
 layer is copied attribute by attribute instead: its variables and the layers inside of
-it are new; everything else is shared, and so are metrics and preprocessing layers.
+it are new, and so are functions that hold some of these; everything else is shared, and
+so are metrics and preprocessing layers.
 """
 
 import functools
-import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from state_of_sparsity.engines.functions import reached, rebound
 from state_of_sparsity.engines.tf_keras.backend import (
     KerasTensor,
+    TracedFunction,
+    all_layers,
     carry_settings,
     copy_variable,
     forget_layers,
     fresh_layer,
     give_class,
     graph_tensors,
+    holder_of,
     is_functional,
     is_operator,
     is_preprocessing,
     keras,
     loss_functions,
+    module_variables,
     plain_clone,
     tf,
+    traced_anew,
     tracked_names,
     weight_lists,
 )
 
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
+
+FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+# Layers are copied or shared; the others compute nothing for the model.
+_CLOSED = (keras.layers.Layer, keras.optimizers.Optimizer, keras.callbacks.Callback)
 
 
 def converted(value: keras.layers.Layer, replace: Replace) -> keras.layers.Layer:
@@ -51,6 +61,10 @@ def converted(value: keras.layers.Layer, replace: Replace) -> keras.layers.Layer
 
     Returns:
       A model that is not compiled, or a layer.
+
+    Raises:
+      ValueError: for a layer that holds parts of the model where they are not copied,
+        so that the copy would compute with those of the original.
     """
     return Copier(replace).value(value, "")
 
@@ -78,18 +92,20 @@ def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
     ]
 
 
-def layers_in(value: Any, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """The layers in the value of an attribute of that name, by path."""
+def layers_in(
+    value: Any, path: str, kind: type = keras.layers.Layer
+) -> Iterator[tuple[str, Any]]:
+    """The layers, or other things, in the value of an attribute, by path."""
     if isinstance(value, keras.metrics.Metric):
         return
-    if isinstance(value, keras.layers.Layer):
+    if isinstance(value, kind):
         yield path, value
     elif isinstance(value, list | tuple):
         for position, item in enumerate(value):
-            yield from layers_in(item, join(path, str(position)))
+            yield from layers_in(item, join(path, str(position)), kind)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from layers_in(item, join(path, _escaped(key)))
+            yield from layers_in(item, join(path, _escaped(key)), kind)
 
 
 class Copier:
@@ -104,14 +120,30 @@ class Copier:
         self._copies: dict[int, Any] = {}
         # Keeps what was copied alive, so that no `id` is used twice.
         self._originals: list[Any] = []
+        # The layers and variables of the original, and where they are held.
+        self._parts: dict[int, tuple[Any, str]] = {}
+        self._graphs: set[int] = set()
 
     def layer(self, layer, path):
         """The layer that stands in the copy where `layer` stands in the original."""
+        self._note_parts(layer, path)
         if id(layer) not in self._copies:
+            _, path = self._parts.get(id(layer), (layer, path))
             copy = functools.partial(self.copy, path=path)
             replacement = self._replace(layer, path, copy)
             self._remember(layer, copy(layer) if replacement is None else replacement)
         return self._copies[id(layer)]
+
+    def _note_parts(self, layer, path):
+        if id(layer) in self._parts or is_preprocessing(layer):
+            return
+        self._parts[id(layer)] = layer, path
+        attributes = dict(own_attributes(layer))
+        found = (v for _, v in layers_in(attributes, path, tf.Variable))
+        for held in (*found, *weight_lists(layer), module_variables(layer)):
+            self._parts |= {id(v): (v, path) for v in tf.nest.flatten(held)}
+        for key, inner in held_layers(layer):
+            self._note_parts(inner, join(path, key))
 
     def copy(self, layer, cls=None, without=(), *, path):
         if is_functional(layer):
@@ -124,10 +156,17 @@ class Copier:
         return self._copy_attributes(layer, cls or type(layer), without, path)
 
     def _copy_graph(self, model, cls, without, path):
+        if id(model) in self._graphs:
+            raise ValueError(
+                f"Model {model.name!r} cannot be copied: a function in one of its "
+                "layers uses the model itself."
+            )
+        self._graphs.add(id(model))
         positions = {id(inner): str(i) for i, inner in enumerate(model.layers)}
         new = plain_clone(
             model,
             lambda inner: self.layer(inner, join(path, positions[id(inner)])),
+            self._part,
         )
         self._remember(model, new)
         pairs = [
@@ -176,6 +215,7 @@ class Copier:
             if name in (*without, "get_prunable_weights"):
                 continue
             copied = self.value(value, join(path, name))
+            self.check_originals(layer, f"attribute {name!r}", copied)
             if name in tracked:
                 setattr(new, name, copied)
             else:
@@ -183,31 +223,55 @@ class Copier:
                 vars(new)[name] = copied
         for loss in loss_functions(layer):
             if not _is_one_of(_innermost(loss), left_out):
-                loss_functions(new).append(self._loss(loss, path))
+                loss_functions(new).append(self.value(loss, path))
+        calls = [vars(base).get("call") for base in type(layer).__mro__]
+        functions = (calls, loss_functions(new), layer.activity_regularizer)
+        self.check_originals(layer, "call or one of its losses", functions)
 
-    def _loss(self, loss, path):
-        """A function of the copy: a loss that is a closure holds the layer in it."""
-        if isinstance(loss, functools.partial):
-            arguments = [self._loss(argument, path) for argument in loss.args]
-            keywords = {name: self.value(v, path) for name, v in loss.keywords.items()}
-            return functools.partial(
-                self._loss(loss.func, path), *arguments, **keywords
+    def check_originals(self, layer, place, value):
+        """Raises if a value in the copy of a layer holds a part of the original."""
+        part = reached([value], self._is_original, _CLOSED)
+        if part is not None:
+            raise ValueError(
+                f"{type(layer).__name__} {layer.name!r} cannot be copied: its {place} "
+                f"uses {getattr(part, 'name', part)!r} of the model, and the copy "
+                "would compute with that of the original. Hold it in an attribute of "
+                "the layer, in a list, tuple or dictionary there, or in a function of "
+                "these; let an object that holds it be a keras.layers.Layer."
             )
-        if not getattr(loss, "__closure__", None) or not inspect.isfunction(loss):
-            return self.value(loss, path)
-        cells = [cell.cell_contents for cell in loss.__closure__]
-        known = [self._copies.get(id(value), value) for value in cells]
-        if all(new is old for new, old in zip(known, cells, strict=True)):
-            return loss
-        new = types.FunctionType(
-            loss.__code__,
-            loss.__globals__,
-            loss.__name__,
-            loss.__defaults__,
-            tuple(map(types.CellType, known)),
-        )
-        new.__kwdefaults__ = loss.__kwdefaults__
-        return new
+
+    def _is_original(self, value):
+        if isinstance(value, TracedFunction):
+            function = value.python_function
+            return reached([function], self._is_original, _CLOSED) is not None
+        return self._part(value) is not value
+
+    def _part(self, value):
+        """The copy of a part of the original, or of a function; anything else as it is.
+
+        A layer around a part is one as well: a model that gives features of another.
+        """
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        if isinstance(value, TracedFunction):
+            return self._traced(value)
+        _, path = self._parts.get(id(value), (value, None))
+        if path is None and isinstance(value, keras.layers.Layer):
+            holds = any(id(inner) in self._parts for inner in all_layers(value))
+            path = "~" if holds else None
+        return value if path is None else self.value(value, path)
+
+    def _traced(self, function):
+        holder, inner = holder_of(function), function.python_function
+        if self._part(holder) is not holder:
+            method = getattr(self._part(holder), inner.__name__)
+            self._remember(function, method)
+        elif (bound := self._function(inner)) is not inner:
+            self._remember(function, traced_anew(function, bound))
+        return self._copies.get(id(function), function)
+
+    def _function(self, function):
+        return rebound(function, self._part, _CLOSED)
 
     def has_replaced(self, layer: keras.layers.Layer) -> bool:
         """Whether another layer stands for this one already."""
@@ -236,12 +300,10 @@ class Copier:
         if isinstance(value, tuple):
             items = self._items(value, path)
             return value._make(items) if hasattr(value, "_make") else tuple(items)
-        if isinstance(value, functools.partial):
-            arguments = self._items(value.args, path)
-            keywords = {name: self.value(v, path) for name, v in value.keywords.items()}
-            return functools.partial(value.func, *arguments, **keywords)
-        if isinstance(value, types.MethodType) and id(value.__self__) in self._copies:
-            return types.MethodType(value.__func__, self._copies[id(value.__self__)])
+        if isinstance(value, FUNCTIONS):
+            return self._function(value)
+        if isinstance(value, TracedFunction):
+            return self._traced(value)
         return value
 
     def _items(self, items, path):
@@ -254,7 +316,8 @@ class Copier:
 
     def _remember(self, original, copy):
         self._originals.append(original)
-        self._copies[id(original)] = copy
+        # A copy stands for itself, wherever it comes up.
+        self._copies |= {id(original): copy, id(copy): copy}
 
 
 def _is_one_of(value, values):

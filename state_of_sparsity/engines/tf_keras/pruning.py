@@ -25,6 +25,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
 from state_of_sparsity.engines.tf_keras.families import sparse_layer
+from state_of_sparsity.engines.tf_keras.restoring import ChecksWeights, refusal
 from state_of_sparsity.engines.tf_keras.schedules import Schedule, zero_count
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
@@ -44,7 +45,7 @@ MISSING_CALLBACK = (
 
 
 @register_layer
-class PrunedLayer(PruneLowMagnitude):
+class PrunedLayer(ChecksWeights, PruneLowMagnitude):
     """A layer whose weights are multiplied with masks that a technique renews.
 
     At each training step the masks are renewed if the schedule says so, then the
@@ -174,9 +175,9 @@ class PrunedLayer(PruneLowMagnitude):
         """Loads what `save_own_variables` has saved."""
         thresholds = np.asarray(store.get("thresholds", []))
         if len(thresholds) != len(self.pruning_vars):
-            raise ValueError(
-                f"Layer {self.layer.name!r} has {len(self.pruning_vars)} masks, and "
-                f"the file {len(thresholds)}: it is of another model."
+            masks_here = len(self.pruning_vars)
+            raise refusal(
+                self, f"a layer with {len(thresholds)} masks, not {masks_here}"
             )
         for position, (_, mask, threshold) in enumerate(self.pruning_vars):
             packed, size = np.asarray(store[f"mask_{position}"]), math.prod(mask.shape)
@@ -190,6 +191,15 @@ class PrunedLayer(PruneLowMagnitude):
             mask.assign(tf.cast(keep, mask.dtype))
             threshold.assign(tf.cast(thresholds[position], threshold.dtype))
         self.pruning_step.assign(store["pruning_step"][()])
+
+    def marked_variable(self):
+        return self.pruning_step
+
+    def lacks_weight(self, name):
+        super().lacks_weight(name)
+        weights = wrapped_weights(self.layer, self.technique)
+        if name in {weight.partition(".")[0] for weight in weights}:
+            raise refusal(self, "a layer that is not pruned")
 
     def get_config(self):
         config = keras.layers.Wrapper.get_config(self)

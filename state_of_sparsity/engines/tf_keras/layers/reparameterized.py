@@ -13,6 +13,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     raw_variable,
     smart_cond,
     tf,
+    weight_lists,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
 from state_of_sparsity.engines.tf_keras.families import (
@@ -21,6 +22,11 @@ from state_of_sparsity.engines.tf_keras.families import (
     deployed_weights,
     plain_layer,
     sparse_layer,
+)
+from state_of_sparsity.engines.tf_keras.restoring import (
+    ChecksWeights,
+    refusal,
+    technique_mark,
 )
 from state_of_sparsity.engines.tf_keras.weights import (
     add_kind,
@@ -34,7 +40,7 @@ from state_of_sparsity.techniques.saving import VERSION, check_version
 LAYERS: dict[tuple[type, type], type] = {}
 
 
-class Reparameterized:
+class Reparameterized(ChecksWeights):
     """Put before a Keras layer, gives its weights to a technique.
 
     A class that derives from it and from a Keras layer is the one that `sparsify` takes
@@ -97,11 +103,12 @@ class Reparameterized:
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         # As Keras seeds its generators: `keras.utils.set_random_seed` decides.
+        seed = technique_mark(self.technique) + random.randint(0, 2**31 - 1)
         self.noise_seed = self.add_weight(
             "noise_seed",
             shape=(),
             dtype=tf.int64,
-            initializer=keras.initializers.Constant(random.randint(0, 2**31 - 1)),
+            initializer=keras.initializers.Constant(seed),
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
@@ -170,6 +177,14 @@ class Reparameterized:
                 f"Layer {self.name!r} ({type(self).__name__}) takes floating-point "
                 f"inputs: cast them. Received: {inputs.dtype.name}"
             )
+
+    def marked_variable(self):
+        return self.noise_seed
+
+    def load_own_variables(self, store):
+        if self.built and len(store.keys()) != sum(map(len, weight_lists(self))):
+            raise refusal(self, "a dense layer or of another technique")
+        super().load_own_variables(store)
 
     def get_config(self):
         technique_config = self.technique.get_config()

@@ -1,0 +1,293 @@
+"""What programs do that others have written, and what becomes of it in the copies."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines.tf_keras.backend import keras, tf
+from tests.flavour import register
+
+PRUNING = sos.MagnitudePruning(0.75, begin_step=1, end_step=6, frequency=1)
+
+
+class Twice:
+    """Holds a layer, and is none."""
+
+    def __init__(self, layer):
+        self.layers = {"first": layer}
+
+    def apply(self, inputs):
+        return self.layers["first"](inputs)
+
+
+class Net(keras.Model):
+    """Reaches its first layer by what `stem_of` makes of it."""
+
+    def __init__(self, stem_of):
+        super().__init__()
+        self.a = keras.layers.Dense(8, name="a")
+        self.b = keras.layers.Dense(4, name="b")
+        self.stem = stem_of(self)
+
+    @tf.function
+    def graph_of_a(self, inputs):
+        return self.a(inputs)
+
+    def call(self, inputs):
+        return self.b(self.stem(inputs))
+
+
+def recursive(net):
+    def stem(inputs, times):
+        return net.a(inputs) if times == 0 else stem(inputs, times - 1)
+
+    return lambda inputs: stem(inputs, 1)
+
+
+def of_a_kernel(net):
+    net.a.build((None, 6))
+    kernel, layer = net.a.kernel, net.a
+    return lambda x: tf.matmul(x, kernel) + 0 * layer(x)
+
+
+def of_a_model(net):
+    inputs = keras.Input((6,))
+    features = keras.Model(inputs, net.a(inputs))
+    return lambda x: features(x)
+
+
+GLOBAL = {}
+exec("def of_a_global(inputs):\n    return layer(inputs)", GLOBAL)
+
+
+def of_a_global(net):
+    GLOBAL["layer"] = net.a
+    return GLOBAL["of_a_global"]
+
+
+STEMS = {
+    "self": lambda net: lambda x: net.a(x),
+    "a list": lambda net: (lambda held: lambda x: held[0](x))([net.a]),
+    "a default": lambda net: lambda x, layer=net.a: layer(x),
+    "a graph": lambda net: tf.function(lambda x: net.a(x)),
+    "a partial": lambda net: functools.partial(lambda layer, x: layer(x), net.a),
+    "a method": lambda net: net.a.__call__,
+    "a method of its own": lambda net: net.graph_of_a,
+    "itself": recursive,
+    "a kernel": of_a_kernel,
+    "a model": of_a_model,
+    "a global": of_a_global,
+}
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_a_function_that_holds_a_layer_is_of_the_copy(name, rng):
+    x = rng.normal(size=(8, 6)).astype("float32")
+    net = Net(STEMS[name])
+    before = net(x).numpy()
+    sparse = sos.sparsify(net, PRUNING)
+    stripped = sos.strip(sparse)
+    for weight in (*net.weights, *sparse.weights):
+        weight.assign(tf.zeros_like(weight))
+    np.testing.assert_array_equal(net(x), np.zeros_like(before))
+    np.testing.assert_array_equal(sparse(x), np.zeros_like(before))
+    np.testing.assert_array_equal(stripped(x), before)
+
+
+def test_a_call_on_a_variable_is_of_the_copy(rng):
+    x = rng.normal(size=(8, 6)).astype("float32")
+    encoder = keras.layers.Dense(4, name="encoder")
+    inputs = keras.Input((6,))
+    hidden = encoder(inputs)
+    direct = tf.matmul(hidden, encoder.kernel, transpose_b=True)
+    by_layer = keras.layers.Lambda(lambda h: h @ tf.transpose(encoder.kernel))(hidden)
+    model = keras.Model(inputs, [direct, by_layer])
+    sparse = sos.sparsify(model, PRUNING)
+    stripped = sos.strip(sparse)
+    before = model(x)
+    for other in (sparse, stripped):
+        for one, two in zip(before, other(x), strict=True):
+            np.testing.assert_array_equal(one, two)
+    for weight in (*model.weights, *sparse.weights):
+        weight.assign(tf.zeros_like(weight))
+    for one, two in zip(before, stripped(x), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert all(np.abs(y).max() == 0 for y in (*model(x), *sparse(x)))
+
+
+class Module(tf.Module):
+    """Has a variable of its own, which Keras trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = tf.Variable(1.0, name="scale")
+
+    def __call__(self, inputs):
+        return self.scale * inputs
+
+
+class Towards(keras.regularizers.Regularizer):
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, weight):
+        return tf.reduce_sum(tf.square(weight)) * tf.reduce_sum(self.layer.bias)
+
+
+def regularized(net):
+    net.b.kernel_regularizer = Towards(net.a)
+    return net.a
+
+
+@pytest.mark.parametrize(
+    ("stem_of", "place", "part"),
+    [
+        (lambda net: Twice(net.a).apply, "Net 'net'.*attribute 'stem'", "'a'"),
+        (lambda net: tf.function(Twice(net.a).apply), "attribute 'stem'", "'apply'"),
+        (lambda net: Module(), "attribute 'stem'", "'scale:0'"),
+        (regularized, "Dense 'b'.*attribute 'kernel_regularizer'", "'a'"),
+    ],
+)
+def test_an_object_that_holds_a_layer_is_refused(stem_of, place, part, rng):
+    net = Net(stem_of)
+    net.build((None, 6))
+    with pytest.raises(ValueError, match=f"{place} uses {part}.*keras.layers.Layer"):
+        sos.sparsify(net, PRUNING)
+
+
+def test_a_class_that_holds_a_layer_is_refused():
+    shared = keras.layers.Dense(4, name="shared")
+
+    class Tied(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.matmul(inputs, shared.kernel, transpose_b=True)
+
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, Tied(name="tied")(shared(inputs)))
+    with pytest.raises(ValueError, match=r"Tied 'tied'.*call.*'shared'.*attribute"):
+        sos.sparsify(model, PRUNING)
+
+
+def test_a_graph_that_one_of_its_layers_calls_is_refused():
+    held = {}
+    layer = keras.layers.Lambda(lambda x: held["model"](x) if "model" in held else x)
+    model = keras.Sequential([keras.layers.Dense(4, input_shape=(4,)), layer])
+    held["model"] = model
+    with pytest.raises(ValueError, match="a function in one of its layers uses"):
+        sos.sparsify(model, PRUNING)
+
+
+def test_what_is_no_part_of_the_model_is_shared():
+    teacher = keras.Sequential([keras.layers.Dense(8, input_shape=(6,))])
+
+    class Holder:
+        teacher_model = teacher
+
+    def stem_of(net):
+        net.helper = Holder()
+        return lambda x: net.a(x) + teacher(x)
+
+    net = Net(stem_of)
+    net.build((None, 6))
+    sparse = sos.sparsify(net, PRUNING)
+    assert sparse.helper is net.helper
+    assert len(sparse.stem.__closure__) == 2
+    assert any(cell.cell_contents is teacher for cell in sparse.stem.__closure__)
+
+
+@register
+class Stem(keras.layers.Layer):
+    """Makes a function of a layer in its `build`, before or after it holds that."""
+
+    def __init__(self, late=False, **kwargs):
+        super().__init__(**kwargs)
+        self.late = late
+
+    def build(self, input_shape):
+        layer = keras.layers.Dense(8, name="inner")
+        layer.build(input_shape)
+        if self.late:
+            self.stem = lambda x: layer(x)
+        self.layer = layer
+        if not self.late:
+            self.stem = lambda x: layer(x)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.stem(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "late": self.late}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_function_of_a_layer_that_is_loaded_is_of_the_sparse_one(late, rng, tmp_path):
+    x = rng.normal(size=(8, 6)).astype("float32")
+    model = keras.Sequential([Stem(late, input_shape=(6,))])
+    sparse = sos.sparsify(model, sos.L0Regularization(0.0))
+    for weight in sparse.weights:
+        weight.assign(tf.cast(rng.normal(size=weight.shape), weight.dtype))
+    sparse.save(tmp_path / "sparse.keras")
+    if late:
+        with pytest.raises(ValueError, match="attribute 'stem' uses 'inner'"):
+            keras.models.load_model(tmp_path / "sparse.keras")
+        return
+    loaded = keras.models.load_model(tmp_path / "sparse.keras")
+    np.testing.assert_array_equal(loaded(x), sparse(x))
+
+
+TECHNIQUES = {
+    "dense": None,
+    "magnitude_pruning": PRUNING,
+    "variational_dropout": sos.VariationalDropout(0.0),
+    "l0_regularization": sos.L0Regularization(0.0),
+}
+SPARSE = list(TECHNIQUES)[1:]
+
+
+@pytest.fixture
+def made():
+    """Makes models that differ in their technique alone."""
+    dense = keras.Sequential(
+        [
+            keras.layers.Dense(8, name="hidden", input_shape=(6,)),
+            keras.Sequential([keras.layers.Dense(4, name="logits")]),
+        ]
+    )
+    return lambda n: sos.sparsify(dense, TECHNIQUES[n]) if TECHNIQUES[n] else dense
+
+
+@pytest.mark.parametrize("file", ["w.h5", "w.weights.h5", "checkpoint"])
+@pytest.mark.parametrize("to", SPARSE)
+@pytest.mark.parametrize("of", SPARSE)
+def test_weights_of_another_technique_are_refused(of, to, file, made, tmp_path):
+    model, other = made(to), made(of)
+    other.save_weights(tmp_path / file)
+    if of == to:
+        model.load_weights(tmp_path / file)
+        for one, two in zip(model.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(one, two)
+        return
+    with pytest.raises(ValueError, match=f"one of {to}, and the weights") as error:
+        model.load_weights(tmp_path / file)
+    assert "sos.sparsify" in str(error.value)
+    # Where other formats look, they find nothing of another technique.
+    if file == "w.h5":
+        name = "a pruned layer" if of == "magnitude_pruning" else of
+        assert f"those of {name}." in str(error.value)
+
+
+def test_a_list_of_weights_of_another_technique_is_refused(made):
+    for of in SPARSE[1:]:
+        model = made("magnitude_pruning")
+        with pytest.raises(ValueError, match=f"magnitude_pruning, .* those of {of}"):
+            model.set_weights(made(of).get_weights())
+
+
+@pytest.mark.parametrize("file", ["w.weights.h5", "checkpoint"])
+def test_weights_of_a_dense_model_are_refused_with_the_way_out(file, made, tmp_path):
+    made("dense").save_weights(tmp_path / file)
+    with pytest.raises(ValueError, match=r"dense model into the dense one, .*sparsify"):
+        made("magnitude_pruning").load_weights(tmp_path / file)
