@@ -242,9 +242,11 @@ def number(value) -> int | None:
 
 def copied_variable(variable: keras.Variable) -> keras.Variable:
     """A new variable with the value and the properties of another one."""
+    # NumPy takes no variable of several replicas, but a copy, which is a tensor.
+    value = keras.ops.copy(in_full_precision(variable))
     # Through NumPy: on JAX, `fit` gives buffers away.
     new = keras.Variable(
-        keras.ops.convert_to_numpy(in_full_precision(variable)),
+        keras.ops.convert_to_numpy(value),
         dtype=variable._dtype,
         trainable=variable.trainable,
         autocast=variable._autocast,
