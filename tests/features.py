@@ -6,7 +6,8 @@ outcome once, null if a test passed, the reason if one was skipped, or "failed".
 
     python -m tests.features build/features/*.json --output docs/features.md
 
-makes the table of such files, one or several for each Keras and backend.
+makes the table of such files, one or several for each Keras and backend. Features whose
+names begin with "others: " have a section of their own.
 """
 
 import argparse
@@ -23,6 +24,14 @@ COLUMNS = {
 }
 FAILED = "failed"
 _FEATURES = "features"
+_OTHERS = "others: "
+_OTHERS_HEAD = [
+    "## What others' programs do",
+    "",
+    "Kinds of programs around a sparse model, of which each once went wrong in silence, or",
+    "failed where it should work.",
+    "",
+]
 _HEAD = """# Features by backend
 
 Made from the tests' results by `tests/features.py`: a "yes" is a test that passed.
@@ -89,12 +98,19 @@ def table(notes: list[dict]) -> str:
             row.setdefault(each["flavour"], []).extend(outcomes)
     columns = [c for c in COLUMNS if any(c in row for row in found.values())]
     reasons: dict[str, int] = {}
-    rows = [["feature", *(COLUMNS[c] for c in columns)], ["---"] * (1 + len(columns))]
-    for name in sorted(found, key=str.lower):
-        rows.append([name, *(_cell(found[name].get(c), reasons) for c in columns)])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = []
+    for is_of_others in (False, True):
+        head = ["feature", *(COLUMNS[c] for c in columns)]
+        rows = [head, ["---"] * len(head)]
+        for name in sorted(found, key=str.lower):
+            if name.startswith(_OTHERS) == is_of_others:
+                cells = [_cell(found[name].get(c), reasons) for c in columns]
+                rows.append([name.removeprefix(_OTHERS), *cells])
+        if len(rows) > 2:
+            lines += _OTHERS_HEAD if is_of_others else []
+            lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
     footnotes = [f"{number}. {why}" for why, number in reasons.items()]
-    return _HEAD + "\n".join([*lines, "", *footnotes]) + "\n"
+    return _HEAD + "\n".join([*lines, *footnotes]) + "\n"
 
 
 def _cell(outcomes, reasons):

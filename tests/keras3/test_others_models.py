@@ -71,7 +71,7 @@ def spectrally_normalized():
     return keras.Model(inputs, keras.layers.SpectralNormalization(layer)(inputs))
 
 
-@pytest.mark.feature("weights read past their layer: refused, or left dense")
+@pytest.mark.feature("others: a weight that is read past its layer")
 @pytest.mark.parametrize(
     ("model", "reader", "weight"),
     [
@@ -91,7 +91,7 @@ def test_a_weight_that_another_layer_computes_with_is_refused(model, reader, wei
             sos.sparsify(model, MAGNITUDE, overrides=left)
 
 
-@pytest.mark.feature("weights read past their layer: refused, or left dense")
+@pytest.mark.feature("others: a weight that is read past its layer")
 def test_strip_finds_a_reader_that_came_later(data):
     sparse = compiled(sos.sparsify(classifier(), MAGNITUDE))
     fit(sparse, *data, batch_size=4)
@@ -106,7 +106,7 @@ def test_strip_finds_a_reader_that_came_later(data):
     )
 
 
-@pytest.mark.feature("training that never says so: a warning")
+@pytest.mark.feature("others: training that never says training=True")
 def test_training_as_in_inference_is_noticed_once(data):
     class Distiller(keras.Model):
         def __init__(self, student):
@@ -153,7 +153,7 @@ class Scaled(keras.layers.Dense):
         return 10.0 * self._kernel
 
 
-@pytest.mark.feature("a kernel that passes through a function")
+@pytest.mark.feature("others: a kernel that passes through a function")
 @pytest.mark.parametrize(
     "layer", [Standardized(4, 2), Scaled(4)], ids=["hook", "kernel"]
 )
@@ -206,7 +206,7 @@ def holder(kind):
     return Net()
 
 
-@pytest.mark.feature("functions that hold a layer are bound to the copy")
+@pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("kind", ["closure", "default", "partial", "method"])
 def test_a_function_of_a_layer_computes_with_the_copy(kind, data):
     model = holder(kind)
@@ -222,7 +222,7 @@ def test_a_function_of_a_layer_computes_with_the_copy(kind, data):
         np.testing.assert_array_equal(outputs_of(stripped, data[0]), expected)
 
 
-@pytest.mark.feature("functions that hold a layer are bound to the copy")
+@pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("kind", ["helper", "method of a helper"])
 def test_what_cannot_be_bound_to_the_copy_is_refused(kind, data):
     model = holder(kind)
@@ -232,6 +232,7 @@ def test_what_cannot_be_bound_to_the_copy_is_refused(kind, data):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch.compile compiles in place")
+@pytest.mark.feature("others: functions and objects that hold a layer")
 def test_a_compiled_function_of_a_layer_is_refused(data):
     if BACKEND == "jax":
         import jax
@@ -248,7 +249,7 @@ def test_a_compiled_function_of_a_layer_is_refused(data):
         sos.sparsify(model, MAGNITUDE)
 
 
-@pytest.mark.feature("averages of weights: of masks, refused")
+@pytest.mark.feature("others: averages of weights")
 def test_masks_are_not_averaged(data):
     online = compiled(sos.sparsify(classifier(), MAGNITUDE), loss=from_logits())
     target = keras.models.clone_model(online)
@@ -272,7 +273,7 @@ def test_masks_are_not_averaged(data):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="state_dict is PyTorch's")
-@pytest.mark.feature("state_dict, load_state_dict")
+@pytest.mark.feature("others: state_dict of a copy before its first use")
 def test_a_copy_has_its_state_before_its_first_use(data):
     model = classifier()
     sparse = sos.sparsify(model, MAGNITUDE)
@@ -296,6 +297,7 @@ class Checked(type(keras.layers.Dense)):
         return super().__new__(mcs, name, bases, namespace)
 
 
+@pytest.mark.feature("others: classes of other libraries")
 def test_classes_that_nothing_can_derive_from_are_refused():
     class Own(keras.layers.Dense, metaclass=Checked):
         pass
@@ -309,6 +311,7 @@ def test_classes_that_nothing_can_derive_from_are_refused():
             sos.sparsify(classifier(cls(6)), MAGNITUDE)
 
 
+@pytest.mark.feature("others: classes of other libraries")
 def test_slots_are_copied(data):
     class Slotted(keras.layers.Dense):
         __slots__ = ("factor",)
@@ -327,6 +330,7 @@ def test_slots_are_copied(data):
     )
 
 
+@pytest.mark.feature("others: a layer that was frozen before")
 def test_a_frozen_layer_that_becomes_sparse_is_said():
     model = classifier(keras.layers.Dense(6, name="backbone"))
     model.get_layer("backbone").trainable = False
@@ -341,7 +345,7 @@ def test_a_frozen_layer_that_becomes_sparse_is_said():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
-@pytest.mark.feature("MirroredStrategy")
+@pytest.mark.feature("others: MirroredStrategy, and what comes after training")
 def test_after_training_on_replicas(data, tmp_path):
     import tensorflow as tf
 
@@ -396,7 +400,7 @@ def test_a_file_is_no_folder_for_logs(tmp_path):
         sos.callbacks(sos.sparsify(classifier(), MAGNITUDE), log_dir=tmp_path / "file")
 
 
-@pytest.mark.feature("weights of another technique: refused")
+@pytest.mark.feature("others: weights of another technique are refused")
 @pytest.mark.parametrize("of_file", ["dense", "vd", "l0", "pruning"])
 @pytest.mark.parametrize("of_model", ["vd", "l0", "pruning"])
 def test_weights_of_another_technique_are_refused(of_file, of_model, tmp_path):
