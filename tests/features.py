@@ -28,8 +28,8 @@ _OTHERS = "others: "
 _OTHERS_HEAD = [
     "## What others' programs do",
     "",
-    "Kinds of programs around a sparse model, of which each once went wrong in silence, or",
-    "failed where it should work.",
+    "Kinds of programs around a sparse model, each of which once went wrong in",
+    "silence, or failed where it should work.",
     "",
 ]
 _HEAD = """# Features by backend
