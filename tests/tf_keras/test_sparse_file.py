@@ -103,3 +103,22 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     packages = "onnx tf2onnx safetensors zstandard"
     with pytest.raises(ImportError, match=f"`pip install {packages}`"):
         sos.export(model, tmp_path / "model.sparse", format="sparse")
+
+
+def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path):
+    normalization = layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(1, 2, (8, 5)))
+    shift = tf.range(150.0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            normalization,
+            layers.Dense(150),
+            layers.Lambda(lambda outputs: outputs + shift),
+        ]
+    )
+    path = tmp_path / "model.sparse"
+    sos.export(model, path, format="sparse")
+    inputs = np.ones((3, 5), "float32")
+    (outputs,) = sos.runtime.load(path).run(inputs).values()
+    assert np.allclose(outputs, model(inputs), atol=1e-4)

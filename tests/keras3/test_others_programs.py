@@ -1,0 +1,93 @@
+"""What others' programs did, and what no program may do without a word."""
+
+import keras
+import numpy as np
+import pytest
+
+import state_of_sparsity as sos
+from state_of_sparsity.engines import formats
+from tests.keras3.test_formats import BACKEND, OWN, check_outputs, written
+
+
+class Shifted(keras.layers.Layer):
+    """Adds constants, of which TensorFlow keeps small and large ones in other ways."""
+
+    def build(self, shape):
+        self.shift = keras.ops.arange(shape[-1], dtype="float32")
+
+    def call(self, inputs):
+        return inputs + self.shift
+
+
+def with_constants():
+    rng = np.random.default_rng(0)
+    normalization = keras.layers.Normalization()
+    normalization.adapt(rng.normal(1, 2, (8, 5)).astype("float32"))
+    return keras.Sequential(
+        [keras.Input((5,)), normalization, keras.layers.Dense(150), Shifted()]
+    )
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path, format):
+    model = with_constants()
+    call, _ = written(tmp_path, model, format)
+    check_outputs(model, call)
+
+
+@pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
+def test_outputs_keep_the_names_that_a_model_gives_them(tmp_path):
+    import onnx
+
+    if BACKEND == "torch":
+        pytest.skip("torch's exporter names them itself")
+    inputs = keras.Input((5,), name="features")
+    outputs = {name: keras.layers.Dense(2)(inputs) for name in ("left", "right")}
+    written(tmp_path, keras.Model(inputs, outputs), "onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert [place.name for place in graph.input] == ["features"]
+    assert [place.name for place in graph.output] == ["left", "right"]
+
+
+@pytest.fixture
+def writes_instead(monkeypatch):
+    """Has a format write other models than those that it is asked for."""
+
+    def write_instead(format, other):
+        write = type(formats.FORMATS[format]).write
+        monkeypatch.setattr(
+            type(formats.FORMATS[format]),
+            "write",
+            lambda self, model, path: write(self, other, path),
+        )
+
+    return write_instead
+
+
+@pytest.mark.parametrize("format", OWN)
+@pytest.mark.parametrize(
+    ("inputs", "units", "message"), [(2, 3, "does not run"), (1, 7, "gives outputs of")]
+)
+def test_a_file_of_other_inputs_or_outputs_is_refused(
+    tmp_path, format, writes_instead, inputs, units, message
+):
+    places = [keras.Input((4,), name=name) for name in ("a", "b")]
+    model = keras.Model(places[0], keras.layers.Dense(3)(places[0]))
+    given = places if inputs == 2 else places[0]
+    other = keras.Model(given, keras.layers.Dense(units)(sum(places[:inputs])))
+    writes_instead(format, other)
+    path = tmp_path / f"model{formats.FORMATS[format].suffix}"
+    with pytest.raises(RuntimeError, match=f"{format} file .* {message}"):
+        formats.write(model, path, format)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", OWN)
+def test_a_file_of_other_weights_is_told(tmp_path, format, writes_instead):
+    model, other = (
+        keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)]) for _ in range(2)
+    )
+    writes_instead(format, other)
+    path = tmp_path / f"model{formats.FORMATS[format].suffix}"
+    with pytest.warns(UserWarning, match=f"{format} file .* gives other outputs"):
+        sos.export(model, path, format=format)
