@@ -91,3 +91,35 @@ def test_a_file_of_other_weights_is_told(tmp_path, format, writes_instead):
     path = tmp_path / f"model{formats.FORMATS[format].suffix}"
     with pytest.warns(UserWarning, match=f"{format} file .* gives other outputs"):
         sos.export(model, path, format=format)
+
+
+def quantizable():
+    ids = keras.Input((6,), dtype="int32")
+    embedding = keras.layers.ReversibleEmbedding(10, 7, tie_weights=False, name="e")
+    x = keras.layers.EinsumDense("abc,cde->abde", (None, 3, 5), name="einsum")(
+        embedding(ids)
+    )
+    x = keras.layers.Dense(7, name="dense")(keras.layers.Reshape((6, 15))(x))
+    model = keras.Model(ids, embedding(x, reverse=True))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        values = rng.uniform(0.5, 1, weight.shape) * rng.choice([-1, 1], weight.shape)
+        weight.assign(values * (rng.random(weight.shape) > 0.7))
+    return model
+
+
+@pytest.mark.any_backend
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+@pytest.mark.parametrize("mode", ["int8", "int4", "int4, by channel", "float8"])
+def test_a_quantized_model_has_the_weights_and_zeros_of_before(mode):
+    model = quantizable()
+    before, masks = sos.sparsity_report(model), sos.weight_masks(model)
+    if "by channel" in mode:
+        model.quantize(config=keras.quantizers.Int4QuantizationConfig(block_size=-1))
+    else:
+        model.quantize(mode)
+    after = sos.sparsity_report(model)
+    assert str(after) == str(before)
+    for name, mask in sos.weight_masks(model).items():
+        assert np.array_equal(mask, masks[name]), name
+    sos.sparsify(quantizable(), sos.FixedMask(sos.weight_masks(model)))
