@@ -123,3 +123,31 @@ def test_a_quantized_model_has_the_weights_and_zeros_of_before(mode):
     for name, mask in sos.weight_masks(model).items():
         assert np.array_equal(mask, masks[name]), name
     sos.sparsify(quantizable(), sos.FixedMask(sos.weight_masks(model)))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("make", "shape", "dtype", "multiply_adds"),
+    [
+        (lambda: keras.layers.Dense(6), (5, 4), "float32", 5 * (4 * 6 + 4 * 2 + 2 * 6)),
+        (
+            lambda: keras.layers.EinsumDense("abc,cde->abde", (None, 3, 6)),
+            (5, 4),
+            "float32",
+            5 * (4 * 18 + 4 * 3 * 2) + 5 * 3 * 2 * 6,
+        ),
+        (
+            lambda: keras.layers.Conv2D(6, 2),
+            (3, 3, 4),
+            "float32",
+            4 * (2 * 2 * 4 * (6 + 2) + 2 * 6),
+        ),
+        (lambda: keras.layers.Embedding(9, 6), (5,), "int32", 5 * 2 * 6),
+    ],
+    ids=["Dense", "EinsumDense", "Conv2D", "Embedding"],
+)
+def test_adapters_count_beside_the_weight(make, shape, dtype, multiply_adds):
+    layer = make()
+    model = keras.Sequential([keras.Input(shape, dtype=dtype), layer])
+    layer.enable_lora(2)
+    assert sos.count_flops(model).dense == 2 * multiply_adds
