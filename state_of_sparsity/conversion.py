@@ -57,9 +57,11 @@ def sparsify(
         the message says why and what to do.
 
     Warns:
-      UserWarning: naming the matrices of custom layers that stay dense, since their
-        layers do not name them in `get_prunable_weights()`, and layers that are frozen
-        and become sparse.
+      UserWarning: naming layers that stay dense, since their weights cannot be masked
+        in the blocks or by the m of n that the technique has, unless an override names
+        them, which then is an error; layers that are frozen and become sparse; and the
+        matrices of custom layers that stay dense, since their layers do not name them
+        in `get_prunable_weights()`.
     """
     engine = engine_of(model)
     plan = planned(engine, model, technique, overrides, budget)

@@ -20,7 +20,8 @@ def export(
 ) -> None:
     """Writes the stripped model for inference, zeros in place.
 
-    The file or folder appears complete or not at all.
+    The file or folder appears complete or not at all. Before, it is run in its runtime,
+    where that is installed, on an example of random values.
 
     Args:
       model: a sparse model, or a stripped, a TF-MOT-pruned or a plain one.
@@ -47,7 +48,12 @@ def export(
         Keras backend does not have, an option that the format does not have or a value
         that it cannot have, weights that cannot be rounded, or a threshold that will
         not do.
-      RuntimeError: if the model cannot be expressed in the format.
+      RuntimeError: if the model cannot be expressed in the format, or the file does not
+        run, or has other inputs and outputs.
+
+    Warns:
+      UserWarning: if the file gives other outputs than the model, which one that draws
+        random numbers does.
     """
     path = check_path(path)
     engine = engine_of(model)

@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.recording import is_kind
+
+# Of a layer, the shapes of its inputs and that of its output.
+Rule = Callable[[object, list[tuple], tuple], Mapping[str, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +34,15 @@ class Flops:
     )
 
 
-def count_flops(model, inputs=None) -> Flops:
+def count_flops(model, inputs=None, rules: Mapping[type, Rule] | None = None) -> Flops:
     """Counts the operations of a model's inference, of its products with weights.
 
     They are those of Dense, EinsumDense, convolutions (grouped, depthwise, separable
     and transposed), SimpleRNN, LSTM, GRU and ConvLSTM, also within Bidirectional and
-    TimeDistributed, and the logits of ReversibleEmbedding; lookups are free. Of
-    attention layers, the products of queries, keys and values count as well, in dense
-    and sparse alike.
+    TimeDistributed, and the logits of ReversibleEmbedding; lookups are free. Adapters
+    of LoRA count as products of their own, beside that of the weight. Of attention
+    layers, those of KerasHub's language models included, the products of queries, keys
+    and values count as well, in dense and sparse alike.
 
     A weight takes part in one multiply-add for each position of the layer's output (of
     its input, if it is a transposed convolution), padding included. Biases,
@@ -51,15 +56,29 @@ def count_flops(model, inputs=None) -> Flops:
     returns a number: without it, none are counted. `input_shapes` are those of all
     tensors that it is called with, in the order of its `call`.
 
+    Examples:
+      >>> def of_mixing(layer, input_shapes, output_shape):
+      ...     batch, positions, channels = input_shapes[0]
+      ...     return {"mixer": batch * channels, "activations": 0}
+      >>> sos.count_flops(model, rules={SomebodysMixing: of_mixing})
+
     Args:
       model: any built model, sparse or not.
       inputs: an example batch: arrays of which shapes and types are used, but for the
         number of examples. By default, what the model is made for, or was called on.
+      rules: for somebody else's classes and those that derive from them, before all
+        others: functions `rule(layer, input_shapes, output_shape)` that return how
+        often each element of its matrices is used, by attribute, and the multiply-adds
+        of its activations as "activations".
 
     Raises:
+      TypeError: for rules that are no functions by class.
       ValueError: if the sizes of the inputs or of a product are not known, or for a
-        layer with matrices that it cannot count: one without `weight_uses`.
+        layer with matrices that it cannot count: one without `weight_uses` or a rule.
     """
+    rules = dict(rules or {})
+    if not all(isinstance(c, type) and callable(rules[c]) for c in rules):
+        raise TypeError(f"rules must be functions by class. Received: {rules!r}")
     engine = engine_of(model)
     sites = list(engine.sites(model))
     if any(site.is_sparse for site in sites):
@@ -73,16 +92,20 @@ def count_flops(model, inputs=None) -> Flops:
         layers[name] = Flops(before.dense + dense, before.sparse + sparse)
 
     for call in engine.calls(model, inputs):
-        for layer in _used_layers(call):
+        stated = _stated(call, call.layer, rules)
+        for layer in _used_layers(call, rules):
+            of_layer = stated if layer is call.layer else _stated(call, layer, rules)
             for weight in weights.of(layer):
-                uses = 2 * call.times * _uses(call, layer, weight)
+                uses = 2 * call.times * _uses(call, layer, weight, of_layer)
                 add(weight.name, uses * weight.size, uses * weight.nonzero)
-        if products := 2 * call.times * _products(call):
+        if products := 2 * call.times * _products(call, stated):
             add(call.path, products, products)
     return _sum(layers)
 
 
-def count_training_flops(model, steps: int, inputs=None) -> Flops:
+def count_training_flops(
+    model, steps: int, inputs=None, rules: Mapping[type, Rule] | None = None
+) -> Flops:
     """Counts the operations of training on one example at each of a number of steps.
 
     After Evci et al. 2020 (arXiv 1911.11134, appendix): a step takes three times the
@@ -95,15 +118,16 @@ def count_training_flops(model, steps: int, inputs=None) -> Flops:
       model: a sparse model, or a dense one.
       steps: number of training steps from the first one.
       inputs: as of `count_flops`.
+      rules: likewise.
 
     Returns:
       `dense` as if the model were dense, `sparse` as it is, summed over the steps.
 
     Raises:
-      ValueError: as `count_flops`, and for a model that TF-MOT's `prune_low_magnitude`
-        made sparse.
+      TypeError, ValueError: as `count_flops`, and for a model that TF-MOT's
+        `prune_low_magnitude` made sparse.
     """
-    engine, counted = engine_of(model), count_flops(model, inputs).layers
+    engine, counted = engine_of(model), count_flops(model, inputs, rules).layers
     dense = {name: 3 * steps * flops.dense for name, flops in counted.items()}
     layers = {name: Flops(flops, flops) for name, flops in dense.items()}
     for site in (site for site in engine.sites(model) if site.is_sparse):
@@ -169,27 +193,49 @@ class _Weights:
         return _Weight(f"{path}/{attribute}", attribute, value.size, nonzero)
 
 
-def _used_layers(call):
+def _used_layers(call, rules):
     """The layers whose own weights a call uses: of a recurrent layer, its cells."""
     if not is_kind(call.layer, "RNN"):
         return [call.layer]
     cells = getattr(call.layer.cell, "cells", [call.layer.cell])
     for cell in cells:
-        if not is_kind(cell, *_CELLS):
+        if not is_kind(cell, *_CELLS) and _rule_for(cell, rules) is None:
             raise _no_rule(cell)
     return cells
 
 
-def _uses(call, layer, weight):
-    """How often a call of a layer uses each element of a weight."""
+def _rule_for(layer, rules):
+    return next((rules[c] for c in type(layer).__mro__ if c in rules), None)
+
+
+def _stated(call, layer, rules):
+    """What a rule of the user says of a layer, or else the layer itself."""
+    rule, stated = _rule_for(layer, rules), {}
+    if rule is not None:
+        return rule(layer, call.inputs, call.outputs)
     if hasattr(layer, "weight_uses"):
-        uses = layer.weight_uses(call.inputs[0], call.outputs)
-        if weight.attribute in uses:
-            return uses[weight.attribute]
+        stated |= layer.weight_uses(call.inputs[0], call.outputs)
+    if hasattr(layer, "activation_products"):
+        _product(call, [size for shape in call.inputs for size in shape])
+        stated["activations"] = layer.activation_products(call.inputs, call.outputs)
+    return stated
+
+
+def _uses(call, layer, weight, stated):
+    """How often a call of a layer uses each element of a weight."""
+    if weight.attribute in stated:
+        return stated[weight.attribute]
+    attribute = weight.attribute.rpartition(".")[2]
+    if attribute.startswith("lora_"):
+        # The first of two products in a row takes the inputs of the weight itself.
+        if attribute.endswith("_b"):
+            return _by_output(call)
+        attribute = attribute.removeprefix("lora_").removesuffix("_a")
     for kind, rules in _RULES.items():
-        attribute = weight.attribute.rpartition(".")[2]
         if is_kind(layer, kind) and attribute in rules:
             return rules[attribute](call)
+    if type(layer).__module__.startswith("keras_hub.") and _LOOKED_UP.search(attribute):
+        return 0
     raise _no_rule(layer, weight.attribute)
 
 
@@ -197,7 +243,7 @@ def _no_rule(layer, attribute="its weights"):
     return ValueError(
         f"No rule to count the operations of layer {layer.name!r} of kind "
         f"{type(layer).__name__} with {attribute}. Of a class of your own, say it in a "
-        "method weight_uses(input_shape, output_shape)."
+        "method weight_uses(input_shape, output_shape); of another, in `rules`."
     )
 
 
@@ -257,6 +303,8 @@ def _by_step(call):
     return _product(call, (*call.inputs[0][:2], *positions))
 
 
+# What KerasHub's layers add to inputs, or look up: positions, classes, biases.
+_LOOKED_UP = re.compile("embed|token|table")
 _CELLS = ("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell")
 _OF_CELLS = {"kernel": _by_step, "recurrent_kernel": _by_step}
 _OF_SEPARABLE = {"depthwise_kernel": _by_output, "pointwise_kernel": _by_output}
@@ -279,20 +327,42 @@ _RULES = {
         "reverse_embeddings": _by_vector,
     },
     "Embedding": {"embeddings": _by_vector},
+    "MaskedLMHead": {"output_kernel": _by_output},
     "PReLU": {"alpha": _never},
     "LayerNormalization": {"gamma": _never, "beta": _never},
     **dict.fromkeys(_CELLS, _OF_CELLS),
 }
 
 
-def _products(call):
+# Attention of its language models that does not derive from Keras's.
+_OF_KERAS_HUB = (
+    "BloomAttention",
+    "CachedGemma3Attention",
+    "CachedGemmaAttention",
+    "CachedMistralAttention",
+    "CachedMixtralAttention",
+    "FalconAttention",
+    "GPTNeoXAttention",
+    "GptOssAttention",
+    "LlamaAttention",
+    "Phi3Attention",
+    "Qwen3Attention",
+    "Qwen3MoeAttention",
+    "QwenAttention",
+    "QwenMoeAttention",
+    "T5MultiHeadAttention",
+)
+
+
+def _products(call, stated):
     """Multiply-adds of activations: queries with keys, and their scores with values."""
-    if hasattr(call.layer, "activation_products"):
-        _product(call, [size for shape in call.inputs for size in shape])
-        return call.layer.activation_products(call.inputs, call.outputs)
+    if "activations" in stated:
+        return stated["activations"]
     if is_kind(call.layer, "Attention", "AdditiveAttention"):
         query, value = call.inputs[:2]
         return _product(call, query[:-1]) * value[-2] * (query[-1] + value[-1])
+    if is_kind(call.layer, *_OF_KERAS_HUB):
+        return _hub_products(call)
     if not is_kind(call.layer, "MultiHeadAttention", "GroupedQueryAttention"):
         return 0
     (query, value), config = call.inputs[:2], call.layer.get_config()
@@ -302,3 +372,17 @@ def _products(call):
     axes = config.get("attention_axes") or range(1, len(value) - 1)
     pairs = _product(call, (*query[:-1], *[value[axis] for axis in axes]))
     return pairs * heads * (of_keys + of_values)
+
+
+def _hub_products(call):
+    """Of an attention layer of KerasHub, not all of which have a configuration."""
+    query = call.inputs[0]
+    # Keys come from another tensor of such vectors, if there is one.
+    value = [x for x in call.inputs if len(x) == 3 and x[-1] == query[-1]][-1]
+
+    def first_of(*names):
+        return next((v for n in names if (v := getattr(call.layer, n, None))), None)
+
+    heads = first_of("num_query_heads", "_num_query_heads", "num_heads")
+    of_keys = first_of("head_dim", "_head_dim", "key_value_dim") or query[-1] // heads
+    return _product(call, (*query[:-1], value[1])) * heads * 2 * of_keys

@@ -1,7 +1,9 @@
 """Plan of which layers of a model get which technique."""
 
+import warnings
+
 from state_of_sparsity.budgets import Budget
-from state_of_sparsity.layer_budgets import within
+from state_of_sparsity.layer_budgets import pruned, within
 from state_of_sparsity.overrides import Overrides
 from state_of_sparsity.techniques import TECHNIQUES, Technique
 
@@ -16,12 +18,16 @@ def planned(
 
     Raises:
       TypeError, ValueError: as `sos.sparsify`.
+
+    Warns:
+      UserWarning: likewise, of layers that cannot have the pattern of a technique.
     """
     _check_technique(technique)
     rules = Overrides(technique, overrides or {})
     candidates = list(engine.sites(model))
     technique.check_sites(candidates)
     plan: dict[int, tuple[int, Technique]] = {}
+    unfit: list[str] = []
     for index, site in enumerate(candidates):
         if site.is_sparse:
             raise ValueError(
@@ -33,8 +39,14 @@ def planned(
             continue
         if is_named or chosen.applies_to(depthwise=site.depthwise):
             chosen = chosen.for_site(site)
-            if chosen is not None:
-                _check_shapes(chosen, site)
+            refusals = [] if chosen is None else _refusals(chosen, site)
+            if refusals and is_named:
+                raise ValueError(
+                    f"{refusals[0]}. Give its layer another technique, or None to "
+                    "leave it dense, with `overrides`."
+                )
+            unfit += refusals
+            if chosen is not None and not refusals:
                 plan[id(site.layer)] = (index, chosen)
     rules.check_all_used(candidates)
     if not plan:
@@ -42,23 +54,25 @@ def planned(
             f"Nothing to sparsify in model {model.name!r}: it has "
             f"{len(candidates)} layers with weights to make sparse (kernels, "
             "recurrent kernels, embeddings), and the technique and the overrides "
-            "leave all of them dense."
+            f"leave all of them dense. {'; '.join(unfit)}"
         )
+    if unfit:
+        # Of the function that the user calls.
+        warnings.warn(f"Layers stay dense: {'; '.join(unfit)}", stacklevel=3)
     if budget is None:
         return plan
     return within(budget, technique, candidates, plan, model.name)
 
 
-def _check_shapes(technique, site):
-    for attribute, variable in site.weights.items():
-        shape = tuple(variable.shape)
-        why = technique.refusal(shape)
-        if why is not None:
-            raise ValueError(
-                f"{technique.technique_name()} cannot mask {site.path}/{attribute} of "
-                f"shape {shape}: {why}. Give its layer another technique, or "
-                "None to leave it dense, with `overrides`."
-            )
+def _refusals(technique, site):
+    """Why a technique cannot mask weights of a site, of those that it would."""
+    name, masked = technique.technique_name(), pruned(technique, site)
+    shapes = {attribute: tuple(site.weights[attribute].shape) for attribute in masked}
+    return [
+        f"{name} cannot mask {site.path}/{attribute} of shape {shape}: {why}"
+        for attribute, shape in shapes.items()
+        if (why := technique.refusal(shape)) is not None
+    ]
 
 
 def _check_technique(technique):

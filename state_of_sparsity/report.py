@@ -136,7 +136,7 @@ def sparsity_report(model, log_alpha_threshold: float | None = None) -> Sparsity
 
     Args:
       model: a model of `sos.sparsify`, of `sos.strip`, of TF-MOT's
-        `prune_low_magnitude`, or a plain one.
+        `prune_low_magnitude`, or a plain one, also quantized to 8 bits, or to 4.
       log_alpha_threshold: as for `sos.strip`.
 
     Raises:

@@ -99,8 +99,8 @@ class Blocks(SingleWeights):
 class ZerosOfN(SingleWeights):
     """`m` zeros in every `n` consecutive weights along the input channels.
 
-    Groups of Dense (rank 2) and Conv2D (rank 4) kernels, as in TF-MOT; the last group
-    is filled up with zeros, which go first. The sparsity is that of the pattern.
+    Groups of Dense (rank 2) and Conv2D (rank 4) kernels, as in TF-MOT, which n has to
+    divide the input channels of. The sparsity is that of the pattern.
 
     Attributes:
       m: zeros in a group.
@@ -111,9 +111,11 @@ class ZerosOfN(SingleWeights):
     n: int
 
     def refusal(self, shape):
-        if len(shape) in (2, 4):
-            return None
-        return f"{self.m} zeros of {self.n} need kernels of Dense and Conv2D"
+        if len(shape) not in (2, 4):
+            return f"{self.m} zeros of {self.n} need kernels of Dense and Conv2D"
+        if shape[-2] % self.n:
+            return f"{self.n} does not divide its {shape[-2]} input channels"
+        return None
 
     def masked_share(self, sparsities, shape):
         del shape
@@ -124,13 +126,10 @@ class ZerosOfN(SingleWeights):
         # All but the input channels first.
         channels = len(scores.shape) - 2
         moved = ops.moveaxis(ops.cast(scores, "float32"), channels, -1)
-        short = -moved.shape[-1] % self.n
-        padded = ops.pad(moved, [(0, 0)] * (len(moved.shape) - 1) + [(0, short)])
-        groups = ops.reshape(padded, (-1, self.n))
+        groups = ops.reshape(moved, (-1, self.n))
         # A weight stays if fewer than n - m of its group are ahead of it.
         kept = self._rank(groups) < self.n - self.m
-        kept = ops.reshape(kept, padded.shape)[..., : moved.shape[-1]]
-        return ops.moveaxis(kept, -1, channels)
+        return ops.moveaxis(ops.reshape(kept, moved.shape), -1, channels)
 
     def _rank(self, groups):
         """How many scores of its group are ahead of each; the first of equals is."""

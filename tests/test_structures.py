@@ -50,16 +50,10 @@ def test_m_of_n_weights_along_the_input_channels_go(rng, shape, m, n):
     assert (lowest_kept >= highest_gone).all()
 
 
-def test_of_a_group_that_the_edge_cuts_the_missing_weights_go_first():
-    scores = np.array([[4.0], [1.0], [2.0], [3.0], [5.0], [6.0], [7.0]], "float32")
-    mask = mask_of(structures.ZerosOfN(2, 4), scores, 0.5)
-    expected = [True, False, False, True, False, True, True]
-    np.testing.assert_array_equal(mask[:, 0], expected)
-
-
 def test_shapes_that_a_structure_does_not_fit_are_refused():
     blocks, groups = structures.Blocks((2, 2), "AVG"), structures.ZerosOfN(2, 4)
     assert blocks.refusal((3, 3, 4, 4)) == "blocks of (2, 2) need matrices"
     assert "need kernels of Dense and Conv2D" in groups.refusal((3, 4, 4))
+    assert groups.refusal((3, 3, 6, 8)) == "4 does not divide its 6 input channels"
     for structure in (blocks, groups, structures.SingleWeights()):
         assert structure.refusal((8, 8)) is None

@@ -32,9 +32,10 @@ class Call:
 
 
 def is_kind(layer, *names: str) -> bool:
-    """Whether a layer is of one of Keras's own kinds, by their names."""
+    """Whether a layer is of one of Keras's or KerasHub's kinds, by their names."""
+    packages = ("keras.", "tf_keras.", "keras_hub.")
     return any(
-        cls.__name__ in names and cls.__module__.startswith(("keras.", "tf_keras."))
+        cls.__name__ in names and cls.__module__.startswith(packages)
         for cls in type(layer).__mro__
     )
 

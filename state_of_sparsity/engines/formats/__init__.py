@@ -10,6 +10,7 @@ import pathlib
 import pkgutil
 
 from state_of_sparsity import atomic
+from state_of_sparsity.engines import reading_back
 from state_of_sparsity.engines.formats.base import Format
 
 for _module in pkgutil.iter_modules(__path__):
@@ -58,7 +59,7 @@ def check_packages(name: str, *packages: str) -> None:
 
 
 def write(model, path: str | os.PathLike, name: str, **options) -> None:
-    """Writes a plain model, complete or not at all.
+    """Writes a plain model, complete or not at all, and reads it back.
 
     What is at the path, and further files of the same names beside it, are replaced.
 
@@ -71,15 +72,18 @@ def write(model, path: str | os.PathLike, name: str, **options) -> None:
       options: likewise.
 
     Raises:
-      ValueError, RuntimeError: as `Format.write`, and for another suffix.
+      ValueError, RuntimeError: as `Format.write`, for another suffix, and for a file
+        that does not compute what the model does; see `reading_back.check`.
     """
     path, format = pathlib.Path(path), FORMATS[name]
     if not path.name.endswith(format.suffix):
         raise ValueError(
             f"The path has to end in {format.suffix!r}. Received: {str(path)!r}"
         )
+    given = _given(options)
     with atomic.replacing(path) as new:
-        format.write(model, new, **_given(options))
+        format.write(model, new, **given)
+        reading_back.check(format, model, new, exact=not given)
 
 
 def _given(options):

@@ -6,6 +6,28 @@ import pathlib
 from collections.abc import Mapping
 from typing import ClassVar
 
+import keras
+import numpy as np
+
+
+def fed(given: list[str], inputs, names: Mapping) -> dict:
+    """The inputs of a file by the names that it gives them.
+
+    Args:
+      given: these names.
+      inputs: as of `Format.run`.
+      names: likewise; where the file has others, the order counts.
+
+    Raises:
+      ValueError: if the file takes another number of inputs.
+    """
+    values = keras.tree.flatten(inputs)
+    if len(given) != len(values):
+        raise ValueError(f"it takes {len(given)} inputs: {given}")
+    if set(given) <= names.keys():
+        return {name: names[name] for name in given}
+    return dict(zip(given, values, strict=True))
+
 
 class Format(abc.ABC):
     """A kind of file, or folder, that plain models are written to.
@@ -40,6 +62,20 @@ class Format(abc.ABC):
     def options(cls) -> list[str]:
         """The names of the options."""
         return list(inspect.signature(cls.write).parameters)[3:]
+
+    @abc.abstractmethod
+    def run(self, path: pathlib.Path, inputs, names: Mapping) -> list[np.ndarray]:
+        """The outputs of a file in its runtime.
+
+        Args:
+          path: of the file.
+          inputs: arrays in the structure that the model takes.
+          names: those of the same arrays that have a name, by it.
+
+        Raises:
+          ImportError: if the runtime is not installed.
+          Exception: whatever keeps the runtime from computing them.
+        """
 
     def check(self, **options) -> None:  # noqa: B027
         """Raises ValueError for values that the options cannot have."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 from state_of_sparsity.engines import is_of_tf_keras
-from state_of_sparsity.engines.formats.base import Format
+from state_of_sparsity.engines.formats.base import Format, fed
 
 
 class LiteRT(Format):
@@ -32,6 +32,11 @@ class LiteRT(Format):
         else:
             contents = _smallest(functools.partial(_of_keras3, model), quantize)
         path.write_bytes(contents)
+
+    def run(self, path, inputs, names):
+        program = _interpreter(path.read_bytes()).get_signature_runner()
+        outputs = program(**fed(list(program.get_input_details()), inputs, names))
+        return list(outputs.values())
 
 
 def _of_keras3(model, optimizations):
@@ -98,14 +103,17 @@ def _smallest(convert: Callable[[list], bytes], quantize: str | None) -> bytes:
 
 def _runs(contents):
     """Whether the runtime takes a file: it may lack an operation on sparse tensors."""
+    try:
+        _interpreter(contents).allocate_tensors()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _interpreter(contents):
     import tensorflow as tf
 
     with warnings.catch_warnings():
         # TensorFlow's copy of the runtime tells of the package that it is in, too.
         warnings.simplefilter("ignore")
-        interpreter = tf.lite.Interpreter(model_content=contents)
-    try:
-        interpreter.allocate_tensors()
-    except RuntimeError:
-        return False
-    return True
+        return tf.lite.Interpreter(model_content=contents)

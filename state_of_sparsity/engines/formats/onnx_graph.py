@@ -8,7 +8,7 @@ import textwrap
 import keras
 
 from state_of_sparsity.engines import is_of_tf_keras
-from state_of_sparsity.engines.formats.base import Format
+from state_of_sparsity.engines.formats.base import Format, fed
 
 # The latest that tf2onnx knows without warning, and what Keras 3 writes with it.
 _OPSET = 15
@@ -33,15 +33,35 @@ class ONNX(Format):
 
         exporting.check_lengths(model)
         inputs = exporting.signature(model)
-        if keras.backend.backend() == "torch":
-            with exporting.refusing(self.name):
-                torch_export.export_onnx(model, str(path), inputs)
-        else:
-            _register_erfc()
-            exporting.export(model, path, self.name)
         with exporting.refusing(self.name):
-            # tf2onnx only logs the operations that it leaves as TensorFlow's.
-            onnx.checker.check_model(str(path))
+            if keras.backend.backend() == "torch":
+                torch_export.export_onnx(model, str(path), inputs)
+                onnx.checker.check_model(str(path))
+            else:
+                onnx.save(_of_keras3(model, inputs[0]), path)
+
+    def run(self, path, inputs, names):
+        return run(os.fspath(path), inputs, names)
+
+
+def run(model: str | bytes, inputs, names) -> list:
+    """The outputs of an ONNX model, by its path or contents; see `Format.run`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model)
+    given = [place.name for place in session.get_inputs()]
+    return session.run(None, fed(given, inputs, names))
+
+
+def _of_keras3(model, inputs):
+    import tensorflow as tf  # The backend, which has imported it.
+
+    specs = keras.tree.map_structure(
+        lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), inputs
+    )
+    return _converted(
+        tf.function(lambda inputs: model(inputs, training=False)), [specs]
+    )
 
 
 def graph_of(model):
@@ -75,23 +95,57 @@ def graph_of_function(serve, signature: list, name: str):
     Raises:
       RuntimeError: if tf2onnx cannot express it.
     """
-    import onnx
-    import tf2onnx
-
-    _register_erfc()
     try:
-        converted, _ = tf2onnx.convert.from_function(
-            serve, input_signature=signature, opset=_OPSET
-        )
-        # tf2onnx only logs the operations that it leaves as TensorFlow's.
-        onnx.checker.check_model(converted)
+        return _converted(serve, signature)
     except Exception as error:
         raise RuntimeError(
             f"tf2onnx cannot write model {name!r} as sparse. Recurrent layers may need "
             "`unroll=True`; or export it as tf_saved_model. Received: "
             f"{textwrap.shorten(str(error), 400)}"
         ) from error
+
+
+def _converted(serve, signature):
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    _register_erfc()
+    flat = tf.nest.flatten(signature)
+    closed = _closed(serve.get_concrete_function(*signature))
+    converted, _ = tf2onnx.convert.from_function(closed, flat, opset=_OPSET)
+    # tf2onnx only logs the operations that it leaves as TensorFlow's.
+    onnx.checker.check_model(converted)
     return converted
+
+
+def _closed(traced):
+    """A function of single tensors with what a traced one has captured as constants.
+
+    tf2onnx does that for variables, and would make inputs of the tensors.
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def closed(*inputs):
+        graph = tf.compat.v1.get_default_graph()
+        for variable in traced.graph.variables:
+            graph.watch_variable(variable)
+        held = {
+            inner.name: graph.capture(outer)
+            if outer.dtype == tf.resource
+            else tf.constant(outer.numpy())
+            for outer, inner in traced.graph.captures
+        }
+        names = [tensor.name for tensor in traced.inputs]
+        outputs = tf.graph_util.import_graph_def(
+            traced.graph.as_graph_def(),
+            input_map=dict(zip(names, inputs, strict=False)) | held,
+            return_elements=[tensor.name for tensor in traced.outputs],
+        )
+        return tf.nest.pack_sequence_as(traced.structured_outputs, outputs)
+
+    return closed
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """TensorFlow's SavedModels, which load with TensorFlow alone."""
 
+import os
+
 import keras
 
 from state_of_sparsity.engines import is_of_tf_keras
@@ -26,3 +28,10 @@ class SavedModel(Format):
         # Inference needs no gradients, and those of some models cannot be traced.
         options = {"jax2tf_kwargs": {"with_gradient": False}} if on_jax else {}
         export(model, path, self.name, **options)
+
+    def run(self, path, inputs, names):
+        import tensorflow as tf  # Which has written it.
+
+        loaded = tf.saved_model.load(os.fspath(path))
+        inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        return [x.numpy() for x in keras.tree.flatten(loaded.serve(inputs))]

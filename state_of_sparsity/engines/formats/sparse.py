@@ -27,3 +27,8 @@ class Sparse(Format):
         from state_of_sparsity.runtime import files
 
         files.write(onnx_graph.graph_of(model), path, values, signed_zeros=False)
+
+    def run(self, path, inputs, names):
+        from state_of_sparsity.runtime import files
+
+        return onnx_graph.run(files.read(path).SerializeToString(), inputs, names)

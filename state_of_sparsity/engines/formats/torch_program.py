@@ -1,5 +1,7 @@
 """PyTorch's exported programs."""
 
+import keras
+
 from state_of_sparsity.engines.formats.base import Format
 
 
@@ -15,3 +17,11 @@ class TorchProgram(Format):
 
         shapes = torch_export.dynamic_shapes(exporting.signature(model))
         exporting.export(model, path, self.name, dynamic_shapes=shapes)
+
+    def run(self, path, inputs, names):
+        import torch  # The backend, which has imported it.
+
+        program = torch.export.load(path).module()
+        with torch.no_grad():
+            outputs = program(keras.tree.map_structure(torch.tensor, inputs))
+        return [x.numpy() for x in keras.tree.flatten(outputs)]

@@ -21,7 +21,7 @@ class Keras3Inspection(Inspection):
         return [
             _sparse_weight(layer.technique, sparse[located.label])
             if located.label in sparse
-            else _dense_weight(located)
+            else _dense_weight(layer, located)
             for located in located_weights(layer)
         ]
 
@@ -33,8 +33,20 @@ class Keras3Inspection(Inspection):
             if isinstance(layer, Sparse)
             for variable in added_variables(layer).values()
         }
-        counted = {id(v): v for x in layers for v in private.own_trainable(x)}
-        return sum(math.prod(v.shape) for i, v in counted.items() if i not in added)
+        counted = {
+            id(variable): math.prod(variable.shape)
+            for layer in layers
+            for variable in private.own_trainable(layer)
+            # Scales of 8 bits, which are not trained, are set in the backward pass.
+            if not variable.overwrite_with_gradient
+        }
+        counted |= {
+            id(located.variable): _quantized(layer, located).size
+            for layer in layers
+            for located in located_weights(layer)
+            if _is_quantized(located)
+        }
+        return sum(size for i, size in counted.items() if i not in added)
 
     def penalty(self, layer):
         if not layer.technique.extra_is_trained:
@@ -82,6 +94,38 @@ def _sparse_weight(technique, weight):
     return DeployedWeight(weight.label, *map(keras.ops.convert_to_numpy, values), True)
 
 
-def _dense_weight(located):
-    value = private.to_numpy(located.variable)
+def _dense_weight(layer, located):
+    if _is_quantized(located):
+        value = _quantized(layer, located)
+    else:
+        value = private.to_numpy(located.variable)
     return DeployedWeight(located.label, value, value != 0, False)
+
+
+def _is_quantized(located):
+    return not keras.backend.is_float_dtype(located.variable.dtype)
+
+
+def _quantized(layer, located):
+    """The weight of a layer of Keras's int8 or int4, in steps of its scale."""
+    if layer.quantization_mode not in ("int8", "int4"):
+        raise ValueError(
+            f"Layer {layer.name!r} is quantized, and how it packs its weights is not "
+            "known: ask before it is. Received: quantization_mode="
+            f"{layer.quantization_mode!r}"
+        )
+    name = located.label
+    # Keras unpacks all others itself.
+    packed = layer.quantization_mode == "int4" and name == "reverse_embeddings"
+    value = getattr(layer, name)
+    if packed:
+        value = keras.quantizers.unpack_int4(value, layer.output_dim)
+    value = keras.ops.convert_to_numpy(value).astype("int32")
+    offsets = getattr(layer, f"{name}_zero", None)
+    if offsets is None:
+        return value
+    # What stands for zero, by groups of inputs, or of an embedding's channels.
+    groups = keras.ops.cast(layer.g_idx, "int32")
+    axis = 1 if name == "embeddings" else 0
+    offsets = keras.ops.convert_to_numpy(keras.ops.take(offsets, groups, axis))
+    return value - offsets.astype("int32").reshape(value.shape)
