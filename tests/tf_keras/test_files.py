@@ -83,7 +83,7 @@ def test_more_masks_than_a_layer_has_are_an_error(tmp_path):
         return sos.sparsify(keras.Sequential([layer]), PRUNING)
 
     path = saved_weights(model(keras.layers.LSTM), tmp_path / "model.weights.h5")
-    with pytest.raises(ValueError, match="'only' has 1 masks, and the file 2"):
+    with pytest.raises(ValueError, match="a layer with 2 masks, not 1"):
         model(keras.layers.Dense).load_weights(path)
 
 

@@ -291,3 +291,125 @@ def test_weights_of_a_dense_model_are_refused_with_the_way_out(file, made, tmp_p
     made("dense").save_weights(tmp_path / file)
     with pytest.raises(ValueError, match=r"dense model into the dense one, .*sparsify"):
         made("magnitude_pruning").load_weights(tmp_path / file)
+
+
+class Tied(keras.layers.Layer):
+    def __init__(self, to, **kwargs):
+        super().__init__(**kwargs)
+        self.to = to
+
+    def call(self, inputs):
+        return tf.matmul(inputs, self.to.kernel, transpose_b=True)
+
+
+class Language(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.embedding = keras.layers.Embedding(6, 4, name="embedding")
+
+    def call(self, ids):
+        hidden = tf.reduce_sum(self.embedding(ids), 1)
+        return tf.matmul(hidden, self.embedding.embeddings, transpose_b=True)
+
+
+def tied_layer():
+    encoder, inputs = keras.layers.Dense(4, name="encoder"), keras.Input((6,))
+    return keras.Model(inputs, Tied(encoder)(encoder(inputs)))
+
+
+def tied_lambda():
+    encoder, inputs = keras.layers.Dense(4, name="encoder"), keras.Input((6,))
+    decoder = keras.layers.Lambda(lambda h: h @ tf.transpose(encoder.kernel))
+    return keras.Model(inputs, decoder(encoder(inputs)))
+
+
+@pytest.mark.parametrize("technique", [TECHNIQUES[name] for name in SPARSE])
+@pytest.mark.parametrize("make", [tied_layer, tied_lambda, Language])
+def test_a_weight_that_another_layer_reads_is_the_one_computed_with(
+    make, technique, rng
+):
+    x = rng.integers(6, size=(8, 6)).astype("float32")
+    model = make()
+    model(x)
+    sparse = sos.sparsify(model, technique)
+    sparse.compile(keras.optimizers.SGD(0.1), "mse")
+    sparse.fit(x, x, epochs=2, verbose=0, callbacks=sos.callbacks(sparse))
+    for weight in sparse.trainable_weights:
+        weight.assign(tf.cast(rng.normal(size=weight.shape), weight.dtype))
+    layer = next(x for x in sparse._flatten_layers() if hasattr(x, "technique"))
+    if hasattr(layer, "log_alpha"):
+        layer.log_alpha.assign(4 * tf.sign(layer.log_alpha))
+    if hasattr(layer, "log_sigma2"):
+        layer.log_sigma2.assign(4 * layer.log_sigma2)
+    stripped = sos.strip(sparse)
+    zeros = sos.sparsity_report(stripped).sparsity
+    assert technique is PRUNING or 0.2 < zeros < 0.8
+    np.testing.assert_allclose(sparse(x), stripped(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("technique", [TECHNIQUES[name] for name in SPARSE[1:]])
+def test_a_tied_layer_has_the_noise_of_the_step_and_the_gradient(technique, rng):
+    x = rng.normal(size=(8, 6)).astype("float32")
+    sparse = sos.sparsify(tied_layer(), technique)
+    encoder, tied = sparse.layers[1:]
+    extra = getattr(encoder, technique.extra_name)
+    hidden = tf.ones((8, 4))
+    extra.assign(tf.zeros_like(extra))
+    with tf.GradientTape() as tape:
+        outputs = tied(hidden, training=True)
+    assert np.abs(outputs - tied(hidden, training=False)).max() > 0.01
+    assert np.abs(tape.gradient(outputs, extra)).max() > 0
+    assert encoder.training_step == 1
+    assert isinstance(encoder.kernel, tf.Variable)
+    sparse(x)
+
+
+class Holding(Tied):
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.to.kernel
+
+    def call(self, inputs):
+        return tf.matmul(inputs, self.kernel, transpose_b=True)
+
+
+def held_by_a_layer(encoder, inputs):
+    return Holding(encoder, name="reader")(encoder(inputs))
+
+
+def held_by_a_function(encoder, inputs):
+    hidden = encoder(inputs)
+    kernel = encoder.kernel
+    return keras.layers.Lambda(lambda h: h @ tf.transpose(kernel), name="reader")(
+        hidden
+    )
+
+
+def held_by_a_call(encoder, inputs):
+    hidden = encoder(inputs)
+    return tf.matmul(hidden, encoder.kernel, transpose_b=True, name="reader")
+
+
+def normalized(encoder, inputs):
+    return keras.layers.SpectralNormalization(encoder, name="reader")(inputs)
+
+
+@pytest.mark.parametrize(
+    "outputs_of",
+    [held_by_a_layer, held_by_a_function, held_by_a_call, normalized],
+)
+def test_a_layer_that_holds_the_variable_of_another_is_warned_of(outputs_of):
+    encoder, inputs = keras.layers.Dense(4, name="encoder"), keras.Input((6,))
+    model = keras.Model(inputs, outputs_of(encoder, inputs))
+    with pytest.warns(
+        UserWarning, match="'.*reader' holds the weight '.*encoder/kernel'"
+    ):
+        sos.sparsify(model, TECHNIQUES["l0_regularization"])
+
+
+@pytest.mark.parametrize("make", [tied_layer, tied_lambda, Language])
+def test_a_layer_that_reads_a_weight_of_another_is_not_warned_of(make, recwarn):
+    model = make()
+    model(np.zeros((2, 6), "float32"))
+    sos.sparsify(model, TECHNIQUES["l0_regularization"])
+    assert not [w for w in recwarn if "holds the weight" in str(w.message)]

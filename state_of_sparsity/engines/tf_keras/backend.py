@@ -25,6 +25,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import (
     PruneRegistry,
 )
+from tf_keras.src.engine import base_layer_utils
 from tf_keras.src.engine.functional import Functional, has_functional_like_constructor
 from tf_keras.src.engine.keras_tensor import KerasTensor
 from tf_keras.src.layers.convolutional.base_depthwise_conv import DepthwiseConv
@@ -228,6 +229,23 @@ def is_preprocessing(layer: keras.layers.Layer) -> bool:
 def of_thread(layer: keras.layers.Layer) -> dict:
     """What is kept with a layer for the thread: each replica is traced in its own."""
     return vars(layer._thread_local)
+
+
+def is_read_by_another(layer: keras.layers.Layer) -> bool:
+    """Whether what asks is in the call of another layer than this one."""
+    context = base_layer_utils.call_context()
+    # What a layer takes of another one when it is built, it keeps.
+    return context.in_call and context.layer is not layer and context.layer.built
+
+
+def training_of_call() -> bool | tf.Tensor | None:
+    """Whether the call that is under way is in training, if that was said."""
+    return base_layer_utils.call_context().training
+
+
+def call_arguments(layer: keras.layers.Layer) -> list:
+    """What a layer is called on in graphs, symbolic tensors and others."""
+    return [(node.call_args, node.call_kwargs) for node in layer._inbound_nodes]
 
 
 def carry_batch_shape(layer: keras.layers.Layer, new: keras.layers.Layer) -> None:

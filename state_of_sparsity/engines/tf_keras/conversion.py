@@ -1,8 +1,11 @@
 """Conversion of models of `tf_keras` into sparse and plain copies."""
 
+import warnings
+
 from state_of_sparsity.engines.conversion import Conversion, Site
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
+    all_layers,
     check_keras_backend,
     child_layers,
     custom_weights,
@@ -16,7 +19,7 @@ from state_of_sparsity.engines.tf_keras.containers import (
     container_class,
     is_container_of,
 )
-from state_of_sparsity.engines.tf_keras.copying import converted
+from state_of_sparsity.engines.tf_keras.copying import converted, held_part
 from state_of_sparsity.engines.tf_keras.families import (
     is_sparse,
     plain_layer,
@@ -116,7 +119,26 @@ class TFKerasConversion(Conversion):
                 "dictionaries, or leave them dense with an override of None."
             )
         share_thresholds(sparse)
+        self._warn_of_readers(model, plan)
         return sparse
+
+    def _warn_of_readers(self, model, plan):
+        """Warns of weights that learn to be sparse, and that other layers hold, too."""
+        sites = [x for x in self.sites(model) if id(x.layer) in plan]
+        learned = [x for x in sites if plan[id(x.layer)][1].draws_noise]
+        paths = {id(v): f"{x.path}/{n}" for x in learned for n, v in x.weights.items()}
+        own = {id(inner) for x in learned for inner in all_layers(x.layer)}
+        others = [x for x in all_layers(model) if id(x) not in own] if paths else []
+        for layer in others:
+            held = held_part(layer, paths.keys())
+            if held is not None:
+                warnings.warn(
+                    f"Layer {layer.name!r} holds the weight {paths[id(held)]!r}, and "
+                    "not what its layer computes with: the weight without noise and "
+                    "without zeros. Let it hold the layer, and read the weight of it "
+                    "in its call, or leave the layer dense with an override of None.",
+                    stacklevel=4,
+                )
 
     def strip(self, model):
         def replace(layer, path, copy):

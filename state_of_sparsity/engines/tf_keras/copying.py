@@ -10,7 +10,7 @@ so are metrics and preprocessing layers.
 
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from state_of_sparsity.engines.functions import reached, rebound
@@ -18,6 +18,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     KerasTensor,
     TracedFunction,
     all_layers,
+    call_arguments,
     carry_settings,
     copy_variable,
     forget_layers,
@@ -106,6 +107,13 @@ def layers_in(
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from layers_in(item, join(path, _escaped(key)), kind)
+
+
+def held_part(layer: keras.layers.Layer, ids: Collection[int]) -> Any | None:
+    """What a layer holds of things with these `id`s, by an attribute or a function."""
+    values = [value for _, value in own_attributes(layer)]
+    values += [loss_functions(layer), call_arguments(layer)]
+    return reached(values, lambda value: id(value) in ids, _CLOSED)
 
 
 class Copier:

@@ -114,7 +114,11 @@ def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:
     """The variable behind a dotted attribute such as "cell.kernel"."""
     value = layer
     for name in attribute.split("."):
-        value = value[int(name)] if name.isdigit() else getattr(value, name)
+        if name.isdigit():
+            value = value[int(name)]
+        else:
+            # Past the attributes that say what a layer computes with.
+            value = vars(value)[name] if name in vars(value) else getattr(value, name)
     return value
 
 

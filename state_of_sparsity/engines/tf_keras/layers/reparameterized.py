@@ -8,11 +8,13 @@ from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.inspection import DeployedWeight
 from state_of_sparsity.engines.tf_keras.backend import (
     check_keras_backend,
+    is_read_by_another,
     keras,
     of_thread,
     raw_variable,
     smart_cond,
     tf,
+    training_of_call,
     weight_lists,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
@@ -23,6 +25,7 @@ from state_of_sparsity.engines.tf_keras.families import (
     plain_layer,
     sparse_layer,
 )
+from state_of_sparsity.engines.tf_keras.noise import Noise
 from state_of_sparsity.engines.tf_keras.restoring import (
     ChecksWeights,
     refusal,
@@ -38,6 +41,33 @@ from state_of_sparsity.techniques.saving import VERSION, check_version
 
 # The layer class for each technique and Keras layer.
 LAYERS: dict[tuple[type, type], type] = {}
+
+
+class UsedWeight:
+    """The attribute of a weight: in the call of another layer, what is computed with.
+
+    So one that shares the weight, as a tied decoder does, has the zeros as well, and in
+    training the noise of the step. Elsewhere it is the variable.
+    """
+
+    def __init__(self, name):
+        self._name = name
+
+    def __get__(self, layer, cls=None):
+        if layer is None:
+            return self
+        if self._name not in vars(layer):
+            raise AttributeError(f"{cls.__name__} has no attribute {self._name!r}")
+        value = vars(layer)[self._name]
+        if isinstance(value, tf.Variable) and is_read_by_another(layer):
+            return layer.used_weight(self._name)
+        return value
+
+    def __set__(self, layer, value):
+        vars(layer)[self._name] = value
+
+    def __delete__(self, layer):
+        del vars(layer)[self._name]
 
 
 class Reparameterized(ChecksWeights):
@@ -70,6 +100,9 @@ class Reparameterized(ChecksWeights):
                     LAYERS.setdefault((cls.technique_class, base), cls)
                     add_kind(base, list(cls.sparse_weights))
                 break
+        for weight in cls.sparse_weights:
+            if "." not in weight and not hasattr(cls, weight):
+                setattr(cls, weight, UsedWeight(weight))
 
     def __init__(self, *args, **kwargs):
         names = {field.name for field in dataclasses.fields(self.technique_class)}
@@ -165,6 +198,17 @@ class Reparameterized(ChecksWeights):
     def _count_step(self):
         self.training_step.assign_add(1)
         return tf.no_op()
+
+    def used_weight(self, weight):
+        """A weight as the layer computes with it now: with noise if in training."""
+        used = self.in_phase(
+            training_of_call(),
+            lambda use: self.technique.training_weight(
+                *self.parameters(weight), Noise(self, weight, use)
+            ),
+            lambda: self.deployed_weight(weight),
+        )
+        return tf.cast(used, self.compute_dtype)
 
     def deployed_weight(self, weight):
         """A weight without noise, with its zeros: a float32 tensor."""
