@@ -7,9 +7,8 @@ import keras
 import numpy as np
 
 from state_of_sparsity.engines import is_of_tf_keras
+from state_of_sparsity.engines.examples import close, example
 
-# Of an example: examples in a batch, and what stands for lengths that are undefined.
-_BATCH, _LENGTH = 2, 32
 # As a share of the largest output: half precision and another order of sums.
 _TOLERANCE = 0.02
 
@@ -31,7 +30,7 @@ def check(format, model, path, exact: bool) -> None:
     Warns:
       UserWarning: if the outputs are others than the model's.
     """
-    inputs, names = _example(_specs(model))
+    inputs, names = example(_specs(model))
     try:
         expected = _flat(model(inputs, training=False))
     except Exception:
@@ -52,7 +51,7 @@ def check(format, model, path, exact: bool) -> None:
             f"The {format.name} file of model {model.name!r} gives outputs of {theirs} "
             f"where the model gives {shapes}. Try another format."
         )
-    if exact and not all(any(_close(a, b) for b in found) for a in expected):
+    if exact and not all(any(close(a, b, _TOLERANCE) for b in found) for a in expected):
         warnings.warn(
             f"The {format.name} file of model {model.name!r} gives other outputs than "
             "the model for a random example: compare them for an example of yours.",
@@ -70,32 +69,6 @@ def _specs(model):
     return exporting.signature(model)[0]
 
 
-def _example(specs):
-    """Random values in the structure of specs, and by the names that these have."""
-    rng, names = np.random.default_rng(0), {}
-
-    def values(spec):
-        shape = (_BATCH, *(size or _LENGTH for size in tuple(spec.shape)[1:]))
-        dtype = keras.backend.standardize_dtype(spec.dtype)
-        if dtype == "string":
-            return np.full(shape, "a")
-        ids = rng.integers(0, 2, shape)
-        array = rng.random(shape) if "float" in dtype else ids
-        return names.setdefault(spec.name, array.astype(dtype))
-
-    inputs = keras.tree.map_structure(values, specs)
-    return inputs, names | (inputs if isinstance(inputs, dict) else {})
-
-
 def _flat(outputs):
     leaves = keras.tree.flatten(outputs)
     return [keras.ops.convert_to_numpy(leaf) for leaf in leaves]
-
-
-def _close(expected, found):
-    if expected.shape != found.shape:
-        return False
-    if "float" not in expected.dtype.name:
-        return True
-    scale = np.abs(expected).max(initial=0, where=np.isfinite(expected))
-    return np.allclose(expected, found, 0, _TOLERANCE * scale, equal_nan=True)

@@ -99,7 +99,7 @@ def test_strip_finds_a_reader_that_came_later(data):
     layer = sparse.get_layer("logits")
     reader = Tied(layer, name="reader")
     both = keras.Model(inputs, reader(layer(inputs)))
-    with pytest.raises(ValueError, match=r"outputs of up to .* differ by up to"):
+    with pytest.raises(ValueError, match="does not compute what model 'functional"):
         sos.strip(both)
     assert type(sos.strip(both, check_outputs=False).get_layer("logits")) is (
         keras.layers.Dense

@@ -6,7 +6,8 @@ import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines import formats
-from tests.keras3.test_formats import BACKEND, OWN, check_outputs, written
+from tests.flavour import BACKEND
+from tests.shared.test_formats import OWN, check_outputs, written
 
 
 class Shifted(keras.layers.Layer):
