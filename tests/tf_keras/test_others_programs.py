@@ -413,3 +413,62 @@ def test_a_layer_that_reads_a_weight_of_another_is_not_warned_of(make, recwarn):
     model(np.zeros((2, 6), "float32"))
     sos.sparsify(model, TECHNIQUES["l0_regularization"])
     assert not [w for w in recwarn if "holds the weight" in str(w.message)]
+
+
+@pytest.mark.feature("others: training that never says training=True")
+@pytest.mark.parametrize(
+    "technique", [PRUNING, sos.L0Regularization(1e-4)], ids=["pruning", "l0"]
+)
+def test_training_as_in_inference_is_noticed(technique):
+    class Around(keras.Model):
+        def __init__(self, student):
+            super().__init__()
+            self.student = student
+
+        def call(self, inputs):
+            return self.student(inputs, training=False)
+
+    student = keras.Sequential([keras.layers.Dense(4, input_shape=(6,))])
+    student = sos.sparsify(student, technique)
+    around = Around(student)
+    inputs = np.ones((8, 6), "float32")
+    around(inputs)
+    around.compile("sgd", "mse", run_eagerly=True)
+    with pytest.warns(UserWarning, match="has counted a step in this epoch"):
+        around.fit(
+            inputs, inputs[:, :4], epochs=2, verbose=0, callbacks=sos.callbacks(around)
+        )
+    if technique is PRUNING:
+        with pytest.warns(UserWarning, match="'dense.*' has counted 0 training steps"):
+            sos.sparsity_report(student)
+
+
+@pytest.mark.feature("others: averages of weights")
+def test_averages_of_masks_are_found():
+    model = keras.Sequential([keras.layers.Dense(4, input_shape=(6,), name="d")])
+    target = sos.sparsify(model, PRUNING)
+    masked = [0.5 * weight for weight in target.get_weights()]
+    target.set_weights(masked)
+    for read in (sos.sparsity_report, sos.strip, sos.weight_masks):
+        with pytest.raises(ValueError, match="mask of d/kernel has other values than"):
+            read(target)
+
+
+@pytest.mark.feature("others: constants of a model in its files")
+def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path):
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(1, 2, (8, 5)))
+    shift = tf.range(150.0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            normalization,
+            keras.layers.Dense(150),
+            keras.layers.Lambda(lambda outputs: outputs + shift),
+        ]
+    )
+    path = tmp_path / "model.sparse"
+    sos.export(model, path, format="sparse")
+    inputs = np.ones((3, 5), "float32")
+    (outputs,) = sos.runtime.load(path).run(inputs).values()
+    assert np.allclose(outputs, model(inputs), atol=1e-4)

@@ -108,7 +108,14 @@ def _(layer: PruneLowMagnitude) -> list[DeployedWeight]:
     names = wrapped_weights(layer.layer, getattr(layer, "technique", None))
     masked = {}
     for name, (variable, mask, _) in zip(names, layer.pruning_vars, strict=True):
-        keep = raw_variable(mask).numpy() != 0
+        keep = raw_variable(mask).numpy()
+        if not np.isin(keep, (0, 1)).all():
+            raise ValueError(
+                f"The mask of {layer.layer.name}/{name} has other values than 0 and 1. "
+                "Where weights are averaged, average trainable_variables, and assign "
+                "non_trainable_variables as they are."
+            )
+        keep = keep != 0
         value = np.where(keep, raw_variable(variable).numpy(), 0)
         masked[name] = DeployedWeight(name, value, keep, True)
     # Of a separable convolution, a part stays dense.

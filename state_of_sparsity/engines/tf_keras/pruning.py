@@ -8,6 +8,7 @@ import collections
 import functools
 import inspect
 import math
+import warnings
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     tf,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
-from state_of_sparsity.engines.tf_keras.families import sparse_layer
+from state_of_sparsity.engines.tf_keras.families import is_sparse, sparse_layer
 from state_of_sparsity.engines.tf_keras.restoring import ChecksWeights, refusal
 from state_of_sparsity.engines.tf_keras.schedules import Schedule, zero_count
 from state_of_sparsity.engines.tf_keras.weights import (
@@ -263,6 +264,25 @@ class PruningStep(UpdatePruningStep):
             # It is -1 until training begins; a restored model counts on.
             if layer.pruning_step.numpy() < 0:
                 layer.pruning_step.assign(0)
+        self._begun_at = self._steps()
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if self._begun_at == self._steps() != []:
+            warnings.warn(
+                f"No sparse layer of model {self.model.name!r} has counted a step in "
+                "this epoch: they are called as in inference. Give the `call` of the "
+                "model around them an argument `training`, and pass it on.",
+                stacklevel=2,
+            )
+        self._begun_at = None
+
+    def _steps(self):
+        """What the sparse layers have counted."""
+        layers = [x for x in all_layers(self.model) if x.built and is_sparse(x)]
+        names = ("pruning_step", "training_step")
+        steps = [getattr(x, n) for x in layers for n in names if hasattr(x, n)]
+        return [int(step.numpy()) for step in steps]
 
 
 class _MaskUpdate:
