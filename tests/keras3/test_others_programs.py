@@ -1,11 +1,15 @@
 """What others' programs did, and what no program may do without a word."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines import formats
+from tests.keras3 import presets
 from tests.keras3.test_formats import BACKEND, OWN, check_outputs, written
 
 
@@ -151,3 +155,50 @@ def test_adapters_count_beside_the_weight(make, shape, dtype, multiply_adds):
     model = keras.Sequential([keras.Input(shape, dtype=dtype), layer])
     layer.enable_lora(2)
     assert sos.count_flops(model).dense == 2 * multiply_adds
+
+
+PRUNED = sos.MagnitudePruning(0.5, 1, 1, 1)
+
+
+def saved_as_preset(folder):
+    """Presets of a sparse model, with others made sparse before and after."""
+    sparse = [
+        sos.sparsify(presets.OneTask(presets.OneBackbone()), PRUNED),
+        sos.sparsify(presets.OtherTask(presets.OtherBackbone()), PRUNED),
+    ]
+    sparse[0](np.ones((1, 4)), training=True)
+    sparse[0].save_to_preset(folder)
+    return sparse[0]
+
+
+@pytest.mark.any_backend
+def test_a_preset_of_a_sparse_model_is_found_by_its_class(tmp_path):
+    sparse = saved_as_preset(tmp_path)
+    inputs = np.arange(8.0).reshape(2, 4)
+    expected = sparse.predict(inputs, verbose=0)
+    for cls in (presets.Backbone, presets.OneBackbone, presets.Task):
+        model = cls.from_preset(tmp_path)
+        assert isinstance(model, cls)
+        assert sos.sparsity_report(model) == sos.sparsity_report(sparse)
+        assert np.array_equal(model.predict(inputs, verbose=0), expected)
+        assert type(sos.strip(model)) in (presets.OneBackbone, presets.OneTask)
+        half = cls.from_preset(tmp_path, dtype="bfloat16")
+        assert half.get_layer(index=-1).compute_dtype == "bfloat16"
+    with pytest.raises(AssertionError):
+        presets.OtherBackbone.from_preset(tmp_path)
+    sparse.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(model.predict(inputs, verbose=0), expected)
+
+
+@pytest.mark.slow
+def test_a_preset_of_a_sparse_model_loads_in_another_process(tmp_path):
+    saved_as_preset(tmp_path)
+    script = (
+        "from tests.keras3 import presets\n"
+        "from state_of_sparsity import layers\n"
+        f"print(presets.Task.from_preset({str(tmp_path)!r}))"
+    )
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "OneTask" in ran.stdout
