@@ -33,7 +33,8 @@ def check(format, model, path, exact: bool) -> None:
     """
     inputs, names = _example(_specs(model))
     try:
-        expected = _flat(model(inputs, training=False))
+        outputs = keras.tree.flatten(model(inputs, training=False))
+        expected = [keras.ops.convert_to_numpy(x) for x in outputs]
     except Exception:
         return
     try:
@@ -78,18 +79,16 @@ def _example(specs):
         shape = (_BATCH, *(size or _LENGTH for size in tuple(spec.shape)[1:]))
         dtype = keras.backend.standardize_dtype(spec.dtype)
         if dtype == "string":
-            return np.full(shape, "a")
-        ids = rng.integers(0, 2, shape)
-        array = rng.random(shape) if "float" in dtype else ids
-        return names.setdefault(spec.name, array.astype(dtype))
+            array = np.full(shape, "a")
+        elif "float" in dtype:
+            array = rng.random(shape).astype(dtype)
+        else:
+            array = rng.integers(0, 2, shape).astype(dtype)
+        names[spec.name] = array
+        return array
 
     inputs = keras.tree.map_structure(values, specs)
     return inputs, names | (inputs if isinstance(inputs, dict) else {})
-
-
-def _flat(outputs):
-    leaves = keras.tree.flatten(outputs)
-    return [keras.ops.convert_to_numpy(leaf) for leaf in leaves]
 
 
 def _close(expected, found):

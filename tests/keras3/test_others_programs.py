@@ -40,6 +40,22 @@ def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path, format):
 
 
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
+def test_a_model_of_several_unnamed_inputs_is_run(tmp_path):
+    class Two(keras.Model):
+        def call(self, inputs):
+            return inputs["wide"][:, :3] - inputs["narrow"]
+
+    model = Two()
+    inputs = {"narrow": np.ones((2, 3), "float32"), "wide": np.ones((2, 5), "float32")}
+    model(inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(formats.FORMATS["onnx"]), "run", lambda *arguments: [])
+        with pytest.raises(RuntimeError, match=r"outputs of \[\] .* \[\(2, 3\)\]"):
+            written(tmp_path, model, "onnx")
+    written(tmp_path, model, "onnx")
+
+
+@pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
 def test_outputs_keep_the_names_that_a_model_gives_them(tmp_path):
     import onnx
 
