@@ -335,22 +335,9 @@ _RULES = {
 
 
 # Attention of its language models that does not derive from Keras's.
-_OF_KERAS_HUB = (
-    "BloomAttention",
-    "CachedGemma3Attention",
-    "CachedGemmaAttention",
-    "CachedMistralAttention",
-    "CachedMixtralAttention",
-    "FalconAttention",
-    "GPTNeoXAttention",
-    "GptOssAttention",
-    "LlamaAttention",
-    "Phi3Attention",
-    "Qwen3Attention",
-    "Qwen3MoeAttention",
-    "QwenAttention",
-    "QwenMoeAttention",
-    "T5MultiHeadAttention",
+_OF_KERAS_HUB = re.compile(
+    "(Bloom|Cached(Gemma3?|Mistral|Mixtral)|Falcon|GPTNeoX|GptOss|Llama|Phi3|"
+    "Qwen3?(Moe)?|T5MultiHead)Attention"
 )
 
 
@@ -361,7 +348,8 @@ def _products(call, stated):
     if is_kind(call.layer, "Attention", "AdditiveAttention"):
         query, value = call.inputs[:2]
         return _product(call, query[:-1]) * value[-2] * (query[-1] + value[-1])
-    if is_kind(call.layer, *_OF_KERAS_HUB):
+    names = [cls.__name__ for cls in type(call.layer).__mro__]
+    if is_kind(call.layer, *filter(_OF_KERAS_HUB.fullmatch, names)):
         return _hub_products(call)
     if not is_kind(call.layer, "MultiHeadAttention", "GroupedQueryAttention"):
         return 0

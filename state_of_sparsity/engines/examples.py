@@ -16,11 +16,13 @@ def example(specs):
         shape = (batch or _BATCH, *(length or _LENGTH for length in lengths))
         dtype = keras.backend.standardize_dtype(spec.dtype)
         if dtype == "string":
-            return np.full(shape, "a")
-        ids = rng.integers(0, 2, shape)
-        array = rng.random(shape) if "float" in dtype else ids
-        name = getattr(spec, "name", None)
-        return names.setdefault(name, array.astype(dtype))
+            array = np.full(shape, "a")
+        elif "float" in dtype:
+            array = rng.random(shape).astype(dtype)
+        else:
+            array = rng.integers(0, 2, shape).astype(dtype)
+        names[spec.name] = array
+        return array
 
     inputs = keras.tree.map_structure(values, specs)
     return inputs, names | (inputs if isinstance(inputs, dict) else {})

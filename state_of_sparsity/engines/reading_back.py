@@ -32,7 +32,8 @@ def check(format, model, path, exact: bool) -> None:
     """
     inputs, names = example(_specs(model))
     try:
-        expected = _flat(model(inputs, training=False))
+        outputs = keras.tree.flatten(model(inputs, training=False))
+        expected = [keras.ops.convert_to_numpy(x) for x in outputs]
     except Exception:
         return
     try:
@@ -67,8 +68,3 @@ def _specs(model):
     from state_of_sparsity.engines.keras3 import exporting
 
     return exporting.signature(model)[0]
-
-
-def _flat(outputs):
-    leaves = keras.tree.flatten(outputs)
-    return [keras.ops.convert_to_numpy(leaf) for leaf in leaves]

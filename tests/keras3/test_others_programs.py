@@ -1,5 +1,8 @@
 """What others' programs did, and what no program may do without a word."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.engines import formats
 from tests.flavour import BACKEND
+from tests.keras3 import presets
 from tests.shared.test_formats import OWN, check_outputs, written
 
 
@@ -34,6 +38,22 @@ def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path, format):
     model = with_constants()
     call, _ = written(tmp_path, model, format)
     check_outputs(model, call)
+
+
+@pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
+def test_a_model_of_several_unnamed_inputs_is_run(tmp_path):
+    class Two(keras.Model):
+        def call(self, inputs):
+            return inputs["wide"][:, :3] - inputs["narrow"]
+
+    model = Two()
+    inputs = {"narrow": np.ones((2, 3), "float32"), "wide": np.ones((2, 5), "float32")}
+    model(inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(formats.FORMATS["onnx"]), "run", lambda *arguments: [])
+        with pytest.raises(RuntimeError, match=r"outputs of \[\] .* \[\(2, 3\)\]"):
+            written(tmp_path, model, "onnx")
+    written(tmp_path, model, "onnx")
 
 
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
@@ -152,3 +172,50 @@ def test_adapters_count_beside_the_weight(make, shape, dtype, multiply_adds):
     model = keras.Sequential([keras.Input(shape, dtype=dtype), layer])
     layer.enable_lora(2)
     assert sos.count_flops(model).dense == 2 * multiply_adds
+
+
+PRUNED = sos.MagnitudePruning(0.5, 1, 1, 1)
+
+
+def saved_as_preset(folder):
+    """Presets of a sparse model, with others made sparse before and after."""
+    sparse = [
+        sos.sparsify(presets.OneTask(presets.OneBackbone()), PRUNED),
+        sos.sparsify(presets.OtherTask(presets.OtherBackbone()), PRUNED),
+    ]
+    sparse[0](np.ones((1, 4)), training=True)
+    sparse[0].save_to_preset(folder)
+    return sparse[0]
+
+
+@pytest.mark.any_backend
+def test_a_preset_of_a_sparse_model_is_found_by_its_class(tmp_path):
+    sparse = saved_as_preset(tmp_path)
+    inputs = np.arange(8.0).reshape(2, 4)
+    expected = sparse.predict(inputs, verbose=0)
+    for cls in (presets.Backbone, presets.OneBackbone, presets.Task):
+        model = cls.from_preset(tmp_path)
+        assert isinstance(model, cls)
+        assert sos.sparsity_report(model) == sos.sparsity_report(sparse)
+        assert np.array_equal(model.predict(inputs, verbose=0), expected)
+        assert type(sos.strip(model)) in (presets.OneBackbone, presets.OneTask)
+        half = cls.from_preset(tmp_path, dtype="bfloat16")
+        assert half.get_layer(index=-1).compute_dtype == "bfloat16"
+    with pytest.raises(AssertionError):
+        presets.OtherBackbone.from_preset(tmp_path)
+    sparse.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(model.predict(inputs, verbose=0), expected)
+
+
+@pytest.mark.slow
+def test_a_preset_of_a_sparse_model_loads_in_another_process(tmp_path):
+    saved_as_preset(tmp_path)
+    script = (
+        "from tests.keras3 import presets\n"
+        "from state_of_sparsity import layers\n"
+        f"print(presets.Task.from_preset({str(tmp_path)!r}))"
+    )
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "OneTask" in ran.stdout

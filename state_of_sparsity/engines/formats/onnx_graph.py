@@ -37,8 +37,13 @@ class ONNX(Format):
             if keras.backend.backend() == "torch":
                 torch_export.export_onnx(model, str(path), inputs)
                 onnx.checker.check_model(str(path))
-            else:
-                onnx.save(_of_keras3(model, inputs[0]), path)
+                return
+            import tensorflow as tf  # The backend, which has imported it.
+
+            specs = keras.tree.map_structure(
+                lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), inputs
+            )
+            onnx.save(_converted(_inference_of(model), specs), path)
 
     def run(self, path, inputs, names):
         return run(os.fspath(path), inputs, names)
@@ -53,17 +58,6 @@ def run(model: str | bytes, inputs, names) -> list:
     return session.run(None, fed(given, inputs, names))
 
 
-def _of_keras3(model, inputs):
-    import tensorflow as tf  # The backend, which has imported it.
-
-    specs = keras.tree.map_structure(
-        lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), inputs
-    )
-    return _converted(
-        tf.function(lambda inputs: model(inputs, training=False)), [specs]
-    )
-
-
 def graph_of(model):
     """The inference of a plain model as an `onnx.ModelProto`.
 
@@ -73,11 +67,10 @@ def graph_of(model):
     import onnx
 
     if is_of_tf_keras(model):
-        from state_of_sparsity.engines.tf_keras.backend import tf
         from state_of_sparsity.engines.tf_keras.saved_model import served_signature
 
-        serve = tf.function(lambda inputs: model(inputs, training=False))
-        return graph_of_function(serve, [served_signature(model)], model.name)
+        signature = [served_signature(model)]
+        return graph_of_function(_inference_of(model), signature, model.name)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         ONNX().write(model, path)
@@ -103,6 +96,12 @@ def graph_of_function(serve, signature: list, name: str):
             "`unroll=True`; or export it as tf_saved_model. Received: "
             f"{textwrap.shorten(str(error), 400)}"
         ) from error
+
+
+def _inference_of(model):
+    import tensorflow as tf
+
+    return tf.function(lambda inputs: model(inputs, training=False))
 
 
 def _converted(serve, signature):

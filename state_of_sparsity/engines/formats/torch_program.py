@@ -23,5 +23,6 @@ class TorchProgram(Format):
 
         program = torch.export.load(path).module()
         with torch.no_grad():
-            outputs = program(keras.tree.map_structure(torch.tensor, inputs))
-        return [x.numpy() for x in keras.tree.flatten(outputs)]
+            tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+            outputs = keras.tree.flatten(program(tensors))
+        return [keras.ops.convert_to_numpy(x) for x in outputs]

@@ -8,6 +8,7 @@ plain class has built it.
 """
 
 import functools
+import inspect
 from typing import ClassVar
 
 import keras
@@ -17,6 +18,7 @@ from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
+# Of all by one name: a process that loads a model has not made the class yet.
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Container")
 
 
@@ -49,7 +51,12 @@ class SparseContainer:
 
     @classmethod
     def from_config(cls, config):
-        container = keras.saving.deserialize_keras_object(config["plain"])
+        # KerasHub adds arguments of the plain class, such as `dtype`, to those saved.
+        further = {
+            key: config[key] for key in config.keys() - {"name", "plain", "sparse"}
+        }
+        plain = {**config["plain"], "config": config["plain"]["config"] | further}
+        container = keras.saving.deserialize_keras_object(plain)
         make_container(container)
         _restore(container, dict(config["sparse"]))
         return container
@@ -65,11 +72,43 @@ def make_container(layer: keras.layers.Layer) -> None:
 @functools.cache
 def container_class(plain_class: type[keras.layers.Layer]) -> type[SparseContainer]:
     """The class of containers of sparse layers that derives from a plain class."""
-    members = {
-        "plain_class": plain_class,
-        "__module__": __name__,
-    }
-    return _register(private.derived_class(plain_class, SparseContainer, "", members))
+    members = {"plain_class": plain_class, "__module__": __name__}
+    if not hasattr(plain_class, "save_to_preset"):
+        return _register(
+            private.derived_class((SparseContainer,), plain_class, members)
+        )
+    if inspect.isclass(of_backbone := getattr(plain_class, "backbone_cls", None)):
+        members["backbone_cls"] = container_class(of_backbone)
+    before = _SparsePreset, SparseContainer
+    made = private.derived_class(before, plain_class, members)
+    return _register(_register_alone(made))
+
+
+class _SparsePreset:
+    """Put before the class of a model of KerasHub, which has presets.
+
+    `from_preset` asks whether the class of the name in a preset derives from its own,
+    so that this name cannot be that of all containers.
+    """
+
+    def get_config(self):
+        config = super().get_config()
+        of_plain = config["plain"]["config"]
+        # KerasHub looks for it there, and changes its arguments.
+        return config | {k: of_plain.pop(k) for k in ("backbone",) if k in of_plain}
+
+    def save_to_preset(self, *args, **kwargs):
+        _register_alone(type(self))
+        try:
+            super().save_to_preset(*args, **kwargs)
+        finally:
+            _register(type(self))
+
+
+def _register_alone(made):
+    """Has a class of containers saved by a name of its own, from now on."""
+    name = f"Container of {keras.saving.get_registered_name(made.plain_class)}"
+    return keras.saving.register_keras_serializable("state_of_sparsity", name)(made)
 
 
 def makes_its_layers(layer: keras.layers.Layer) -> bool:
@@ -129,6 +168,12 @@ def _restore_when_built(container, awaited):
 
     vars(container)["build"] = build
 
+
+for _class in set(keras.saving.get_custom_objects().values()):
+    # What a preset that is loaded next may name.
+    is_model = inspect.isclass(_class) and issubclass(_class, keras.Model)
+    if is_model and hasattr(_class, "save_to_preset"):
+        container_class(_class)
 
 for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
     # As tf_keras names them in its files, with the package and without.

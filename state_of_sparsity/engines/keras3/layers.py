@@ -248,7 +248,7 @@ def sparse_class(plain_class: type[keras.layers.Layer]) -> type[Sparse]:
     members = {"plain_class": plain_class, "__module__": __name__}
     # All are registered by one name, that of `Sparse`: a process that loads a model has
     # not made the class yet.
-    return _register(private.derived_class(plain_class, Sparse, "Sparse", members))
+    return _register(private.derived_class((Sparse,), plain_class, members))
 
 
 def attach(layer, technique, index):

@@ -307,18 +307,17 @@ def metrics_of_compile(value) -> list:
     return [metric for metric in held if metric is not None]
 
 
-def derived_class(plain_class: type, before: type, prefix: str, members: dict) -> type:
-    """A class that derives from a plain one, with another one before it.
+def derived_class(before: tuple[type, ...], plain_class: type, members: dict) -> type:
+    """A class that derives from a plain one, by its name, with others before it.
 
     Raises:
       ValueError: if the metaclass of the plain one, or what it does with classes that
         derive from it, does not allow that.
     """
+    bases = *before, plain_class
     try:
         return types.new_class(
-            f"{prefix}{plain_class.__name__}",
-            (before, plain_class),
-            exec_body=lambda namespace: namespace.update(members),
+            plain_class.__name__, bases, exec_body=lambda names: names.update(members)
         )
     except Exception as error:
         raise ValueError(_no_class(plain_class, error)) from error
