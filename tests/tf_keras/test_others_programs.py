@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow_model_optimization as tfmot
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -413,3 +414,47 @@ def test_a_layer_that_reads_a_weight_of_another_is_not_warned_of(make, recwarn):
     model(np.zeros((2, 6), "float32"))
     sos.sparsify(model, TECHNIQUES["l0_regularization"])
     assert not [w for w in recwarn if "holds the weight" in str(w.message)]
+
+
+@pytest.fixture
+def quantized(rng):
+    """A model that was pruned to one half, and is quantized."""
+    kernel = rng.normal(size=(6, 8)).astype("float32")
+    kernel[::2] = 0
+    layers = [
+        keras.layers.Conv2D(2, 1, name="first", input_shape=(2, 3, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(8, activation="relu", name="second"),
+    ]
+    model = keras.Sequential(layers)
+    layers[-1].kernel.assign(np.vstack([kernel, 0 * kernel]))
+    return tfmot.quantization.keras.quantize_model(model)
+
+
+def test_a_quantized_model_is_reported_stripped_and_exported(quantized, rng, tmp_path):
+    x = rng.normal(size=(16, 2, 3, 1)).astype("float32")
+    # Learns ranges of activations alone.
+    quantized.compile(keras.optimizers.SGD(0.0), "mse")
+    quantized.fit(x, np.zeros((16, 8)), epochs=2, verbose=0)
+    weights = {w.name.rpartition("/")[2]: w for w in quantized.layers[-1].weights}
+    kernel = weights["kernel:0"].numpy()
+    report = sos.sparsity_report(quantized)
+    assert [x.name for x in report.layers] == ["first/kernel", "second/kernel"]
+    assert report.layers[1].zeros == np.sum(kernel == 0) > 0
+    stripped = sos.strip(quantized)
+    before = quantized(x).numpy()
+    np.testing.assert_array_equal(stripped(x), before)
+    for weight in quantized.weights:
+        weight.assign(tf.zeros_like(weight))
+    np.testing.assert_array_equal(stripped(x), before)
+    sos.export(stripped, tmp_path / "exported")
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(loaded.serve(x), before, atol=1e-6)
+
+
+def test_a_quantized_layer_is_not_made_sparse(quantized):
+    for technique in (PRUNING, TECHNIQUES["l0_regularization"]):
+        with pytest.raises(ValueError, match=r"'first' is quantized .*before quantize"):
+            sos.sparsify(quantized, technique)
+    with pytest.raises(ValueError, match="'second' is quantized"):
+        sos.sparsify(quantized, PRUNING, overrides={"first": None})

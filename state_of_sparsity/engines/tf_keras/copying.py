@@ -8,6 +8,7 @@ it are new, and so are functions that hold some of these; everything else is sha
 so are metrics and preprocessing layers.
 """
 
+import copy
 import functools
 import types
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from state_of_sparsity.engines.functions import reached, rebound
 from state_of_sparsity.engines.tf_keras.backend import (
     KerasTensor,
+    QuantizedActivation,
     TracedFunction,
     all_layers,
     call_arguments,
@@ -312,7 +314,16 @@ class Copier:
             return self._function(value)
         if isinstance(value, TracedFunction):
             return self._traced(value)
+        if isinstance(value, QuantizedActivation):
+            return self._quantized(value, path)
         return value
+
+    def _quantized(self, activation, path):
+        if id(activation) not in self._copies:
+            self._remember(activation, copy.copy(activation))
+            attributes = self.value(vars(activation), path)
+            vars(self._copies[id(activation)]).update(attributes)
+        return self._copies[id(activation)]
 
     def _items(self, items, path):
         return [self.value(item, join(path, str(i))) for i, item in enumerate(items)]
