@@ -59,6 +59,11 @@ def of_a_model(net):
     return lambda x: features(x)
 
 
+def of_a_backend_function(net):
+    inputs = keras.Input((6,))
+    return keras.backend.function(inputs, net.a(inputs))
+
+
 GLOBAL = {}
 exec("def of_a_global(inputs):\n    return layer(inputs)", GLOBAL)
 
@@ -79,6 +84,7 @@ STEMS = {
     "itself": recursive,
     "a kernel": of_a_kernel,
     "a model": of_a_model,
+    "a function of Keras": of_a_backend_function,
     "a global": of_a_global,
 }
 

@@ -43,7 +43,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
 
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
-FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, TracedFunction)
 # Layers are copied or shared; the others compute nothing for the model.
 _CLOSED = (keras.layers.Layer, keras.optimizers.Optimizer, keras.callbacks.Callback)
 
@@ -312,8 +312,6 @@ class Copier:
             return value._make(items) if hasattr(value, "_make") else tuple(items)
         if isinstance(value, FUNCTIONS):
             return self._function(value)
-        if isinstance(value, TracedFunction):
-            return self._traced(value)
         if isinstance(value, QuantizedActivation):
             return self._quantized(value, path)
         return value
