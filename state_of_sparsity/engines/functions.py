@@ -78,7 +78,10 @@ def _held(value, closed) -> Iterator[Any]:
         yield from (cell.cell_contents for cell in _filled_cells(value))
         yield from (value.__defaults__, value.__kwdefaults__, vars(value))
         yield from _globals_used(value).values()
-    elif not _is_of_framework(type(value)):
+    elif _is_of_framework(type(value)):
+        # Some are around a function.
+        yield getattr(value, "__wrapped__", None)
+    else:
         yield from getattr(value, "__dict__", {}).values()
         for cls in type(value).__mro__:
             for member in vars(cls).values():

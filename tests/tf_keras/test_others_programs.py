@@ -153,6 +153,7 @@ def regularized(net):
     [
         (lambda net: Twice(net.a).apply, "Net 'net'.*attribute 'stem'", "'a'"),
         (lambda net: tf.function(Twice(net.a).apply), "attribute 'stem'", "'apply'"),
+        (lambda net: tf.recompute_grad(lambda x: net.a(x)), "'stem'", "'net'"),
         (lambda net: Module(), "attribute 'stem'", "'scale:0'"),
         (regularized, "Dense 'b'.*attribute 'kernel_regularizer'", "'a'"),
     ],
