@@ -78,11 +78,13 @@ def _held(value, closed) -> Iterator[Any]:
     elif isinstance(value, weakref.ref):
         yield value()
     elif isinstance(value, types.FunctionType):
-        if not _is_of_framework(value):
-            yield from (cell.cell_contents for cell in _filled_cells(value))
-            yield from (value.__defaults__, value.__kwdefaults__, vars(value))
-            yield from _globals_used(value).values()
-    elif not _is_of_framework(type(value)):
+        yield from (cell.cell_contents for cell in _filled_cells(value))
+        yield from (value.__defaults__, value.__kwdefaults__, vars(value))
+        yield from _globals_used(value).values()
+    elif _is_of_framework(type(value)):
+        # Some are around a function.
+        yield getattr(value, "__wrapped__", None)
+    else:
         yield from getattr(value, "__dict__", {}).values()
         for cls in type(value).__mro__:
             for member in vars(cls).values():
@@ -102,8 +104,9 @@ def _filled_cells(function):
 
 def _globals_used(function):
     """The global variables that a function, or one written in it, reads."""
-    known = function.__globals__
-    names = _names_of_globals(function.__code__)
+    if _is_of_framework(function):
+        return {}
+    known, names = function.__globals__, _names_of_globals(function.__code__)
     return {name: known[name] for name in names if name in known}
 
 

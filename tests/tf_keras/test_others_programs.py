@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow_model_optimization as tfmot
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
@@ -58,6 +59,11 @@ def of_a_model(net):
     return lambda x: features(x)
 
 
+def of_a_backend_function(net):
+    inputs = keras.Input((6,))
+    return keras.backend.function(inputs, net.a(inputs))
+
+
 GLOBAL = {}
 exec("def of_a_global(inputs):\n    return layer(inputs)", GLOBAL)
 
@@ -78,6 +84,7 @@ STEMS = {
     "itself": recursive,
     "a kernel": of_a_kernel,
     "a model": of_a_model,
+    "a function of Keras": of_a_backend_function,
     "a global": of_a_global,
 }
 
@@ -146,6 +153,7 @@ def regularized(net):
     [
         (lambda net: Twice(net.a).apply, "Net 'net'.*attribute 'stem'", "'a'"),
         (lambda net: tf.function(Twice(net.a).apply), "attribute 'stem'", "'apply'"),
+        (lambda net: tf.recompute_grad(lambda x: net.a(x)), "'stem'", "'net'"),
         (lambda net: Module(), "attribute 'stem'", "'scale:0'"),
         (regularized, "Dense 'b'.*attribute 'kernel_regularizer'", "'a'"),
     ],
@@ -387,7 +395,7 @@ def held_by_a_function(encoder, inputs):
 
 def held_by_a_call(encoder, inputs):
     hidden = encoder(inputs)
-    return tf.matmul(hidden, encoder.kernel, transpose_b=True, name="reader")
+    return tf.matmul(hidden, encoder.kernel, transpose_b=True)
 
 
 def normalized(encoder, inputs):
@@ -402,7 +410,7 @@ def test_a_layer_that_holds_the_variable_of_another_is_warned_of(outputs_of):
     encoder, inputs = keras.layers.Dense(4, name="encoder"), keras.Input((6,))
     model = keras.Model(inputs, outputs_of(encoder, inputs))
     with pytest.warns(
-        UserWarning, match="'.*reader' holds the weight '.*encoder/kernel'"
+        UserWarning, match=r"(reader|matmul)' holds the weight '.*encoder/kernel'"
     ):
         sos.sparsify(model, TECHNIQUES["l0_regularization"])
 
@@ -472,3 +480,47 @@ def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path):
     inputs = np.ones((3, 5), "float32")
     (outputs,) = sos.runtime.load(path).run(inputs).values()
     assert np.allclose(outputs, model(inputs), atol=1e-4)
+
+
+@pytest.fixture
+def quantized(rng):
+    """A model that was pruned to one half, and is quantized."""
+    kernel = rng.normal(size=(6, 8)).astype("float32")
+    kernel[::2] = 0
+    layers = [
+        keras.layers.Conv2D(2, 1, name="first", input_shape=(2, 3, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(8, activation="relu", name="second"),
+    ]
+    model = keras.Sequential(layers)
+    layers[-1].kernel.assign(np.vstack([kernel, 0 * kernel]))
+    return tfmot.quantization.keras.quantize_model(model)
+
+
+def test_a_quantized_model_is_reported_stripped_and_exported(quantized, rng, tmp_path):
+    x = rng.normal(size=(16, 2, 3, 1)).astype("float32")
+    # Learns ranges of activations alone.
+    quantized.compile(keras.optimizers.SGD(0.0), "mse")
+    quantized.fit(x, np.zeros((16, 8)), epochs=2, verbose=0)
+    weights = {w.name.rpartition("/")[2]: w for w in quantized.layers[-1].weights}
+    kernel = weights["kernel:0"].numpy()
+    report = sos.sparsity_report(quantized)
+    assert [x.name for x in report.layers] == ["first/kernel", "second/kernel"]
+    assert report.layers[1].zeros == np.sum(kernel == 0) > 0
+    stripped = sos.strip(quantized)
+    before = quantized(x).numpy()
+    np.testing.assert_array_equal(stripped(x), before)
+    for weight in quantized.weights:
+        weight.assign(tf.zeros_like(weight))
+    np.testing.assert_array_equal(stripped(x), before)
+    sos.export(stripped, tmp_path / "exported")
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(loaded.serve(x), before, atol=1e-6)
+
+
+def test_a_quantized_layer_is_not_made_sparse(quantized):
+    for technique in (PRUNING, TECHNIQUES["l0_regularization"]):
+        with pytest.raises(ValueError, match=r"'first' is quantized .*before quantize"):
+            sos.sparsify(quantized, technique)
+    with pytest.raises(ValueError, match="'second' is quantized"):
+        sos.sparsify(quantized, PRUNING, overrides={"first": None})

@@ -79,8 +79,8 @@ def container_class(plain_class: type[keras.layers.Layer]) -> type[SparseContain
         )
     if inspect.isclass(of_backbone := getattr(plain_class, "backbone_cls", None)):
         members["backbone_cls"] = container_class(of_backbone)
-    before = _SparsePreset, SparseContainer
-    made = private.derived_class(before, plain_class, members)
+    bases = _SparsePreset, SparseContainer, plain_class
+    made = private.derived_class(plain_class.__name__, bases, members)
     return _register(_register_alone(made))
 
 

@@ -248,7 +248,8 @@ def sparse_class(plain_class: type[keras.layers.Layer]) -> type[Sparse]:
     members = {"plain_class": plain_class, "__module__": __name__}
     # All are registered by one name, that of `Sparse`: a process that loads a model has
     # not made the class yet.
-    return _register(private.derived_class((Sparse,), plain_class, members))
+    name = f"Sparse{plain_class.__name__}"
+    return _register(private.derived_class(name, (Sparse, plain_class), members))
 
 
 def attach(layer, technique, index):

@@ -307,20 +307,18 @@ def metrics_of_compile(value) -> list:
     return [metric for metric in held if metric is not None]
 
 
-def derived_class(before: tuple[type, ...], plain_class: type, members: dict) -> type:
-    """A class that derives from a plain one, by its name, with others before it.
+def derived_class(name: str, bases: tuple[type, ...], members: dict) -> type:
+    """A class that derives from a plain one, which is the last of its bases.
 
     Raises:
       ValueError: if the metaclass of the plain one, or what it does with classes that
         derive from it, does not allow that.
     """
-    bases = *before, plain_class
     try:
-        return types.new_class(
-            plain_class.__name__, bases, exec_body=lambda names: names.update(members)
-        )
+        # As a class statement does, which asks for the metaclass of all.
+        return types.new_class(name, bases, exec_body=lambda x: x.update(members))
     except Exception as error:
-        raise ValueError(_no_class(plain_class, error)) from error
+        raise ValueError(_no_class(bases[-1], error)) from error
 
 
 def _no_class(plain_class, error):

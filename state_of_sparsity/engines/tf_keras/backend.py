@@ -18,6 +18,10 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.eager.polymorphic_function.tf_method_target import TfMethodTarget
 from tensorflow_model_optimization.python.core.keras.utils import smart_cond
+from tensorflow_model_optimization.python.core.quantization.keras import (
+    quantize_aware_activation,
+    quantize_wrapper,
+)
 from tensorflow_model_optimization.python.core.sparsity.keras import (
     pruning_callbacks,
     pruning_wrapper,
@@ -38,6 +42,9 @@ from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.recording import replaced_attributes
 
 TracedFunction = tf.types.experimental.PolymorphicFunction
+QuantizeWrapper = quantize_wrapper.QuantizeWrapper
+# Is no layer, and holds variables of its wrapper.
+QuantizedActivation = quantize_aware_activation.QuantizeAwareActivation
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 UpdatePruningStep = pruning_callbacks.UpdatePruningStep
 
@@ -428,6 +435,12 @@ NOT_CAUSAL = {"padding": "valid", "_is_causal": False}
 def names_in_tf_mot(cls: type[keras.layers.Layer]) -> list[str]:
     """The weights of a kind of layer that TF-MOT prunes, or nothing."""
     return list(PruneRegistry._LAYERS_WEIGHTS_MAP.get(cls, ()))
+
+
+def quantized_variables(wrapper: QuantizeWrapper) -> dict[str, tf.Variable]:
+    """By name, the weights that TF-MOT quantizes: their layer holds tensors instead."""
+    variables = (weight for weight, *_ in getattr(wrapper, "_weight_vars", ()))
+    return {wrapper._weight_name(variable.name): variable for variable in variables}
 
 
 def without_autograph(method):

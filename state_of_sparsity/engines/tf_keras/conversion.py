@@ -5,6 +5,7 @@ import warnings
 from state_of_sparsity.engines.conversion import Conversion, Site
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
+    QuantizeWrapper,
     all_layers,
     check_keras_backend,
     child_layers,
@@ -64,12 +65,13 @@ class TFKerasConversion(Conversion):
         # TF-MOT's own wrapper takes attention as a whole.
         names = sparsifiable_weights(plain) or wrapped_weights(plain)
         names = names if plain.built else []
+        holder = layer if isinstance(layer, QuantizeWrapper) else plain
         return Site(
             layer,
             plain.name,
             plain.name,
             technique_name(layer),
-            {name: weight_variable(plain, name) for name in names},
+            {name: weight_variable(holder, name) for name in names},
             isinstance(plain, DepthwiseConv),
         )
 
@@ -93,6 +95,7 @@ class TFKerasConversion(Conversion):
             )
 
     def sparsify(self, model, plan):
+        self._check_not_quantized(model, plan)
         replaced = set()
 
         def replace(layer, path, copy):
@@ -121,6 +124,16 @@ class TFKerasConversion(Conversion):
         share_thresholds(sparse)
         self._warn_of_readers(model, plan)
         return sparse
+
+    def _check_not_quantized(self, model, plan):
+        for site in self.sites(model):
+            if id(site.layer) in plan and isinstance(site.layer, QuantizeWrapper):
+                raise ValueError(
+                    f"Layer {site.path!r} is quantized already. Call sos.sparsify "
+                    "before quantize_model, then quantize what sos.strip returns; "
+                    "Default8BitPrunePreserveQuantizeScheme of TF-MOT keeps the zeros. "
+                    "Or leave the layer as it is with an override of None."
+                )
 
     def _warn_of_readers(self, model, plan):
         """Warns of weights that learn to be sparse, and that other layers hold, too."""

@@ -8,6 +8,7 @@ it are new, and so are functions that hold some of these; everything else is sha
 so are metrics and preprocessing layers.
 """
 
+import copy
 import functools
 import types
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from state_of_sparsity.engines.functions import reached, rebound
 from state_of_sparsity.engines.tf_keras.backend import (
     KerasTensor,
+    QuantizedActivation,
     TracedFunction,
     all_layers,
     call_arguments,
@@ -41,7 +43,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
 
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
-FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, TracedFunction)
 # Layers are copied or shared; the others compute nothing for the model.
 _CLOSED = (keras.layers.Layer, keras.optimizers.Optimizer, keras.callbacks.Callback)
 
@@ -310,9 +312,16 @@ class Copier:
             return value._make(items) if hasattr(value, "_make") else tuple(items)
         if isinstance(value, FUNCTIONS):
             return self._function(value)
-        if isinstance(value, TracedFunction):
-            return self._traced(value)
+        if isinstance(value, QuantizedActivation):
+            return self._quantized(value, path)
         return value
+
+    def _quantized(self, activation, path):
+        if id(activation) not in self._copies:
+            self._remember(activation, copy.copy(activation))
+            attributes = self.value(vars(activation), path)
+            vars(self._copies[id(activation)]).update(attributes)
+        return self._copies[id(activation)]
 
     def _items(self, items, path):
         return [self.value(item, join(path, str(i))) for i, item in enumerate(items)]

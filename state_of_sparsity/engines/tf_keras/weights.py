@@ -4,9 +4,11 @@ from state_of_sparsity.engines.tf_keras.backend import (
     ConvLSTMCell,
     DepthwiseConv,
     PruneLowMagnitude,
+    QuantizeWrapper,
     SeparableConv,
     keras,
     names_in_tf_mot,
+    quantized_variables,
     tf,
 )
 from state_of_sparsity.techniques.base import Technique
@@ -57,6 +59,8 @@ def sparsifiable_weights(layer: keras.layers.Layer) -> list[str]:
     A subclass of such a layer counts as one. A custom layer names its own with TF-MOT's
     `get_prunable_weights()`.
     """
+    if isinstance(layer, QuantizeWrapper):
+        return sparsifiable_weights(layer.layer)
     if isinstance(layer, keras.layers.RNN):
         return _cell_weights(layer.cell)
     if isinstance(layer, keras.layers.MultiHeadAttention):
@@ -113,6 +117,10 @@ def _path_to(holder, weight):
 def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:
     """The variable behind a dotted attribute such as "cell.kernel"."""
     value = layer
+    if isinstance(layer, QuantizeWrapper):
+        quantized, value = quantized_variables(layer), layer.layer
+        if attribute in quantized:
+            return quantized[attribute]
     for name in attribute.split("."):
         if name.isdigit():
             value = value[int(name)]
@@ -129,8 +137,9 @@ def scope_of(layer: keras.layers.Layer) -> str:
 
 
 def plain_layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The layer itself, or the layer in a pruning wrapper."""
-    return layer.layer if isinstance(layer, PruneLowMagnitude) else layer
+    """The layer itself, or the layer in a wrapper of TF-MOT."""
+    wrappers = (PruneLowMagnitude, QuantizeWrapper)
+    return layer.layer if isinstance(layer, wrappers) else layer
 
 
 def wrapped_weights(

@@ -73,8 +73,11 @@ class Linear(Reparameterized):
 
         Tensors among them are cast to the dtype of the inputs, in which it computes.
         """
+        # What is a variable is read here: in an attribute it would be the layer's own.
         cast = {
-            name: tf.cast(value, inputs.dtype) if tf.is_tensor(value) else value
+            name: tf.cast(tf.convert_to_tensor(value), inputs.dtype)
+            if tf.is_tensor(value)
+            else value
             for name, value in values.items()
         }
         nothing = {"use_bias": False, "bias": None, "activation": None}

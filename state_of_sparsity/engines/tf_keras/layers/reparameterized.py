@@ -54,9 +54,8 @@ class UsedWeight:
         self._name = name
 
     def __get__(self, layer, cls=None):
-        if layer is None:
-            return self
-        if self._name not in vars(layer):
+        # The class has none: Keras does not track what it takes for a property.
+        if layer is None or self._name not in vars(layer):
             raise AttributeError(f"{cls.__name__} has no attribute {self._name!r}")
         value = vars(layer)[self._name]
         if isinstance(value, tf.Variable) and is_read_by_another(layer):
@@ -67,7 +66,7 @@ class UsedWeight:
         vars(layer)[self._name] = value
 
     def __delete__(self, layer):
-        del vars(layer)[self._name]
+        vars(layer).pop(self._name, None)
 
 
 class Reparameterized(ChecksWeights):
@@ -101,7 +100,7 @@ class Reparameterized(ChecksWeights):
                     add_kind(base, list(cls.sparse_weights))
                 break
         for weight in cls.sparse_weights:
-            if "." not in weight and not hasattr(cls, weight):
+            if "." not in weight:
                 setattr(cls, weight, UsedWeight(weight))
 
     def __init__(self, *args, **kwargs):
