@@ -73,14 +73,14 @@ def make_container(layer: keras.layers.Layer) -> None:
 def container_class(plain_class: type[keras.layers.Layer]) -> type[SparseContainer]:
     """The class of containers of sparse layers that derives from a plain class."""
     members = {"plain_class": plain_class, "__module__": __name__}
+    name = plain_class.__name__
     if not hasattr(plain_class, "save_to_preset"):
-        return _register(
-            private.derived_class((SparseContainer,), plain_class, members)
-        )
+        bases = SparseContainer, plain_class
+        return _register(private.derived_class(name, bases, members))
     if inspect.isclass(of_backbone := getattr(plain_class, "backbone_cls", None)):
         members["backbone_cls"] = container_class(of_backbone)
     bases = _SparsePreset, SparseContainer, plain_class
-    made = private.derived_class(plain_class.__name__, bases, members)
+    made = private.derived_class(name, bases, members)
     return _register(_register_alone(made))
 
 
