@@ -170,9 +170,9 @@ class _Rebinding:
 
     def _method(self, method):
         holder, name = self.value(method.__self__), getattr(method, "__name__", "")
-        # Of another class, the copy may have a method of its own of that name.
+        # Of another class, the copy may have a method of its own of that name, or none.
         if getattr(type(method.__self__), name, None) is method.__func__:
-            return getattr(holder, name)
+            return getattr(holder, name, method)
         return types.MethodType(self.value(method.__func__), holder)
 
     def _function(self, function):

@@ -143,6 +143,16 @@ class Towards(keras.regularizers.Regularizer):
         return tf.reduce_sum(tf.square(weight)) * tf.reduce_sum(self.layer.bias)
 
 
+class Doubling(keras.layers.Dense):
+    def doubled(self, inputs):
+        return 2 * self(inputs)
+
+
+def a_method_that_wrappers_lack(net):
+    net.c = Doubling(8, name="c")
+    return net.c.doubled
+
+
 def regularized(net):
     net.b.kernel_regularizer = Towards(net.a)
     return net.a
@@ -155,6 +165,7 @@ def regularized(net):
         (lambda net: tf.function(Twice(net.a).apply), "attribute 'stem'", "'apply'"),
         (lambda net: tf.recompute_grad(lambda x: net.a(x)), "'stem'", "'net'"),
         (lambda net: Module(), "attribute 'stem'", "'scale:0'"),
+        (a_method_that_wrappers_lack, "attribute 'stem'", "'c'"),
         (regularized, "Dense 'b'.*attribute 'kernel_regularizer'", "'a'"),
     ],
 )
