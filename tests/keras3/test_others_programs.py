@@ -33,6 +33,7 @@ def with_constants():
     )
 
 
+@pytest.mark.feature("others: constants of a model in its files")
 @pytest.mark.parametrize("format", OWN)
 def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path, format):
     model = with_constants()
@@ -40,6 +41,7 @@ def test_constants_of_a_model_are_no_inputs_of_its_file(tmp_path, format):
     check_outputs(model, call)
 
 
+@pytest.mark.feature("others: constants of a model in its files")
 @pytest.mark.skipif("onnx" not in OWN, reason="the backend writes no ONNX")
 def test_a_model_of_several_unnamed_inputs_is_run(tmp_path):
     class Two(keras.Model):
@@ -89,6 +91,7 @@ def writes_instead(monkeypatch):
     return write_instead
 
 
+@pytest.mark.feature("others: constants of a model in its files")
 @pytest.mark.parametrize("format", OWN)
 @pytest.mark.parametrize(
     ("inputs", "units", "message"), [(2, 3, "does not run"), (1, 7, "gives outputs of")]
@@ -107,6 +110,7 @@ def test_a_file_of_other_inputs_or_outputs_is_refused(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.feature("others: constants of a model in its files")
 @pytest.mark.parametrize("format", OWN)
 def test_a_file_of_other_weights_is_told(tmp_path, format, writes_instead):
     model, other = (
@@ -133,6 +137,7 @@ def quantizable():
     return model
 
 
+@pytest.mark.feature("others: quantized models")
 @pytest.mark.any_backend
 @pytest.mark.filterwarnings("ignore:.*quantiz")
 @pytest.mark.parametrize("mode", ["int8", "int4", "int4, by channel", "float8"])
@@ -150,6 +155,7 @@ def test_a_quantized_model_has_the_weights_and_zeros_of_before(mode):
     sos.sparsify(quantizable(), sos.FixedMask(sos.weight_masks(model)))
 
 
+@pytest.mark.feature("others: operations of other libraries' layers")
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("make", "shape", "dtype", "multiply_adds"),
@@ -192,6 +198,7 @@ def saved_as_preset(folder):
     return sparse[0]
 
 
+@pytest.mark.feature("others: presets of KerasHub")
 @pytest.mark.any_backend
 def test_a_preset_of_a_sparse_model_is_found_by_its_class(tmp_path):
     sparse = saved_as_preset(tmp_path)
@@ -212,6 +219,7 @@ def test_a_preset_of_a_sparse_model_is_found_by_its_class(tmp_path):
     assert np.array_equal(model.predict(inputs, verbose=0), expected)
 
 
+@pytest.mark.feature("others: presets of KerasHub")
 @pytest.mark.slow
 def test_a_preset_of_a_sparse_model_loads_in_another_process(tmp_path):
     saved_as_preset(tmp_path)

@@ -19,6 +19,7 @@ def colors(channels):
     )
 
 
+@pytest.mark.feature("others: m of n where n does not divide an axis")
 @pytest.mark.any_backend
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_what_m_of_n_cannot_mask_stays_dense_as_planned(channels):
@@ -40,6 +41,7 @@ def test_what_m_of_n_cannot_mask_stays_dense_as_planned(channels):
     assert flops["second/kernel"].sparse < flops["second/kernel"].dense
 
 
+@pytest.mark.feature("others: m of n where n does not divide an axis")
 @pytest.mark.any_backend
 def test_what_m_of_n_cannot_mask_is_refused_by_name():
     message = r"first/kernel of shape \(2, 2, 3, 4\): 4 does not divide .*`overrides`"
@@ -79,6 +81,7 @@ def of_mixing(layer, input_shapes, output_shape):
     return {"matrix": 5, "activations": 7 if type(layer) is Derived else 0}
 
 
+@pytest.mark.feature("others: operations of other libraries' layers")
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("make", "products"),
@@ -141,6 +144,7 @@ class LlamaAttention(keras.layers.Layer):
         return self.inward(inputs)
 
 
+@pytest.mark.feature("others: operations of other libraries' layers")
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("cls", "multiply_adds"),

@@ -89,6 +89,7 @@ STEMS = {
 }
 
 
+@pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("name", STEMS)
 def test_a_function_that_holds_a_layer_is_of_the_copy(name, rng):
     x = rng.normal(size=(8, 6)).astype("float32")
@@ -103,6 +104,7 @@ def test_a_function_that_holds_a_layer_is_of_the_copy(name, rng):
     np.testing.assert_array_equal(stripped(x), before)
 
 
+@pytest.mark.feature("others: functions and objects that hold a layer")
 def test_a_call_on_a_variable_is_of_the_copy(rng):
     x = rng.normal(size=(8, 6)).astype("float32")
     encoder = keras.layers.Dense(4, name="encoder")
@@ -158,6 +160,7 @@ def regularized(net):
     return net.a
 
 
+@pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize(
     ("stem_of", "place", "part"),
     [
@@ -176,6 +179,7 @@ def test_an_object_that_holds_a_layer_is_refused(stem_of, place, part, rng):
         sos.sparsify(net, PRUNING)
 
 
+@pytest.mark.feature("others: functions and objects that hold a layer")
 def test_a_class_that_holds_a_layer_is_refused():
     shared = keras.layers.Dense(4, name="shared")
 
@@ -241,6 +245,7 @@ class Stem(keras.layers.Layer):
         return {**super().get_config(), "late": self.late}
 
 
+@pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("late", [False, True])
 def test_a_function_of_a_layer_that_is_loaded_is_of_the_sparse_one(late, rng, tmp_path):
     x = rng.normal(size=(8, 6)).astype("float32")
@@ -278,6 +283,7 @@ def made():
     return lambda n: sos.sparsify(dense, TECHNIQUES[n]) if TECHNIQUES[n] else dense
 
 
+@pytest.mark.feature("others: weights of another technique are refused")
 @pytest.mark.parametrize("file", ["w.h5", "w.weights.h5", "checkpoint"])
 @pytest.mark.parametrize("to", SPARSE)
 @pytest.mark.parametrize("of", SPARSE)
@@ -298,6 +304,7 @@ def test_weights_of_another_technique_are_refused(of, to, file, made, tmp_path):
         assert f"those of {name}." in str(error.value)
 
 
+@pytest.mark.feature("others: weights of another technique are refused")
 def test_a_list_of_weights_of_another_technique_is_refused(made):
     for of in SPARSE[1:]:
         model = made("magnitude_pruning")
@@ -305,6 +312,7 @@ def test_a_list_of_weights_of_another_technique_is_refused(made):
             model.set_weights(made(of).get_weights())
 
 
+@pytest.mark.feature("others: weights of another technique are refused")
 @pytest.mark.parametrize("file", ["w.weights.h5", "checkpoint"])
 def test_weights_of_a_dense_model_are_refused_with_the_way_out(file, made, tmp_path):
     made("dense").save_weights(tmp_path / file)
@@ -342,6 +350,7 @@ def tied_lambda():
     return keras.Model(inputs, decoder(encoder(inputs)))
 
 
+@pytest.mark.feature("others: a weight that is read past its layer")
 @pytest.mark.parametrize("technique", [TECHNIQUES[name] for name in SPARSE])
 @pytest.mark.parametrize("make", [tied_layer, tied_lambda, Language])
 def test_a_weight_that_another_layer_reads_is_the_one_computed_with(
@@ -366,6 +375,7 @@ def test_a_weight_that_another_layer_reads_is_the_one_computed_with(
     np.testing.assert_allclose(sparse(x), stripped(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.feature("others: a weight that is read past its layer")
 @pytest.mark.parametrize("technique", [TECHNIQUES[name] for name in SPARSE[1:]])
 def test_a_tied_layer_has_the_noise_of_the_step_and_the_gradient(technique, rng):
     x = rng.normal(size=(8, 6)).astype("float32")
@@ -413,6 +423,7 @@ def normalized(encoder, inputs):
     return keras.layers.SpectralNormalization(encoder, name="reader")(inputs)
 
 
+@pytest.mark.feature("others: a weight that is read past its layer")
 @pytest.mark.parametrize(
     "outputs_of",
     [held_by_a_layer, held_by_a_function, held_by_a_call, normalized],
@@ -508,6 +519,7 @@ def quantized(rng):
     return tfmot.quantization.keras.quantize_model(model)
 
 
+@pytest.mark.feature("others: quantized models")
 def test_a_quantized_model_is_reported_stripped_and_exported(quantized, rng, tmp_path):
     x = rng.normal(size=(16, 2, 3, 1)).astype("float32")
     # Learns ranges of activations alone.
@@ -529,6 +541,7 @@ def test_a_quantized_model_is_reported_stripped_and_exported(quantized, rng, tmp
     np.testing.assert_allclose(loaded.serve(x), before, atol=1e-6)
 
 
+@pytest.mark.feature("others: quantized models")
 def test_a_quantized_layer_is_not_made_sparse(quantized):
     for technique in (PRUNING, TECHNIQUES["l0_regularization"]):
         with pytest.raises(ValueError, match=r"'first' is quantized .*before quantize"):
