@@ -13,6 +13,7 @@ from tests.models.training import test_records
 BEGUN = f"# train_resnet50\n# Begun with state-of-sparsity {sos.__version__}.\n"
 
 
+@pytest.mark.feature("others: exit status of what is wrong with flags")
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
@@ -112,6 +113,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_flag(refused, tiny, tmp_
     assert "choose another" in message
 
 
+@pytest.mark.feature("others: links and lists of checkpoints that are none")
 @pytest.mark.parametrize("place", ["dangling", "dangling/run", "loop", "loop/run"])
 @pytest.mark.parametrize("binary", ["train_resnet50", "sweep"])
 def test_a_link_that_leads_nowhere_is_one_message(refused, tmp_path, binary, place):
@@ -163,6 +165,7 @@ def test_a_truncated_checkpoint_is_not_evaluated_and_left_alone(refused, copied)
     assert {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.feature("others: links and lists of checkpoints that are none")
 @pytest.mark.parametrize("content", [b"", b"\0\xff\x80", b"\x7fELF"])
 def test_a_damaged_list_of_checkpoints_is_one_message(refused, copied, content):
     (copied / "checkpoints" / "checkpoint").write_bytes(content)

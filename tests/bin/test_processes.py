@@ -132,6 +132,7 @@ def collected(monkeypatch):
 SIGNALS = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 
 
+@pytest.mark.feature("others: Ctrl-C and SIGTERM in a garbage collection")
 @SIGNALS
 @pytest.mark.parametrize(
     "arguments",
@@ -153,6 +154,7 @@ def test_a_signal_in_a_garbage_collection_ends_a_binary(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.feature("others: Ctrl-C and SIGTERM in a garbage collection")
 @SIGNALS
 def test_a_signal_in_a_garbage_collection_saves_a_run(
     command, collected, lenet, tmp_path, signum
@@ -167,6 +169,7 @@ def test_a_signal_in_a_garbage_collection_saves_a_run(
     assert "Exception ignored" not in outcome.err
 
 
+@pytest.mark.feature("others: Ctrl-C and SIGTERM in a garbage collection")
 @SIGNALS
 def test_a_signal_that_is_dropped_comes_again_until_it_is_raised(signum):
     class Dropping:

@@ -73,6 +73,7 @@ def test_export_of_mixed_precision_takes_float32(rng, tmp_path):
     )
 
 
+@pytest.mark.feature("others: exports of models of dictionaries")
 @pytest.mark.parametrize(
     "structured",
     [lambda b, a: {"b": b, "a": a}, lambda b, a: (b, a), lambda b, a: [b, a]],
