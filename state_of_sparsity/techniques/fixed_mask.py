@@ -63,7 +63,8 @@ class FixedMask(MaskingTechnique):
             wrong.append(f"{name}: no such weight{hint}")
         if wrong:
             raise ValueError(
-                "The masks are of another architecture. Received: "
+                "The masks are of another architecture, or the weights are packed in "
+                "a quantized model, which has to be masked before. Received: "
                 f"{'; '.join(sorted(wrong))}"
             )
 
