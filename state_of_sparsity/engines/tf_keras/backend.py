@@ -7,6 +7,7 @@ import contextlib
 import copy
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 
 # TF-MOT asks `tf.keras` for its version, and `tf.keras` decides once and for all
@@ -241,8 +242,19 @@ def of_thread(layer: keras.layers.Layer) -> dict:
 def is_read_by_another(layer: keras.layers.Layer) -> bool:
     """Whether what asks is in the call of another layer than this one."""
     context = base_layer_utils.call_context()
-    # What a layer takes of another one when it is built, it keeps.
-    return context.in_call and context.layer is not layer and context.layer.built
+    if not context.in_call or context.layer is layer:
+        return False
+    # What a layer takes of another one when it is built, it keeps. Keras notes nowhere
+    # that a `build` is under way.
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "__call__":
+        if (
+            frame.f_code.co_name == "build"
+            and frame.f_locals.get("self") is context.layer
+        ):
+            return False
+        frame = frame.f_back
+    return True
 
 
 def training_of_call() -> bool | tf.Tensor | None:
