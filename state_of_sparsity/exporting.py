@@ -49,7 +49,7 @@ def export(
         that it cannot have, weights that cannot be rounded, or a threshold that will
         not do.
       RuntimeError: if the model cannot be expressed in the format, or the file does not
-        run, or has other inputs and outputs.
+        run, or has other inputs or outputs.
 
     Warns:
       UserWarning: if the file gives other outputs than the model, which one that draws

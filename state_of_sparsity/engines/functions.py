@@ -13,12 +13,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 # Nothing of a user's is in what these make, and much else.
 _FRAMEWORKS = (
     *("builtins", "jax", "keras", "keras_hub", "numpy", "tensorflow"),
     *("tensorflow_model_optimization", "tf_keras", "torch"),
 )
 _COLLECTIONS = (list, tuple, set, frozenset, collections.deque)
+# What holds nothing.
+PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic)
 _DEPTH = 8
 
 
@@ -50,7 +54,12 @@ def reached(
     """
     seen, level = {id(value): value}, [value]
     for _ in range(_DEPTH):
-        held = {id(inner): inner for outer in level for inner in _held(outer, closed)}
+        held = {
+            id(inner): inner
+            for outer in level
+            for inner in _held(outer, closed)
+            if not isinstance(inner, PLAIN)
+        }
         level = [inner for key, inner in held.items() if key not in seen]
         for inner in level:
             if is_part(inner):
@@ -72,9 +81,6 @@ def _held(value, closed) -> Iterator[Any]:
         yield value.__func__
     elif isinstance(value, functools.partial):
         yield from (value.func, value.args, value.keywords)
-    elif hasattr(value, "python_function"):
-        # Of a `tf.function`.
-        yield value.python_function
     elif isinstance(value, weakref.ref):
         yield value()
     elif isinstance(value, types.FunctionType):
@@ -82,8 +88,9 @@ def _held(value, closed) -> Iterator[Any]:
         yield from (value.__defaults__, value.__kwdefaults__, vars(value))
         yield from _globals_used(value).values()
     elif _is_of_framework(type(value)):
-        # Some are around a function.
+        # Some are around a function: what `jit` and `tf.function` make.
         yield getattr(value, "__wrapped__", None)
+        yield getattr(value, "python_function", None)
     else:
         yield from getattr(value, "__dict__", {}).values()
         for cls in type(value).__mro__:

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.flavour import (
     outputs_of,
     register,
     sos,
+    to_numpy,
 )
 
 ops = keras.ops
@@ -80,15 +82,30 @@ def spectrally_normalized():
         (spectrally_normalized, "spectral_normalization", "kernel"),
     ],
 )
-def test_a_weight_that_another_layer_computes_with_is_refused(model, reader, weight):
+def test_a_weight_that_another_layer_computes_with_is_said(model, reader, weight):
     model = model()
-    message = f"Layer '{reader}.*' computes with .*{weight}.*override of None"
-    with pytest.raises(ValueError, match=message):
+    with pytest.warns(UserWarning, match=f"'{reader}.*' with .*{weight}.*of None"):
         sos.sparsify(model, MAGNITUDE)
-    for site in sos.engines.engine_of(model).sites(model):
-        left = {site.path.rpartition("/")[2]: None}
-        with pytest.raises(ValueError, match="leave all of them dense"):
-            sos.sparsify(model, MAGNITUDE, overrides=left)
+
+
+@pytest.mark.feature("others: a weight that is read past its layer")
+def test_a_tied_decoder_is_not_stripped(rng):
+    inputs = rng.normal(size=(16, 8)).astype("float32")
+    with pytest.warns(UserWarning, match="compute with the weight of another one"):
+        sparse = sos.sparsify(autoencoder(), MAGNITUDE)
+    fit(compiled(sparse), inputs, inputs)
+    with pytest.raises(ValueError, match="does not compute what model 'functional"):
+        sos.strip(sparse)
+
+
+def test_models_that_draw_what_they_give_are_stripped(data):
+    class Drawing(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs + ops.convert_to_tensor(np.random.normal(size=8), "float32")
+
+    sparse = compiled(sos.sparsify(classifier(Drawing()), MAGNITUDE))
+    fit(sparse, *data, batch_size=4)
+    sos.strip(sparse)
 
 
 @pytest.mark.feature("others: a weight that is read past its layer")
@@ -247,6 +264,67 @@ def test_a_compiled_function_of_a_layer_is_refused(data):
     model(data[0])
     with pytest.raises(ValueError, match="would compute with the original's"):
         sos.sparsify(model, MAGNITUDE)
+
+
+@pytest.mark.feature("others: functions and objects that hold a layer")
+def test_a_class_that_names_a_layer_of_the_model_is_refused(data):
+    shared = keras.layers.Dense(6, name="shared")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = shared
+            self.logits = keras.layers.Dense(4, name="logits")
+
+        def call(self, inputs):
+            return self.logits(shared(inputs))
+
+    model = Net()
+    model(data[0])
+    with pytest.raises(ValueError, match="that holds 'shared' of it"):
+        sos.sparsify(model, MAGNITUDE)
+
+
+def test_what_computes_nothing_for_a_model_is_shared(data):
+    class Lazy:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    class MyAdam(keras.optimizers.Adam):
+        pass
+
+    model = classifier(keras.layers.Dense(6, name="d"))
+    layer = model.get_layer("d")
+    layer.parent = weakref.ref(model)
+    model.lazy, model.table = Lazy(), list(range(1000))
+    model.own_optimizer = MyAdam()
+    model.own_optimizer.build(model.trainable_variables)
+    sparse = sos.sparsify(model, MAGNITUDE)
+    assert sparse.lazy is model.lazy
+    assert sparse.get_layer("d").parent() is sparse
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="modules are PyTorch's")
+@pytest.mark.feature("others: functions and objects that hold a layer")
+def test_a_module_of_pytorch_is_of_the_copy(data):
+    import torch
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.Linear(8, 6)
+            self.logits = keras.layers.Dense(4, name="logits")
+
+        def call(self, inputs):
+            return self.logits(self.module(inputs))
+
+    model = Net()
+    model(torch.tensor(data[0]))
+    sparse = compiled(sos.sparsify(model, MAGNITUDE), loss=from_logits())
+    before = to_numpy(model.module.module.weight).copy()
+    fit(sparse, *data)
+    np.testing.assert_array_equal(to_numpy(model.module.module.weight), before)
+    assert not np.allclose(to_numpy(sparse.module.module.weight), before)
 
 
 @pytest.mark.feature("others: averages of weights")
@@ -420,6 +498,6 @@ def test_weights_of_another_technique_are_refused(of_file, of_model, tmp_path):
         model(of_model).load_weights(path)
         return
     with pytest.raises(
-        ValueError, match=r"'logits' is one of .* weights of one that is"
+        ValueError, match=r"'logits' has a .* and the file .*of another technique"
     ):
         model(of_model).load_weights(path)

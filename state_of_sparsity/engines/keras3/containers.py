@@ -7,6 +7,7 @@ configuration what is sparse in it, and makes it so again: at once, or as soon a
 plain class has built it.
 """
 
+import contextlib
 import functools
 import inspect
 from typing import ClassVar
@@ -169,11 +170,12 @@ def _restore_when_built(container, awaited):
     vars(container)["build"] = build
 
 
-for _class in set(keras.saving.get_custom_objects().values()):
+for _class in list(keras.saving.get_custom_objects().values()):
     # What a preset that is loaded next may name.
     is_model = inspect.isclass(_class) and issubclass(_class, keras.Model)
     if is_model and hasattr(_class, "save_to_preset"):
-        container_class(_class)
+        with contextlib.suppress(ValueError):
+            container_class(_class)
 
 for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
     # As tf_keras names them in its files, with the package and without.

@@ -1,5 +1,7 @@
 """Conversion of Keras 3 models into sparse and plain copies."""
 
+import warnings
+
 import keras
 
 from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
@@ -69,7 +71,7 @@ class Keras3Conversion(Conversion):
             chosen = [x for x in private.all_layers(model) if id(x) in plan]
             for layer in chosen:
                 check_plain(layer)
-            self._check_readers(sparse, [copier.copies[id(x)] for x in chosen])
+            self._warn_of_readers(sparse, [copier.copies[id(x)] for x in chosen])
             for layer in chosen:
                 index, technique = plan[id(layer)]
                 make_sparse(copier.copies[id(layer)], technique, index)
@@ -82,8 +84,8 @@ class Keras3Conversion(Conversion):
         private.list_parameters(sparse)
         return sparse
 
-    def _check_readers(self, model, layers):
-        """Raises for weights to make sparse that other layers compute with, too."""
+    def _warn_of_readers(self, model, layers):
+        """Warns of weights to make sparse that other layers compute with, too."""
         try:
             inputs = signature(model)[0]
         except ValueError:
@@ -93,12 +95,15 @@ class Keras3Conversion(Conversion):
             for layer in layers
             for found in located_weights(layer)
         }
-        for path, reader in readers(model, owners, inputs).items():
-            raise ValueError(
-                f"Layer {reader!r} computes with {path}, the weight of another layer, "
-                "and would go on without its zeros. Leave the layer of the weight "
-                "dense with an override of None; or let one layer do both, as "
-                "keras.layers.ReversibleEmbedding does."
+        found = readers(model, owners, inputs)
+        if found:
+            pairs = (f"{reader!r} with {path}" for path, reader in found.items())
+            warnings.warn(
+                f"Layers compute with the weight of another one: {', '.join(pairs)}. "
+                "They see it without its zeros, so that the stripped model computes "
+                "something else. Leave the layer of the weight dense with an override "
+                "of None; or let one layer do both, as ReversibleEmbedding does.",
+                stacklevel=4,
             )
 
     def strip(self, model):

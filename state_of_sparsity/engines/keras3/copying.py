@@ -9,11 +9,12 @@ optimizers, arrays) is shared.
 
 import functools
 import types
+import weakref
 from typing import Any
 
 import keras
 
-from state_of_sparsity.engines.functions import reached, rebound
+from state_of_sparsity.engines.functions import PLAIN, reached, rebound
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import ATTRIBUTES, Sparse
 
@@ -25,7 +26,9 @@ _COPIED = (
     *private.PARTS_OF_MODELS,
 )
 
-_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, weakref.ref)
+# Not looked into: layers are copied, and the others compute nothing for a model.
+_CLOSED = (*_COPIED, keras.optimizers.Optimizer, keras.callbacks.Callback)
 
 
 class Copier:
@@ -64,6 +67,8 @@ class Copier:
         return copy
 
     def _copy(self, value):
+        if isinstance(value, PLAIN):
+            return value
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, keras.Variable):
@@ -78,8 +83,12 @@ class Copier:
             cls = type(getattr(value, "__wrapped__", value))
             return cls._make(items) if hasattr(cls, "_make") else cls(items)
         if isinstance(value, _FUNCTIONS):
-            value = rebound(value, self._copy_of_part)
-        part = reached(value, self._is_part, _COPIED)
+            value = rebound(value, self._copy_of_part, _CLOSED)
+        self._check_parts(value)
+        return value
+
+    def _check_parts(self, value):
+        part = reached(value, self._is_part, _CLOSED)
         if part is not None:
             raise ValueError(
                 f"The model holds an object of {type(value).__module__}."
@@ -88,7 +97,6 @@ class Copier:
                 "attribute of a layer, a list or a dictionary, or reach it by a method "
                 f"of the model. Received: {value!r:.80}"
             )
-        return value
 
     def _is_part(self, value):
         return id(value) in self._parts
@@ -113,6 +121,9 @@ class Copier:
         if self._plain:
             cls = getattr(cls, "plain_class", cls)
         is_layer = isinstance(value, keras.layers.Layer)
+        if is_layer:
+            # A class may name a layer that is global, or around it.
+            self._check_parts([vars(base).get("call") for base in cls.__mro__])
         new = keras.layers.Layer.__new__(cls) if is_layer else object.__new__(cls)
         # Before its parts, which may refer back to it.
         self._remember(value, new)

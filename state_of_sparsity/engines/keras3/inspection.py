@@ -79,7 +79,7 @@ class Keras3Inspection(Inspection):
 
     def outputs(self, model, inputs):
         with keras.StatelessScope(), private.without_gradients():
-            outputs = keras.tree.flatten(model(inputs))
+            outputs = keras.tree.flatten(model(inputs, training=False))
         return [keras.ops.convert_to_numpy(output) for output in outputs]
 
     def training_step(self, layer):

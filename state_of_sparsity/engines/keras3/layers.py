@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from state_of_sparsity.engines.conversion import DENSE
 from state_of_sparsity.engines.keras3 import maps, private, sharing
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
@@ -19,10 +18,10 @@ from state_of_sparsity.masks import zero_count
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
-# Before the name of a technique, in files of weights.
-_TECHNIQUE = "technique_"
-# Calls of models, by the `id` of their tokens, about which a warning has been given.
-_NOTICED: set[int] = set()
+# Before the name of what a technique has for each weight, in files.
+_EXTRA = "extra_"
+# Tokens of calls of models about which a warning has been given.
+_NOTICED: weakref.WeakSet = weakref.WeakSet()
 _register = keras.saving.register_keras_serializable("state_of_sparsity", "Sparse")
 
 
@@ -71,9 +70,9 @@ class Sparse:
     def used_parts(self, weight, training, look_up):
         """What a function that looks up parts of a weight finds in the used one."""
         theta, extra = weight.values()
-        if not training and not self._has_trained:
-            call = id(private.step_token())
-            theta = private.noticing_gradient(theta, lambda: self._notice(call))
+        if not (training or self._has_trained):
+            token = private.step_token()
+            theta = private.noticing_gradient(theta, lambda: self._notice(token))
         theta, extra = look_up(theta), look_up(extra)
         if not training:
             return self.technique.deployed_weight(theta, extra)
@@ -90,19 +89,21 @@ class Sparse:
         noise = Noise(self, weight.position, sequence_axes)
         return self.technique.training_output(linear, inputs, *weight.values(), noise)
 
-    def _notice(self, call):
+    def _notice(self, token):
         """Warns, once for each call of a model, that it is trained as in inference."""
         if self._has_trained:
             return
         vars(self)["_has_trained"] = True
-        if call in _NOTICED:
+        step = private.number_now(self.training_step)
+        if token in _NOTICED or (step or 0) >= self.technique.settled_step:
             return
-        _NOTICED.add(call)
+        if token is not None:
+            _NOTICED.add(token)
         warnings.warn(
-            f"Sparse layer {self.name!r} is trained and called as in inference: it "
-            "counts no steps, and becomes no sparser. Call the model that holds it "
-            "with training=True in training: give the `call` of a model around it an "
-            "argument `training`, and pass it on.",
+            f"A gradient passes sparse layer {self.name!r}, which is called as in "
+            "inference. If it is trained so, it counts no steps, and becomes no "
+            "sparser: call the model that holds it with training=True in training, and "
+            "give the `call` of a model around it an argument `training` to pass on.",
             stacklevel=2,
         )
 
@@ -174,26 +175,28 @@ class Sparse:
     def save_own_variables(self, store):
         # Some kinds save a fixed list of their weights.
         keras.layers.Layer.save_own_variables(self, store)
-        # Variables go by number: those of another technique would fit.
+        # Variables go by number: those of another technique may fit.
         store[self._mark()] = np.zeros(0)
 
     def load_own_variables(self, store):
         names, mark = list(store.keys()), self._mark()
-        marks = [name for name in names if name.startswith(_TECHNIQUE)]
+        marks = [name for name in names if name.startswith(_EXTRA)]
         if marks != [mark]:
-            theirs = marks[0].removeprefix(_TECHNIQUE) if marks else DENSE
+            theirs = "no such"
+            for found in marks:
+                theirs = f"a {found.removeprefix(_EXTRA)} for each"
             raise ValueError(
-                f"Layer {self.name!r} is one of {self.technique.technique_name()}, and "
-                f"the file has the weights of one that is {theirs}: load them into a "
-                "model of that kind. To make that one sparse in another way, call "
-                "sos.strip and sos.sparsify."
+                f"Layer {self.name!r} has a {self.technique.extra_name} for each "
+                f"weight, and the file {theirs} (it is of another technique, of a "
+                "dense model, or of an earlier version): load it into a model of that "
+                "kind. To make it sparse in another way, call sos.strip, sos.sparsify."
             )
         keras.layers.Layer.load_own_variables(
             self, {name: store[name] for name in names if name != mark}
         )
 
     def _mark(self):
-        return _TECHNIQUE + self.technique.technique_name()
+        return _EXTRA + self.technique.extra_name
 
     def get_config(self):
         return {

@@ -1,6 +1,7 @@
 """Private names of Keras 3, behind functions that say what is meant."""
 
 import contextlib
+import copy
 import functools
 import inspect
 import re
@@ -332,16 +333,52 @@ def _no_class(plain_class, error):
 
 def noticing_gradient(value, notice):
     """A tensor; `notice()` is called when its gradient is computed or traced."""
+    backend_name = keras.backend.backend()
+    if backend_name == "jax":
+        import jax  # The backend, which has imported it.
 
-    @keras.ops.custom_gradient
-    def noticed(tensor):
-        def backward(*args, upstream=None):
+        # Of reverse and of forward mode.
+        noticed = jax.custom_jvp(lambda tensor: tensor)
+
+        @noticed.defjvp
+        def _(primals, tangents):
             notice()
-            return args[0] if upstream is None else upstream
+            return primals[0], tangents[0]
+
+        return noticed(value)
+    if backend_name == "torch":
+        import torch  # The backend, which has imported it.
+
+        compiles = torch.compiler.is_compiling()
+        if compiles or not (torch.is_grad_enabled() and value.requires_grad):
+            return value
+        tensor = value.view_as(value)
+        tensor.register_hook(lambda gradient: notice())
+        return tensor
+    import tensorflow as tf  # The backend, which has imported it.
+
+    @tf.custom_gradient
+    def noticed(tensor):
+        def backward(upstream):
+            notice()
+            return upstream
 
         return tensor, backward
 
-    return noticed(keras.ops.convert_to_tensor(value))
+    return noticed(value)
+
+
+def number_now(variable: keras.Variable) -> int | None:
+    """The number that a variable holds, also while a graph is traced, or None."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # The backend, which has imported it.
+
+        with tf.init_scope():
+            return int(to_numpy(variable))
+    try:
+        return int(in_full_precision(variable))
+    except TypeError:
+        return None  # JAX has a symbol.
 
 
 @contextlib.contextmanager
@@ -420,6 +457,14 @@ def complete_copy(value, new, copies: dict) -> None:
     if isinstance(value, keras.Model):
         Trainer.__init__(new)
         vars(new)["_metrics"][:] = [m for m in new._metrics if m is not None]
+    if hasattr(value, "_track_module_parameters"):
+        # Around a module of PyTorch's own, whose parameters its variables are.
+        module = copy.deepcopy(value.module)
+        new._modules["module"] = module
+        pairs = zip(value.module.parameters(), module.parameters(), strict=True)
+        parameters = {id(old): copied for old, copied in pairs}
+        for variable in value.variables:
+            copies[id(variable)]._value = parameters[id(variable._value)]
     if isinstance(value, Function):
         # Keras names the nodes of a graph by the identity of their operations.
         keys = [key.partition("_") for key in value._nodes]

@@ -11,6 +11,7 @@ so are metrics and preprocessing layers.
 import copy
 import functools
 import types
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -43,7 +44,13 @@ from state_of_sparsity.engines.tf_keras.backend import (
 
 Replace = Callable[[keras.layers.Layer, str, Callable], keras.layers.Layer | None]
 
-FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, TracedFunction)
+FUNCTIONS = (
+    types.FunctionType,
+    types.MethodType,
+    functools.partial,
+    weakref.ref,
+    TracedFunction,
+)
 # Layers are copied or shared; the others compute nothing for the model.
 _CLOSED = (keras.layers.Layer, keras.optimizers.Optimizer, keras.callbacks.Callback)
 

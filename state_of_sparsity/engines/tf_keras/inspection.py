@@ -53,8 +53,16 @@ class TFKerasInspection(Inspection):
     def outputs(self, model, inputs):
         if any(getattr(layer, "stateful", False) for layer in all_layers(model)):
             raise ValueError("A call changes the states of recurrent layers.")
-        outputs = tf.nest.flatten(model(inputs, training=False))
-        return [output.numpy() for output in outputs]
+        added = {id(v) for x in all_layers(model) for v in added_variables(x)}
+        kept = set(map(id, model.trainable_variables)) | added
+        held = [raw_variable(v) for v in variables(model) if id(v) not in kept]
+        before = [variable.numpy() for variable in held]
+        try:
+            outputs = tf.nest.flatten(model(inputs, training=False))
+            return [output.numpy() for output in outputs]
+        finally:
+            for variable, value in zip(held, before, strict=True):
+                variable.assign(value)
 
     def training_step(self, layer):
         if not layer.built:
