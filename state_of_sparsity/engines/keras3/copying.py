@@ -87,15 +87,15 @@ class Copier:
         self._check_parts(value)
         return value
 
-    def _check_parts(self, value):
+    def _check_parts(self, value, what=None):
         part = reached(value, self._is_part, _CLOSED)
         if part is not None:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise ValueError(
-                f"The model holds an object of {type(value).__module__}."
-                f"{type(value).__qualname__} that holds {part.name!r} of it, so that a "
-                "copy of the model would compute with the original's: hold that in an "
-                "attribute of a layer, a list or a dictionary, or reach it by a method "
-                f"of the model. Received: {value!r:.80}"
+                f"The model holds {what or f'an object of {kind}'} that holds "
+                f"{part.name!r} of it, so that a copy of the model would compute with "
+                "the original's: hold that in an attribute of a layer, a list or a "
+                "dictionary, or reach it by a method of the model."
             )
 
     def _is_part(self, value):
@@ -123,7 +123,8 @@ class Copier:
         is_layer = isinstance(value, keras.layers.Layer)
         if is_layer:
             # A class may name a layer that is global, or around it.
-            self._check_parts([vars(base).get("call") for base in cls.__mro__])
+            calls = [vars(base).get("call") for base in cls.__mro__]
+            self._check_parts(calls, f"a layer whose class {cls.__name__} has a `call`")
         new = keras.layers.Layer.__new__(cls) if is_layer else object.__new__(cls)
         # Before its parts, which may refer back to it.
         self._remember(value, new)
