@@ -223,6 +223,7 @@ def holder(kind):
     return Net()
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("kind", ["closure", "default", "partial", "method"])
 def test_a_function_of_a_layer_computes_with_the_copy(kind, data):
@@ -239,6 +240,7 @@ def test_a_function_of_a_layer_computes_with_the_copy(kind, data):
         np.testing.assert_array_equal(outputs_of(stripped, data[0]), expected)
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: functions and objects that hold a layer")
 @pytest.mark.parametrize("kind", ["helper", "method of a helper"])
 def test_what_cannot_be_bound_to_the_copy_is_refused(kind, data):
@@ -266,6 +268,7 @@ def test_a_compiled_function_of_a_layer_is_refused(data):
         sos.sparsify(model, MAGNITUDE)
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: functions and objects that hold a layer")
 def test_a_class_that_names_a_layer_of_the_model_is_refused(data):
     shared = keras.layers.Dense(6, name="shared")
@@ -285,6 +288,7 @@ def test_a_class_that_names_a_layer_of_the_model_is_refused(data):
         sos.sparsify(model, MAGNITUDE)
 
 
+@pytest.mark.any_backend
 def test_what_computes_nothing_for_a_model_is_shared(data):
     class Lazy:
         def __getattr__(self, name):
@@ -375,6 +379,7 @@ class Checked(type(keras.layers.Dense)):
         return super().__new__(mcs, name, bases, namespace)
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: classes of other libraries")
 def test_classes_that_nothing_can_derive_from_are_refused():
     class Own(keras.layers.Dense, metaclass=Checked):
@@ -389,6 +394,7 @@ def test_classes_that_nothing_can_derive_from_are_refused():
             sos.sparsify(classifier(cls(6)), MAGNITUDE)
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: classes of other libraries")
 def test_slots_are_copied(data):
     class Slotted(keras.layers.Dense):
@@ -408,6 +414,7 @@ def test_slots_are_copied(data):
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: a layer that was frozen before")
 def test_a_frozen_layer_that_becomes_sparse_is_said():
     model = classifier(keras.layers.Dense(6, name="backbone"))
@@ -449,6 +456,7 @@ def test_after_training_on_replicas(data, tmp_path):
     np.testing.assert_allclose(loaded.serve(data[0]), expected, rtol=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -478,6 +486,7 @@ def test_a_file_is_no_folder_for_logs(tmp_path):
         sos.callbacks(sos.sparsify(classifier(), MAGNITUDE), log_dir=tmp_path / "file")
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("others: weights of another technique are refused")
 @pytest.mark.parametrize("of_file", ["dense", "vd", "l0", "pruning"])
 @pytest.mark.parametrize("of_model", ["vd", "l0", "pruning"])

@@ -60,6 +60,7 @@ def test_evaluation_shows_each_image_once_normalized_and_in_order(dataset, split
         np.testing.assert_allclose(images[..., channel], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_images_are_shifted_by_at_most_two_pixels(dataset):
     images, labels = digits.splits()["train"]
     batch, targets = next(iter(dataset.training(24, seed=0)))
@@ -80,6 +81,7 @@ def test_training_images_are_shifted_by_at_most_two_pixels(dataset):
     assert len(offsets) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Digits, MNIST1D])
 def test_a_resumed_run_sees_what_it_would_have_seen(make):
     dataset = make()

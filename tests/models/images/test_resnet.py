@@ -232,6 +232,7 @@ def test_keras_3_normalizes_a_batch_as_a_whole():
         resnet(18, **TINY, batch_norm_parts=2, keras=keras3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_either_keras_computes_the_same(depth, rng):
     arguments = TINY | {"depth": depth, "weight_decay": 1e-2}
