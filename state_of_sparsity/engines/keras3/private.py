@@ -370,15 +370,15 @@ def noticing_gradient(value, notice):
 
 def number_now(variable: keras.Variable) -> int | None:
     """The number that a variable holds, also while a graph is traced, or None."""
-    if keras.backend.backend() == "tensorflow":
+    # JAX may have a symbol, and TensorFlow a variable of replicas.
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        if keras.backend.backend() != "tensorflow":
+            return int(in_full_precision(variable))
         import tensorflow as tf  # The backend, which has imported it.
 
         with tf.init_scope():
             return int(to_numpy(variable))
-    try:
-        return int(in_full_precision(variable))
-    except TypeError:
-        return None  # JAX has a symbol.
+    return None
 
 
 @contextlib.contextmanager
