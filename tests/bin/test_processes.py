@@ -154,6 +154,7 @@ def test_a_signal_in_a_garbage_collection_ends_a_binary(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.feature("others: Ctrl-C and SIGTERM in a garbage collection")
 @SIGNALS
 def test_a_signal_in_a_garbage_collection_saves_a_run(

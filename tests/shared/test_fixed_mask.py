@@ -31,6 +31,7 @@ def recurrent():
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "kind", ["subclassed", pytest.param("recurrent", marks=pytest.mark.any_backend)]
 )

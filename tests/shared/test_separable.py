@@ -50,6 +50,7 @@ def moments(x, means, variances):
     return mean @ theta, variance @ theta**2 + (mean**2 + variance) @ s2 + 1e-8
 
 
+@pytest.mark.any_backend
 @pytest.mark.feature("noise: moments equal in both Kerases, all backends")
 def test_outputs_have_the_analytic_moments(rng):
     """Equal examples are independent draws, and so are the positions of an example.

@@ -145,6 +145,7 @@ def test_the_axis_of_a_sequence_is_the_one_along_which_a_kernel_is_used_again(
     assert sequence_axes(equation, rank) == axes
 
 
+@pytest.mark.any_backend
 def test_a_model_trains_on_sequences_of_any_length(rng):
     keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((None, INPUTS)), keras.layers.Dense(3)])

@@ -45,6 +45,7 @@ def test_a_run_begins_with_the_initial_weights_of_another(trained, technique):
     np.testing.assert_equal(initial, expected)
 
 
+@pytest.mark.slow
 def test_a_lottery_ticket_is_masked_and_starts_as_the_run_that_found_it(
     trained, pruning
 ):
