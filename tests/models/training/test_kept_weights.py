@@ -24,6 +24,7 @@ def trained(tiny_run):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "technique",
     [

@@ -95,6 +95,7 @@ def test_a_run_interrupted_within_an_interval_ends_as_if_it_had_not_been(
     assert result == finished.result | timing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("often", "step"),
     [
@@ -340,6 +341,7 @@ def scored(run, qualities):
     run.task.quality_in_training = lambda model, logs: next(left)
 
 
+@pytest.mark.slow
 def test_the_best_state_is_kept_and_exported_if_asked_for(tiny_run, pruning):
     # The schedule of pruning is over at step 9, and the evaluation at 4 is too early.
     options = {"train_steps": 20, "export": "best"}

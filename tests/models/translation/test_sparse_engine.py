@@ -43,6 +43,7 @@ def source():
     return tf.constant(ids, tf.int32)
 
 
+@pytest.mark.slow
 def test_encoder_and_decoder_step_compute_the_same(dense, sparse, source):
     encoded = dense.encode(source), sparse.encode(source)
     for one, other in zip(*map(tf.nest.flatten, encoded), strict=True):

@@ -278,6 +278,7 @@ def test_an_exported_model_takes_its_inputs_by_name_in_any_length(batch, tmp_pat
         np.testing.assert_allclose(logits, sos.strip(sparse)(part), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "technique",
     [
