@@ -139,6 +139,7 @@ def check_trained(sparse, inputs, tmp_path):
     np.testing.assert_array_equal(outputs_of(loaded, inputs), expected)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
