@@ -1,6 +1,5 @@
 """Schedules of when masks are renewed, and how sparse they are then."""
 
-import bisect
 import dataclasses
 import functools
 
@@ -89,10 +88,3 @@ def sparsities(schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     renewals = [step for step in schedule.renewals() if step <= steps]
     found = np.array([schedule.sparsity(step) for step in renewals])
     return np.diff([*renewals, steps + 1]), found
-
-
-def is_renewal(schedule, step: int) -> bool:
-    """Whether masks are renewed at a training step."""
-    steps = schedule.renewals()
-    place = bisect.bisect_left(steps, step)
-    return place < len(steps) and steps[place] == step

@@ -68,6 +68,18 @@ def reached(
     return None
 
 
+def slots(value: Any) -> dict[str, Any]:
+    """What an object holds in the slots that its class has, by name."""
+    names = _slots_of(type(value))
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+@functools.cache
+def _slots_of(cls):
+    members = (member for base in cls.__mro__ for member in vars(base).items())
+    return [n for n, m in members if isinstance(m, types.MemberDescriptorType)]
+
+
 def _held(value, closed) -> Iterator[Any]:
     """What a value holds itself."""
     if isinstance(value, (*closed, type, types.ModuleType)):
@@ -93,10 +105,7 @@ def _held(value, closed) -> Iterator[Any]:
         yield getattr(value, "python_function", None)
     else:
         yield from getattr(value, "__dict__", {}).values()
-        for cls in type(value).__mro__:
-            for member in vars(cls).values():
-                if isinstance(member, types.MemberDescriptorType):
-                    yield getattr(value, member.__name__, None)
+        yield from slots(value).values()
 
 
 def _is_of_framework(value):

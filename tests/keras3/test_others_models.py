@@ -398,7 +398,8 @@ def test_classes_that_nothing_can_derive_from_are_refused():
 @pytest.mark.feature("others: classes of other libraries")
 def test_slots_are_copied(data):
     class Slotted(keras.layers.Dense):
-        __slots__ = ("factor",)
+        # One name, which a string may say.
+        __slots__ = "factor"
 
         def __init__(self, units):
             super().__init__(units)

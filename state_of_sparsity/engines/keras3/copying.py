@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from state_of_sparsity.engines.functions import PLAIN, reached, rebound
+from state_of_sparsity.engines.functions import PLAIN, reached, rebound, slots
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import ATTRIBUTES, Sparse
 
@@ -141,7 +141,7 @@ class Copier:
         for name, attribute in private.attributes_to_copy(value).items():
             if name not in ours:
                 vars(new)[name] = self._copy(attribute)
-        for name, attribute in private.slots(value).items():
+        for name, attribute in slots(value).items():
             object.__setattr__(new, name, self._copy(attribute))
         private.complete_copy(value, new, self.copies)
 

@@ -10,6 +10,7 @@ import re
 import keras
 from keras import ops
 
+from state_of_sparsity.engines.functions import slots
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.linear_maps import finished, positions_axes
 
@@ -37,7 +38,7 @@ def view_of(layer: keras.layers.Layer, values: dict):
     view = object.__new__(type(layer))
     # Past Keras's tracking.
     vars(view).update(vars(layer) | replaced)
-    for name, value in private.slots(layer).items():
+    for name, value in slots(layer).items():
         object.__setattr__(view, name, value)
     return view
 

@@ -427,12 +427,6 @@ def _mask_class(cls: type) -> type:
     return masks
 
 
-def slots(value) -> dict:
-    """What an object holds in the slots that its class has."""
-    names = [n for c in type(value).__mro__ for n in vars(c).get("__slots__", ())]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
-
-
 def attributes_to_copy(value) -> dict:
     """The attributes of a part of a model that a copy has, of no call and no `fit`."""
     if not isinstance(value, keras.layers.Layer):
