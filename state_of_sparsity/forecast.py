@@ -1,13 +1,14 @@
 """Forecast of how sparse the layers of a model will become."""
 
+import numpy as np
 from keras import ops
 
-from state_of_sparsity import masks
 from state_of_sparsity.budgets import Budget
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.layer_budgets import pruned, target_of
 from state_of_sparsity.planning import planned
 from state_of_sparsity.techniques import Technique
+from state_of_sparsity.techniques.state import Place
 
 
 def planned_sparsities(
@@ -43,12 +44,18 @@ def _sparsities_now(engine, shared):
         for position, name in enumerate(pruned(technique, site)):
             theta = ops.cast(engine.to_numpy(site.weights[name]), "float32")
             paths.append(site.path)
-            weights.append((theta, ops.ones_like(theta), (index, position)))
-    units = technique.units([theta.shape for theta, _, _ in weights])
-    zeros = [masks.zero_count(technique.sparsity, *number) for number in units]
+            place = Place(tuple(theta.shape), name, (index, position))
+            state = {
+                name: ops.convert_to_tensor(np.broadcast_to(kept.initial, theta.shape))
+                for name, kept in technique.state(place).items()
+            }
+            weights.append((theta, state, place.stream))
+    last = len(technique.schedule().renewals()) - 1
     counts = dict.fromkeys(paths, (0, 0))
-    for path, mask in zip(paths, technique.renewed_masks(weights, zeros), strict=True):
-        mask = ops.convert_to_numpy(mask)
+    for path, weight, new in zip(
+        paths, weights, technique.renewed(weights, last), strict=True
+    ):
+        mask = ops.convert_to_numpy(technique.keeps(weight[0], weight[1] | new))
         gone, size = counts[path]
         counts[path] = gone + mask.size - int(mask.sum()), size + mask.size
     return {path: gone / size for path, (gone, size) in counts.items()}

@@ -4,8 +4,8 @@ import dataclasses
 
 from state_of_sparsity.budgets import Budget, Layer
 from state_of_sparsity.techniques import Technique
-from state_of_sparsity.techniques.pruning import PruningTechnique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
+from state_of_sparsity.techniques.targeted import SharingTechnique
 
 
 def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict:
@@ -22,6 +22,11 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
         raise TypeError(
             "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
             f"Received: {budget!r}"
+        )
+    if budget.shares_threshold and not isinstance(technique, SharingTechnique):
+        raise ValueError(
+            f"{type(technique).__name__} has a threshold for each layer: give a budget "
+            f"that plans them, such as sos.ERK(). Received: {type(budget).__name__}"
         )
     layers = list(_layers(technique, sites, plan))
     sparsities = budget.sparsities(layers, target_of(technique))
@@ -65,9 +70,9 @@ def pruned(technique, site):
 
 def target_of(technique: Technique) -> float:
     """The sparsity that a technique leads to; ValueError if it has none."""
-    if not isinstance(technique, PruningTechnique):
+    if getattr(technique, "sparsity", None) is None:
         raise ValueError(
-            "A budget is for pruning, which has a target sparsity. Received: "
+            "A budget is for techniques with a target sparsity. Received: "
             f"{technique.technique_name()}"
         )
     return technique.sparsity

@@ -2,7 +2,7 @@
 
 import warnings
 
-from state_of_sparsity.budgets import Budget
+from state_of_sparsity.budgets import Budget, Global
 from state_of_sparsity.layer_budgets import pruned, within
 from state_of_sparsity.overrides import Overrides
 from state_of_sparsity.techniques import TECHNIQUES, Technique
@@ -60,7 +60,9 @@ def planned(
         # Of the function that the user calls.
         warnings.warn(f"Layers stay dense: {'; '.join(unfit)}", stacklevel=3)
     if budget is None:
-        return plan
+        if not getattr(technique, "is_global", False):
+            return plan
+        budget = Global()
     return within(budget, technique, candidates, plan, model.name)
 
 

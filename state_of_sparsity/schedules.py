@@ -1,9 +1,11 @@
 """Schedules of when masks are renewed, and how sparse they are then."""
 
+import abc
 import dataclasses
 import functools
 
 import numpy as np
+from keras import ops
 
 
 def cubic(done, initial, final):
@@ -18,8 +20,43 @@ def cubic(done, initial, final):
     return final + (initial - final) * left * left * left
 
 
+class Schedule(abc.ABC):
+    """When state is renewed, and how sparse a weight is then."""
+
+    @abc.abstractmethod
+    def renewals(self) -> list[int]:
+        """The training steps of the renewals, in ascending order.
+
+        Steps count from one.
+        """
+
+    @abc.abstractmethod
+    def sparsity(self, step: int) -> float:
+        """The sparsity at a training step, in float64."""
+
+    def find(self, step):
+        """Whether there is a renewal at a step, an int32 scalar, and which it is."""
+        at_step = ops.equal(step, np.asarray(self.renewals(), "int32"))
+        return ops.any(at_step), ops.argmax(ops.cast(at_step, "int32"))
+
+    def is_due(self, step: int) -> bool:
+        """Whether there is a renewal at a step, where that is a number."""
+        return step in self.renewals()
+
+
+class Never(Schedule):
+    """There are no renewals."""
+
+    def renewals(self):
+        return []
+
+    def sparsity(self, step):
+        del step
+        return 0.0
+
+
 @dataclasses.dataclass(frozen=True)
-class CubicSchedule:
+class CubicSchedule(Schedule):
     """The gradual schedule of Zhu & Gupta 2017 (arXiv 1710.01878, equation 1).
 
     `s(t) = s_f + (s_i - s_f) * (1 - (t - begin) / (end - begin)) ** 3`
@@ -29,14 +66,14 @@ class CubicSchedule:
     that the final sparsity is always reached. Steps count from one: what is due at 0
     is not done, and a ramp that ends at 0 is taken at the first step.
 
-    Another schedule has the same two methods.
-
     Attributes:
       final_sparsity: at the end of the ramp.
       begin_step: at which it begins.
       end_step: at which it ends.
       frequency: steps from one renewal to the next.
       initial_sparsity: at the beginning of the ramp.
+      goes_on: whether renewals go on after the ramp, every `frequency` steps, as the
+        last of it.
     """
 
     final_sparsity: float
@@ -44,15 +81,38 @@ class CubicSchedule:
     end_step: int
     frequency: int
     initial_sparsity: float = 0.0
+    goes_on: bool = False
 
-    def renewals(self) -> list[int]:
-        """The training steps at which masks are renewed, in ascending order."""
-        last = max(self.end_step, 1)
-        steps = range(self.begin_step, last + 1, self.frequency)
-        return sorted({*steps, last} - {0})
+    @property
+    def last(self) -> int:
+        """Step of the last renewal of the ramp."""
+        return max(self.end_step, 1)
 
-    def sparsity(self, step: int) -> float:
-        """The sparsity at a training step, in float64."""
+    def renewals(self):
+        steps = range(self.begin_step, self.last + 1, self.frequency)
+        return sorted({*steps, self.last} - {0})
+
+    def find(self, step):
+        # In the ramp, the step that is up; what is at 0 counts for nothing.
+        within = ops.minimum(step, self.last)
+        since = within - self.begin_step
+        index = (since + self.frequency - 1) // self.frequency
+        due = ops.logical_or(since % self.frequency == 0, within == self.last)
+        after = step - within
+        if self.goes_on:
+            late = after % self.frequency == 0
+        else:
+            late = after == 0
+        due = ops.logical_and(ops.logical_and(due, late), since >= 0)
+        return due, ops.maximum(index - int(self.begin_step == 0), 0)
+
+    def is_due(self, step):
+        if step > self.last:
+            return self.goes_on and (step - self.last) % self.frequency == 0
+        since = step - self.begin_step
+        return step == self.last or since >= 0 == since % self.frequency
+
+    def sparsity(self, step):
         return cubic(self.done(step), self.initial_sparsity, self.final_sparsity)
 
     def done(self, step: int) -> float:
@@ -60,18 +120,6 @@ class CubicSchedule:
         # A ramp without length is done when it begins.
         length = max(self.end_step - self.begin_step, 1)
         return min(max((step - self.end_step) / length + 1.0, 0.0), 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Never:
-    """Masks are never renewed."""
-
-    def renewals(self) -> list[int]:
-        return []
-
-    def sparsity(self, step: int) -> float:
-        del step
-        return 0.0
 
 
 @functools.lru_cache

@@ -1,7 +1,7 @@
 """Patterns in which weights are masked: singly, in blocks, or m of every n.
 
 A structure knows shapes and scores, not what a score means nor when it is asked.
-Another pattern is a class with the same methods.
+Another pattern is a class that derives from `SingleWeights`.
 """
 
 import dataclasses
@@ -13,9 +13,37 @@ from keras import ops
 from state_of_sparsity import masks
 
 
+# Every class of patterns by its name, for configurations that were saved.
+_CLASSES: dict[str, type["SingleWeights"]] = {}
+
+
+def from_config(config: dict) -> "SingleWeights":
+    """The pattern that `SingleWeights.get_config` described."""
+    config = dict(config)
+    name = config.pop("class_name")
+    if name not in _CLASSES:
+        raise ValueError(
+            f"Unknown structure {name!r}: import the module that defines it first."
+        )
+    return _CLASSES[name](**config)
+
+
 @dataclasses.dataclass(frozen=True)
 class SingleWeights:
     """Every weight is masked by itself."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        _CLASSES[cls.__name__] = cls
+
+    def get_config(self) -> dict:
+        """Its class and fields."""
+        return {"class_name": type(self).__name__, **dataclasses.asdict(self)}
+
+    def for_site(self, site) -> "SingleWeights":
+        """The pattern for the weights of one site of a model."""
+        del site
+        return self
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be masked so, or None if it can."""
@@ -34,15 +62,14 @@ class SingleWeights:
         """What each unit is worth, from what its weights are."""
         return scores
 
-    def mask(self, scores, zeros, lowest=masks.lowest):
+    def mask(self, scores, zeros):
         """Boolean mask of the shape of the scores: true where a weight stays.
 
         Args:
           scores: float tensor.
           zeros: integer scalar, the number of units that go.
-          lowest: `masks.lowest`, or that as an engine has compiled it.
         """
-        return ops.logical_not(lowest(scores, zeros))
+        return ops.logical_not(masks.lowest(scores, zeros))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +90,8 @@ class Blocks(SingleWeights):
     def units(self, shape):
         return math.prod(self._grid(shape))
 
-    def mask(self, scores, zeros, lowest=masks.lowest):
-        kept = super().mask(self.unit_scores(scores), zeros, lowest)
+    def mask(self, scores, zeros):
+        kept = super().mask(self.unit_scores(scores), zeros)
         for axis, repeats in enumerate(self.size):
             kept = ops.repeat(kept, repeats, axis=axis)
         return kept[: scores.shape[0], : scores.shape[1]]
@@ -97,39 +124,47 @@ class Blocks(SingleWeights):
 
 @dataclasses.dataclass(frozen=True)
 class ZerosOfN(SingleWeights):
-    """`m` zeros in every `n` consecutive weights along the input channels.
+    """`m` zeros in every `n` consecutive weights along an axis that is summed over.
 
-    Groups of Dense (rank 2) and Conv2D (rank 4) kernels, as in TF-MOT, which n has to
-    divide the input channels of. The sparsity is that of the pattern.
+    That is the input channels of Dense and of convolutions, as in TF-MOT, and what
+    EinsumDense contracts, as in attention. n has to divide it. The sparsity is that of
+    the pattern.
 
     Attributes:
       m: zeros in a group.
       n: size of a group.
+      axis: of the kernel, counted from its end.
     """
 
     m: int
     n: int
+    axis: int = -2
+
+    def for_site(self, site):
+        return dataclasses.replace(self, axis=site.summed_axis)
 
     def refusal(self, shape):
-        if len(shape) not in (2, 4):
-            return f"{self.m} zeros of {self.n} need kernels of Dense and Conv2D"
-        if shape[-2] % self.n:
-            return f"{self.n} does not divide its {shape[-2]} input channels"
+        if len(shape) < -self.axis:
+            return f"{self.m} zeros of {self.n} need a kernel of a linear map"
+        if shape[self.axis] % self.n:
+            return (
+                f"{self.n} does not divide axis {len(shape) + self.axis}, its "
+                f"{shape[self.axis]} input channels"
+            )
         return None
 
     def masked_share(self, sparsities, shape):
         del shape
         return np.full(len(sparsities), self.m / self.n)
 
-    def mask(self, scores, zeros, lowest=masks.lowest):
-        del zeros, lowest
+    def mask(self, scores, zeros):
+        del zeros
         # All but the input channels first.
-        channels = len(scores.shape) - 2
-        moved = ops.moveaxis(ops.cast(scores, "float32"), channels, -1)
+        moved = ops.moveaxis(ops.cast(scores, "float32"), self.axis, -1)
         groups = ops.reshape(moved, (-1, self.n))
         # A weight stays if fewer than n - m of its group are ahead of it.
         kept = self._rank(groups) < self.n - self.m
-        return ops.moveaxis(ops.reshape(kept, moved.shape), -1, channels)
+        return ops.moveaxis(ops.reshape(kept, moved.shape), -1, self.axis)
 
     def _rank(self, groups):
         """How many scores of its group are ahead of each; the first of equals is."""
@@ -138,3 +173,4 @@ class ZerosOfN(SingleWeights):
         earlier = ops.expand_dims(places, 0) < ops.expand_dims(places, 1)
         ahead = ops.logical_or(others > mine, ops.logical_and(others == mine, earlier))
         return ops.sum(ops.cast(ahead, "int32"), axis=-1)
+

@@ -7,6 +7,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from state_of_sparsity import schedules
+from state_of_sparsity.techniques.state import Place, State
+
 # Every class of techniques by its name, for configurations that were saved.
 CLASSES: dict[str, type["Technique"]] = {}
 
@@ -19,20 +22,14 @@ class Technique(abc.ABC):
     from, which is also the help text of its command-line flag.
 
     Its methods are pure functions of tensors, in `keras.ops`: they know of no layer and
-    of no engine. Beside every weight `theta`, an engine holds an `extra` tensor of the
-    same shape: a mask, or a parameter that is trained.
+    of no engine. Beside every weight `theta`, an engine keeps the tensors that `state`
+    names: none, a mask, a parameter that is trained, what training adds up.
 
     Attributes:
-      extra_name: of the extra tensor: "mask", "log_alpha".
-      extra_dtype: of the extra tensor.
-      extra_is_trained: whether it is a trainable parameter.
       draws_noise: whether weights in training depend on noise.
     """
 
-    extra_name: ClassVar[str]
-    extra_dtype: ClassVar[str] = "float32"
-    extra_is_trained: ClassVar[bool]
-    draws_noise: ClassVar[bool]
+    draws_noise: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -43,13 +40,16 @@ class Technique(abc.ABC):
         """The name on the command line and in reports: "magnitude_pruning"."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
-    @abc.abstractmethod
     def with_sparsity(self, sparsity: float) -> Self:
         """The same technique with another target sparsity.
 
         Raises:
           ValueError: if the technique has no target sparsity.
         """
+        raise ValueError(
+            f"{type(self).__name__} has no target sparsity to set to {sparsity}: give "
+            "a whole technique, or None to leave the layer dense."
+        )
 
     def get_config(self) -> dict:
         """The hyperparameters, for the configuration of a layer."""
@@ -59,6 +59,8 @@ class Technique(abc.ABC):
     def from_config(cls, config: dict) -> Self:
         return cls(**config)
 
+    # What it applies to.
+
     def applies_to(self, *, depthwise: bool) -> bool:
         """Whether to make a kind of weight sparse that no override names.
 
@@ -67,20 +69,6 @@ class Technique(abc.ABC):
         """
         del depthwise
         return True
-
-    def kept_weights(self, mask: np.ndarray, steps: int) -> int:
-        """How many elements of a weight training computes with, summed over steps.
-
-        Args:
-          mask: boolean, which elements stay in the end.
-          steps: number of training steps from the first one.
-        """
-        return mask.size * steps
-
-    @property
-    def settled_step(self) -> int:
-        """Training step from which its schedules change nothing any more."""
-        return 0
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a weight of this shape cannot be made sparse, or None if it can."""
@@ -99,49 +87,133 @@ class Technique(abc.ABC):
         del site
         return self
 
-    def extra_value(self, attribute: str):
-        """What the extra tensor of a weight begins with, or None for random values.
+    # What it keeps, and when that changes.
+
+    @abc.abstractmethod
+    def state(self, place: Place) -> dict[str, State]:
+        """The tensors that it keeps beside a weight, by name."""
+
+    def schedule(self) -> schedules.Schedule:
+        """When state is renewed in the forward pass."""
+        return schedules.Never()
+
+    def renewed(self, weights, index) -> list[dict]:
+        """The state after a renewal, by name, of several weights.
 
         Args:
-          attribute: of the layer that holds the weight, such as "kernel".
+          weights: of each the tensor `theta`, its state, and its `stream` as of
+            `Place`: those of one layer, or of all that share a threshold.
+          index: int32 scalar, which of the renewals of the schedule it is.
         """
-        del attribute
+        raise NotImplementedError
 
     @property
-    @abc.abstractmethod
-    def extra_initial(self) -> tuple[float, float]:
-        """Mean and standard deviation of the random values that it begins with."""
+    def settled_step(self) -> int:
+        """Training step from which its schedules change nothing any more."""
+        return 0
+
+    def kept_weights(self, mask: np.ndarray, steps: int) -> int:
+        """How many elements of a weight training computes with, summed over steps.
+
+        Args:
+          mask: boolean, which elements stay in the end.
+          steps: number of training steps from the first one.
+        """
+        return mask.size * steps
+
+    # What a weight is.
+
+    def initial_theta(self, weight):
+        """Theta so that the weight that is used begins with the values of a tensor."""
+        return weight
 
     @abc.abstractmethod
-    def training_weight(self, theta, extra, noise):
+    def training_weight(self, theta, state, step, noise):
         """The weight as it is used in training.
 
         Args:
           theta: the trainable weight, in float32.
-          extra: the extra tensor.
+          state: tensors by name.
+          step: int32 scalar, which training step it is, from one.
           noise: `noise.normal(shape)` and `noise.uniform(shape)` draw float32 tensors.
         """
 
     @abc.abstractmethod
-    def deployed_weight(self, theta, extra):
+    def deployed_weight(self, theta, state):
         """The weight without noise, with its zeros."""
 
     @abc.abstractmethod
-    def keeps(self, theta, extra):
+    def keeps(self, theta, state):
         """Boolean mask of the deployed weight: true where it stays."""
 
-    def training_output(self, linear, inputs, theta, extra, noise):
+    def training_output(self, linear, inputs, theta, state, step, noise):
         """The output of a linear map in training, without bias and activation.
 
         Args:
           linear: `linear(inputs, weight)` is the map.
           inputs: of the layer.
           theta: the trainable weight.
-          extra: the extra tensor.
+          state: tensors by name.
+          step: as of `training_weight`.
           noise: as of `training_weight`; `noise.sequence_axes` are the axes of the
             output that are the positions of a sequence, empty unless there is one.
         """
-        return linear(inputs, self.training_weight(theta, extra, noise))
+        return linear(inputs, self.training_weight(theta, state, step, noise))
+
+    # What training does to it.
+
+    def backward(self, theta, state, gradient, step):
+        """The backward pass of `training_weight`, where that is not its derivative.
+
+        Args:
+          theta: the trainable weight.
+          state: tensors by name, as the forward pass of the step had them.
+          gradient: of the loss with respect to the weight that was used, masked
+            elements included.
+          step: as of `training_weight`.
+
+        Returns:
+          The gradient for theta, and by name the new values of the state that the
+          backward pass changes, and the gradients for the state that is trained.
+        """
+        raise NotImplementedError
+
+    def projected(self, theta, state):
+        """What theta becomes after each update by the optimizer.
+
+        Args:
+          theta: as the update left it.
+          state: tensors by name; only those that the backward pass changes.
+        """
+        del state
+        return theta
+
+    def regularized_weight(self, theta, state):
+        """What a regularizer of the weight sees."""
+        del state
+        return theta
+
+    def penalty(self, theta, state):
+        """What is added to the loss, before its weight: a float32 scalar."""
+        raise NotImplementedError
+
+    def current_penalty_weight(self, state, step):
+        """The weight of the penalty at a training step, counted from zero."""
+        del state, step
+        return 1.0
+
+    def weighted_penalty(self, theta, state, step):
+        """The penalty times its weight."""
+        return self.current_penalty_weight(state, step) * self.penalty(theta, state)
+
+    @classmethod
+    def has_own(cls, method: str) -> bool:
+        """Whether it says of itself what by default is the identity, or nothing.
+
+        Args:
+          method: backward, projected, penalty, training_output.
+        """
+        return getattr(cls, method) is not getattr(Technique, method)
 
 
 def field_help(cls: type) -> dict[str, str]:

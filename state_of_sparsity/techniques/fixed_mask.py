@@ -7,8 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from state_of_sparsity import schedules
 from state_of_sparsity.techniques.masked import MaskingTechnique
+from state_of_sparsity.techniques.state import State
 
 
 # Arrays do not compare to a truth value.
@@ -78,15 +78,13 @@ class FixedMask(MaskingTechnique):
             return None
         return FixedMask(masks)
 
-    def extra_value(self, attribute):
-        return None if self.masks is None else self.masks[attribute]
+    def state(self, place):
+        if self.masks is None:
+            return super().state(place)
+        return {"mask": State(self.masks[place.attribute], dtype="bool")}
 
     def kept_weights(self, mask, steps):
         return int(mask.sum()) * steps
-
-    def schedule(self):
-        """Never."""
-        return schedules.Never()
 
     def with_sparsity(self, sparsity: float) -> Self:
         raise ValueError(

@@ -14,6 +14,7 @@ from state_of_sparsity.checks import check_number
 from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.state import OPTIMIZER, State
 
 # Standard deviation of the initial log alpha, which breaks ties between gates.
 INITIAL_DEVIATION = 0.01
@@ -87,8 +88,6 @@ class L0Regularization(ReparameterizationTechnique):
     zeta: float = 1.1
     initial_log_alpha: float = 2.197
 
-    extra_name = "log_alpha"
-
     def __post_init__(self):
         check_number("l0_weight", self.l0_weight, minimum=0.0)
         super().__post_init__()
@@ -101,22 +100,28 @@ class L0Regularization(ReparameterizationTechnique):
     def penalty_weight(self):
         return self.l0_weight
 
-    @property
-    def extra_initial(self):
-        return self.initial_log_alpha, INITIAL_DEVIATION
+    def state(self, place):
+        del place
+        initial, deviation = self.initial_log_alpha, INITIAL_DEVIATION
+        return {"log_alpha": State(initial, deviation, changed_by=OPTIMIZER)}
 
-    def training_weight(self, theta, extra, noise):
-        return fused(_gated, self._gate, "uniform")(theta, extra, noise=noise)
+    def training_weight(self, theta, state, step, noise):
+        del step
+        gated = fused(_gated, self._gate, "uniform")
+        return gated(theta, state["log_alpha"], noise=noise)
 
-    def deployed_weight(self, theta, extra):
-        return theta * deployed_gate(extra, self.gamma, self.zeta)
+    def deployed_weight(self, theta, state):
+        return theta * deployed_gate(state["log_alpha"], self.gamma, self.zeta)
 
-    def keeps(self, theta, extra):
+    def keeps(self, theta, state):
+        del theta
+        gate = deployed_gate(state["log_alpha"], self.gamma, self.zeta)
         # So turned, what is NaN is no zero.
-        return ops.logical_not(deployed_gate(extra, self.gamma, self.zeta) <= 0.0)
+        return ops.logical_not(gate <= 0.0)
 
-    def penalty(self, theta, extra):
-        return ops.sum(fused(expected_l0, self._gate)(extra))
+    def penalty(self, theta, state):
+        del theta
+        return ops.sum(fused(expected_l0, self._gate)(state["log_alpha"]))
 
     @property
     def _gate(self):

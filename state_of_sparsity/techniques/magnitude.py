@@ -18,6 +18,6 @@ class MagnitudePruning(PruningTechnique):
     # Not only by its name, as in the family.
     initial_sparsity: float = 0.0
 
-    def score(self, weight, stream):
-        del stream
+    def score(self, weight, state, stream):
+        del state, stream
         return ops.abs(weight)

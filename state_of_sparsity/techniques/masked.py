@@ -3,6 +3,7 @@
 from keras import ops
 
 from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.state import State
 
 
 class MaskingTechnique(Technique):
@@ -15,24 +16,21 @@ class MaskingTechnique(Technique):
 
     masked_weights: str = "stay"
 
-    extra_name = "mask"
-    extra_dtype = "bool"
-    extra_is_trained = False
-    draws_noise = False
-    extra_initial = (1.0, 0.0)
+    def state(self, place):
+        del place
+        return {"mask": State(1.0, dtype="bool")}
 
-    def regularized_weight(self, theta, mask):
-        """What a regularizer of the weight sees."""
+    def regularized_weight(self, theta, state):
         stay = self.masked_weights == "stay"
-        return self.deployed_weight(theta, mask) if stay else theta
+        return self.deployed_weight(theta, state) if stay else theta
 
-    def training_weight(self, theta, extra, noise):
-        del noise
-        return self.deployed_weight(theta, extra)
+    def training_weight(self, theta, state, step, noise):
+        del step, noise
+        return self.deployed_weight(theta, state)
 
-    def deployed_weight(self, theta, extra):
-        return theta * ops.cast(extra, theta.dtype)
+    def deployed_weight(self, theta, state):
+        return theta * ops.cast(state["mask"], theta.dtype)
 
-    def keeps(self, theta, extra):
+    def keeps(self, theta, state):
         del theta
-        return ops.cast(extra, "bool")
+        return ops.cast(state["mask"], "bool")

@@ -25,5 +25,6 @@ class RandomPruning(PruningTechnique):
         super().__post_init__()
         check_integer("seed", self.seed, minimum=0)
 
-    def score(self, weight, stream):
+    def score(self, weight, state, stream):
+        del state
         return masks.random_scores(tuple(weight.shape), self.seed, *stream)

@@ -6,7 +6,6 @@ training, what it is when it is deployed, and what it costs.
 
 import abc
 import dataclasses
-from typing import Self
 
 from keras import ops
 
@@ -27,7 +26,6 @@ class ReparameterizationTechnique(Technique):
       ramp_length: training steps in which it grows.
     """
 
-    extra_is_trained = True
     draws_noise = True
 
     def __post_init__(self):
@@ -42,27 +40,19 @@ class ReparameterizationTechnique(Technique):
     def settled_step(self):
         return self.ramp_begin + self.ramp_length
 
-    @abc.abstractmethod
-    def penalty(self, theta, extra):
-        """The penalty, summed over the weights: a float32 scalar."""
-
-    def current_penalty_weight(self, step):
-        """The weight of the penalty at a training step, by the ramp."""
+    def current_penalty_weight(self, state, step):
+        del state
         share = ramp(self.ramp, self.ramp_begin, self.ramp_length, step)
         return self.penalty_weight * share
 
-    def weighted_penalty(self, weight, theta, extra):
-        """`weight * penalty(theta, extra)`, which is not computed where that is 0.
-
-        Args:
-          weight: a scalar: `current_penalty_weight` of the step.
-        """
+    def weighted_penalty(self, theta, state, step):
+        weight = self.current_penalty_weight(state, step)
+        # It is not computed where the weight is 0.
         if self.penalty_weight == 0.0:
             return ops.zeros_like(weight)
-        return weighted(self.penalty, weight, theta, extra)
+        names = sorted(state)
 
-    def with_sparsity(self, sparsity: float) -> Self:
-        raise ValueError(
-            f"{type(self).__name__} has no target sparsity to set to {sparsity}: give "
-            "a whole technique, or None to leave the layer dense."
-        )
+        def penalty(theta, *values):
+            return self.penalty(theta, dict(zip(names, values, strict=True)))
+
+        return weighted(penalty, weight, theta, *(state[name] for name in names))

@@ -15,6 +15,7 @@ from state_of_sparsity.checks import check_boolean, check_number
 from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32, is_half
 from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.state import OPTIMIZER, State
 
 EPSILON = 1e-8
 # Leaves as much for the mean.
@@ -147,8 +148,6 @@ class VariationalDropout(ReparameterizationTechnique):
     initial_log_sigma2: float = -10.0
     shared_positions: bool = True
 
-    extra_name = "log_sigma2"
-
     def __post_init__(self):
         check_number("kl_weight", self.kl_weight, minimum=0.0)
         super().__post_init__()
@@ -161,35 +160,37 @@ class VariationalDropout(ReparameterizationTechnique):
     def penalty_weight(self):
         return self.kl_weight
 
-    @property
-    def extra_initial(self):
-        return self.initial_log_sigma2, 0.0
+    def state(self, place):
+        del place
+        return {"log_sigma2": State(self.initial_log_sigma2, changed_by=OPTIMIZER)}
 
-    def sigma2(self, theta, extra):
+    def sigma2(self, theta, state):
         """The variance of each weight in training."""
-        return fused(_variance, (self.clip_log_alpha,))(theta, extra)
+        return fused(_variance, (self.clip_log_alpha,))(theta, state["log_sigma2"])
 
-    def training_weight(self, theta, extra, noise):
-        return _drawn(theta, self.sigma2(theta, extra), noise)
+    def training_weight(self, theta, state, step, noise):
+        del step
+        return _drawn(theta, self.sigma2(theta, state), noise)
 
-    def training_output(self, linear, inputs, theta, extra, noise):
+    def training_output(self, linear, inputs, theta, state, step, noise):
+        del step
         mean = linear(inputs, theta)
-        variance = output_variance(linear, inputs, self.sigma2(theta, extra))
+        variance = output_variance(linear, inputs, self.sigma2(theta, state))
         shared = noise.sequence_axes if self.shared_positions else ()
         if not shared:
             return _drawn(mean, variance, noise)
         shape = [1 if a in shared else n for a, n in enumerate(ops.shape(mean))]
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
 
-    def keeps(self, theta, extra):
+    def keeps(self, theta, state):
+        noise_share = log_alpha(theta, state["log_sigma2"])
         # So turned, what is NaN is no zero.
-        return ops.logical_not(log_alpha(theta, extra) >= self.log_alpha_threshold)
+        return ops.logical_not(noise_share >= self.log_alpha_threshold)
 
-    def deployed_weight(self, theta, extra):
-        return ops.where(self.keeps(theta, extra), theta, 0.0)
+    def deployed_weight(self, theta, state):
+        return ops.where(self.keeps(theta, state), theta, 0.0)
 
-    def penalty(self, theta, extra):
+    def penalty(self, theta, state):
         # XLA would sum them up one by one, in float32.
-        return ops.sum(
-            fused(_clipped_kl_divergence, (self.clip_log_alpha,))(theta, extra)
-        )
+        divergence = fused(_clipped_kl_divergence, (self.clip_log_alpha,))
+        return ops.sum(divergence(theta, state["log_sigma2"]))

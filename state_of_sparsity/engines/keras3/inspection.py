@@ -49,7 +49,7 @@ class Keras3Inspection(Inspection):
         return sum(size for i, size in counted.items() if i not in added)
 
     def penalty(self, layer):
-        if not layer.technique.extra_is_trained:
+        if not layer.technique.has_own("penalty"):
             return None
         both = layer.penalty(), layer.penalty_weight()
         return tuple(float(keras.ops.convert_to_numpy(value)) for value in both)

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from state_of_sparsity.engines.keras3 import maps, private, sharing
+from state_of_sparsity.engines.keras3 import feedback, maps, private, sharing
 from state_of_sparsity.engines.keras3.kinds import located_weights
 from state_of_sparsity.engines.keras3.noise import Noise
 from state_of_sparsity.engines.keras3.sparse_weights import SparseWeight
-from state_of_sparsity.masks import zero_count
+from state_of_sparsity.schedules import Never
 from state_of_sparsity.techniques.base import Technique
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
+from state_of_sparsity.techniques.state import RENEWAL
 
 # Before the name of what a technique has for each weight, in files.
 _EXTRA = "extra_"
@@ -60,7 +61,7 @@ class Sparse:
     @property
     def has_noisy_outputs(self):
         """Whether the technique says what a linear map gives, not only a weight."""
-        return type(self.technique).training_output is not Technique.training_output
+        return self.technique.has_own("training_output")
 
     def used_weight(self, weight, training):
         """A weight as it is used in training, or as deployed, to compute with."""
@@ -69,15 +70,37 @@ class Sparse:
 
     def used_parts(self, weight, training, look_up):
         """What a function that looks up parts of a weight finds in the used one."""
-        theta, extra = weight.values()
-        if not (training or self._has_trained):
-            token = private.step_token()
-            theta = private.noticing_gradient(theta, lambda: self._notice(token))
-        theta, extra = look_up(theta), look_up(extra)
+        if training and self.technique.has_own("backward"):
+            return look_up(self._with_backward_pass(weight))
+        theta, state = weight.values()
         if not training:
-            return self.technique.deployed_weight(theta, extra)
+            theta = self._noticing_gradient(theta)
+        after = look_up
+        if weight.is_elementwise:
+            theta = look_up(theta)
+            state = {name: look_up(value) for name, value in state.items()}
+            after = _unchanged
+        if not training:
+            return after(self.technique.deployed_weight(theta, state))
         noise = Noise(self, weight.position)
-        return self.technique.training_weight(theta, extra, noise)
+        step = private.in_full_precision(self.training_step)
+        return after(self.technique.training_weight(theta, state, step, noise))
+
+    def _with_backward_pass(self, weight):
+        """The weight in training, once a step: what its uses send back is summed up."""
+        scope = private.tracing_scope()
+        if weight.position not in self._used:
+            used = self._used[weight.position] = scope, feedback.used_weight(self, weight)
+            return used[1]
+        known, used = self._used[weight.position]
+        if known != scope:
+            raise ValueError(
+                f"Sparse layer {self.name!r} is used within a function that is "
+                "compiled by itself (a loop, a checkpoint), and outside of it, so that "
+                "the gradients of its uses are not summed before "
+                f"{type(self.technique).__name__} sees them. Use it in one of them."
+            )
+        return used
 
     def noisy_output(self, weight, linear, inputs, sequence_axes=()):
         """What a linear map gives in training; see `Technique.training_output`."""
@@ -86,8 +109,19 @@ class Sparse:
                 f"Layer {self.name!r} ({type(self).__name__}) multiplies its inputs: "
                 f"pass floating-point ones. Received: {inputs.dtype}"
             )
-        noise = Noise(self, weight.position, sequence_axes)
-        return self.technique.training_output(linear, inputs, *weight.values(), noise)
+        return self.technique.training_output(
+            linear,
+            inputs,
+            *weight.values(),
+            private.in_full_precision(self.training_step),
+            Noise(self, weight.position, sequence_axes),
+        )
+
+    def _noticing_gradient(self, theta):
+        if self._has_trained:
+            return theta
+        token = private.step_token()
+        return private.noticing_gradient(theta, lambda: self._notice(token))
 
     def _notice(self, token):
         """Warns, once for each call of a model, that it is trained as in inference."""
@@ -115,51 +149,55 @@ class Sparse:
             return
         # Past Keras's tracking, which takes its time.
         token = weakref.ref(token) if token is not None else _no_token
-        vars(self).update(_token=token, draws=0, _has_trained=True)
-        step = private.counted(self.training_step)
-        if not self.technique.extra_is_trained:
-            self._renew_masks(step)
+        vars(self).update(_token=token, draws=0, _used={}, _has_trained=True)
+        self._renew(private.counted(self.training_step))
 
-    def _renew_masks(self, step):
-        steps = self._renewals
+    def _renew(self, step):
+        """Renews the state, if the schedule says so at this step."""
+        schedule = self._schedule
         number = private.number(step)
-        if not len(steps) or (number is not None and number not in steps):
+        if isinstance(schedule, Never) or (
+            number is not None and not schedule.is_due(number)
+        ):
             return
+        due, index = schedule.find(step)
+        feedback.check(self, due)
         layers = sharing.renewed_with(self)
-        weights = [(x.index, weight) for x in layers for weight in x.sparse_weights]
-        if not weights:
+        weights = [(layer, weight) for layer in layers for weight in layer.sparse_weights]
+        variables = [
+            weight.state[name] for _, weight in weights for name in weight.names(RENEWAL)
+        ]
+        if not variables:
             return
-        at_step = ops.equal(step, steps)
 
         def renewed():
-            place = ops.argmax(ops.cast(at_step, "int32"))
             values = [
-                (*map(ops.stop_gradient, weight.values()), (index, weight.position))
-                for index, weight in weights
+                (*map(_stopped, weight.values()), (layer.index, weight.position))
+                for layer, weight in weights
             ]
-            shapes = tuple(tuple(weight.theta.shape) for _, weight in weights)
-            zeros = _zeros(self.technique, shapes)
-            return self.technique.renewed_masks(
-                values, [ops.take(number, place) for number in zeros]
-            )
+            new = self.technique.renewed(values, index)
+            return [
+                state[name]
+                for state, (_, weight) in zip(new, weights, strict=True)
+                for name in weight.names(RENEWAL)
+            ]
 
-        masks = [weight.extra for _, weight in weights]
-        private.assign_if(ops.any(at_step), masks, renewed)
+        private.assign_if(due, variables, renewed)
 
     @functools.cached_property
-    def _renewals(self):
-        """Steps of the renewals."""
-        return np.asarray(self.technique.schedule().renewals(), "int32")
+    def _schedule(self):
+        return self.technique.schedule()
 
     def penalty(self):
         """The penalty without its weight: a float32 scalar."""
         return sum(self.technique.penalty(*w.values()) for w in self.sparse_weights)
 
     def penalty_weight(self):
-        """The weight of the penalty at the present step."""
+        """The weight of the penalty at the present step: that of its first weight."""
         # Within a step, it has been counted already.
         step = ops.maximum(private.in_full_precision(self.training_step) - 1, 0)
-        return self.technique.current_penalty_weight(step)
+        _, state = self.sparse_weights[0].values()
+        return self.technique.current_penalty_weight(state, step)
 
     def quantize(self, *args, **kwargs):
         self._refuse("quantized")
@@ -186,7 +224,7 @@ class Sparse:
             for found in marks:
                 theirs = f"a {found.removeprefix(_EXTRA)} for each"
             raise ValueError(
-                f"Layer {self.name!r} has a {self.technique.extra_name} for each "
+                f"Layer {self.name!r} has a {mark.removeprefix(_EXTRA)} for each "
                 f"weight, and the file {theirs} (it is of another technique, of a "
                 "dense model, or of an earlier version): load it into a model of that "
                 "kind. To make it sparse in another way, call sos.strip, sos.sparsify."
@@ -196,7 +234,8 @@ class Sparse:
         )
 
     def _mark(self):
-        return _EXTRA + self.technique.extra_name
+        names = {name for weight in self.sparse_weights for name in weight.state}
+        return _EXTRA + "+".join(sorted(names))
 
     def get_config(self):
         return {
@@ -212,17 +251,12 @@ class Sparse:
         return make_sparse(layer, restored_technique(saved), saved["index"])
 
 
-@functools.cache
-def _zeros(technique, shapes):
-    """How many of each of a technique's `units` go at each renewal."""
-    # Counted in Python, since a float32 counts no further than 2**24.
-    schedule = technique.schedule()
-    sparsities = [schedule.sparsity(step) for step in schedule.renewals()]
-    zeros = [
-        [zero_count(sparsity, *number) for sparsity in sparsities]
-        for number in technique.units(shapes)
-    ]
-    return np.asarray(zeros, "int32")
+def _stopped(values):
+    return keras.tree.map_structure(ops.stop_gradient, values)
+
+
+def _unchanged(values):
+    return values
 
 
 def check_plain(layer: keras.layers.Layer) -> None:
@@ -257,7 +291,7 @@ def sparse_class(plain_class: type[keras.layers.Layer]) -> type[Sparse]:
 
 def attach(layer, technique, index):
     vars(layer).update(
-        technique=technique, index=index, sparse_weights=[], **_STATE_OF_CALLS
+        technique=technique, index=index, sparse_weights=[], **_state_of_calls()
     )
     sharing.note(layer)
     # Around that of the plain class.
@@ -287,6 +321,7 @@ def _add_variables(layer):
         "aggregation": "only_first_replica",
     }
     private.extra_variable(layer, "training_step", None, initializer="zeros", **counter)
+    feedback.add_variable(layer)
     if technique.draws_noise:
         # As Keras seeds its generators: `keras.utils.set_random_seed` decides.
         seed = random.randint(0, 2**31 - 1)
@@ -303,14 +338,22 @@ def _no_token():
     return None
 
 
-# What a layer knows of its calls in this process: how often noise was drawn in the
-# present step, which that is, and whether it was ever one of training.
-_STATE_OF_CALLS = {"draws": 0, "_token": _no_token, "_has_trained": False}
+def _state_of_calls():
+    """What a layer knows of its calls in this process.
+
+    How often noise was drawn in the present step, which that is, the weights that it
+    uses, and whether there was ever one of training.
+    """
+    return {"draws": 0, "_token": _no_token, "_used": {}, "_has_trained": False}
+
+
+# Variables of a sparse layer itself, by attribute.
+OF_LAYERS = ("training_step", "noise_seed", feedback.HEARD)
 ATTRIBUTES = (
     "technique",
     "index",
     "sparse_weights",
     "_map",
-    "_renewals",
-    *_STATE_OF_CALLS,
+    "_schedule",
+    *_state_of_calls(),
 )

@@ -5,6 +5,7 @@ import copy
 import functools
 import inspect
 import re
+import sys
 import types
 from typing import Any
 
@@ -381,6 +382,75 @@ def number_now(variable: keras.Variable) -> int | None:
     return None
 
 
+def with_gradient(forward, backward, *tensors):
+    """What `forward(*tensors)` gives, with a backward pass of its own.
+
+    Args:
+      forward: a function of the tensors.
+      backward: gives the gradient of each of them from that of the result.
+      *tensors: of floating-point dtypes.
+    """
+
+    @keras.ops.custom_gradient
+    def function(*values):
+        def gradients(*gradient, upstream=None):
+            # PyTorch gives it by its name.
+            return backward(gradient[0] if upstream is None else upstream)
+
+        return forward(*values), gradients
+
+    return function(*tensors)
+
+
+def tracing_scope():
+    """The function that is being traced, within which alone its tensors can be used."""
+    backend_name = keras.backend.backend()
+    if backend_name == "jax":
+        import jax  # The backend, which has imported it.
+
+        return jax.core.get_opaque_trace_state(convention="flax")
+    if backend_name == "torch":
+        return None
+    import tensorflow as tf  # The backend, which has imported it.
+
+    return None if tf.executing_eagerly() else id(tf.compat.v1.get_default_graph())
+
+
+def summed_over_replicas(tensor):
+    """The sum over the replicas of a strategy; the tensor itself where there is one."""
+    if replica() is None:
+        return tensor
+    import tensorflow as tf  # The backend, which has imported it.
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
+def check(condition, message: str) -> None:
+    """Has a step fail unless a condition holds: at once, or when it is computed.
+
+    Raises:
+      RuntimeError: or what the backend makes of it, with the message.
+    """
+    backend_name = keras.backend.backend()
+    if backend_name == "torch":
+        if not bool(condition):
+            raise RuntimeError(message)
+        return
+    if backend_name == "tensorflow":
+        import tensorflow as tf  # The backend, which has imported it.
+
+        tf.debugging.Assert(condition, [message])
+        return
+    import jax  # The backend, which has imported it.
+
+    def fail_unless(holds):
+        if not holds:
+            raise RuntimeError(message)
+
+    jax.debug.callback(fail_unless, condition)
+
+
 @contextlib.contextmanager
 def noticing_reads(variable: keras.Variable, notice):
     """Calls `notice(variable)` whenever the value of a variable is read."""
@@ -425,6 +495,40 @@ def _mask_class(cls: type) -> type:
 
     masks = type(cls.__name__, (cls,), {"assign": assign})
     return masks
+
+
+@functools.cache
+def _fed_back_class(cls: type) -> type:
+    def assign(self, value):
+        optimizer, purpose = _calling_optimizer()
+        if optimizer is None:
+            return super(fed_back, self).assign(value)
+        _check_optimizer(optimizer, self.path)
+        # A moving average would be of what is no weight.
+        if purpose == "_overwrite_variables_directly_with_gradients":
+            return super(fed_back, self).assign(value)
+        return self.value
+
+    fed_back = type(cls.__name__, (cls,), {"assign": assign})
+    return fed_back
+
+
+def _calling_optimizer():
+    """The optimizer of Keras that assigns, and the name of its method, or None."""
+    frame = sys._getframe(2)
+    caller = frame.f_locals.get("self")
+    is_optimizer = isinstance(caller, keras.optimizers.Optimizer)
+    return (caller, frame.f_code.co_name) if is_optimizer else (None, None)
+
+
+def _check_optimizer(optimizer, path):
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            f"{path} is what the gradients of each step make of it, and an optimizer "
+            "with gradient_accumulation_steps updates it with the largest of several "
+            "steps: leave that out, or prune with a technique that needs no "
+            f"gradients. Received: {optimizer.gradient_accumulation_steps}"
+        )
 
 
 def attributes_to_copy(value) -> dict:
@@ -514,6 +618,8 @@ def extra_variable(
     layer._tracker.lock()
     if variable.dtype == "bool":
         variable.__class__ = _mask_class(type(variable))
+    elif variable.overwrite_with_gradient:
+        variable.__class__ = _fed_back_class(type(variable))
     variable._path = f"{layer.path or layer.name}/{name}"
     if beside is not None and beside._layout is not None:
         variable._layout = beside._layout

@@ -1,72 +1,120 @@
-"""A weight of a sparse layer, and the variable beside it."""
+"""A weight of a sparse layer, and the variables beside it."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.numerics import at_least_float32
+from state_of_sparsity.techniques.state import BACKWARD, OPTIMIZER, Place, State
 
 
 class SparseWeight:
-    """A weight of a sparse layer and what the technique holds beside it.
+    """A weight of a sparse layer and what the technique keeps beside it.
 
     Attributes:
       label: its name within the layer, "kernel".
       path: attributes that lead to it; see `kinds.Located`.
       position: among the weights of the layer.
       theta: the trainable weight.
-      extra: the variable of its shape beside it: mask, log_alpha, log_sigma2.
+      state: the variables beside it, by the names that the technique has for them.
       regularizer: of the weight in the plain layer.
+      constraint: likewise.
+      is_elementwise: whether a part of the weight that is used needs no more than that
+        part of theta and of the state.
     """
 
     def __init__(self, layer, located, position):
+        self._layer = layer
         self.label, self.path = located.label, located.path
         self.theta, self.position = located.variable, position
-        self.regularizer = self.theta.regularizer
         technique = layer.technique
-        self.extra = private.extra_variable(
-            layer,
-            _free_name(layer, self.theta.name, technique.extra_name),
-            self.theta,
-            shape=tuple(self.theta.shape),
-            dtype=technique.extra_dtype,
-            initializer=_initializer(technique, self.label),
-            trainable=technique.extra_is_trained,
-            aggregation="mean" if technique.extra_is_trained else "only_first_replica",
+        states = technique.state(
+            Place(tuple(self.theta.shape), self.label, (layer.index, position))
         )
-        # The penalty is what a regularizer is: once for each variable, however often
-        # the layer is used, and among the losses of every model that holds it.
-        if technique.extra_is_trained:
-            self.extra.regularizer = lambda extra: layer.technique.weighted_penalty(
-                layer.penalty_weight(), self.values()[0], ops.convert_to_tensor(extra)
-            )
-        elif self.regularizer is not None:
-            self.theta.regularizer = lambda theta: self.regularizer(
-                technique.regularized_weight(
-                    ops.convert_to_tensor(theta), self.values()[1]
-                )
-            )
+        self._changed_by = {name: state.changed_by for name, state in states.items()}
+        self.state = {
+            name: _variable(layer, self.theta, name, state)
+            for name, state in states.items()
+        }
+        self.is_elementwise = not technique.has_own("backward") and all(
+            state.shape is None for state in states.values()
+        )
+        if technique.has_own("initial_theta"):
+            self.theta.assign(technique.initial_theta(self.values()[0]))
+        self.regularizer, self.constraint = self.theta.regularizer, self.theta.constraint
+        self._take_part_in_training()
+
+    def _take_part_in_training(self):
+        technique = self._layer.technique
+        if technique.has_own("projected"):
+            self.theta.constraint = self._projected
+        if self.regularizer is not None and technique.has_own("regularized_weight"):
+            self.theta.regularizer = self._regularized
+        if technique.has_own("penalty"):
+            # It is what a regularizer is: once for each variable, however often the
+            # layer is used, and among the losses of every model that holds it.
+            name = self.names(OPTIMIZER)[0]
+            self.state[name].regularizer = self._penalized
+
+    def names(self, changed_by: str) -> list[str]:
+        """The names of the state that something changes; see `State`."""
+        return [name for name, by in self._changed_by.items() if by == changed_by]
 
     def values(self):
-        """Theta, in float32 at least, and the extra tensor."""
+        """Theta, in float32 at least, and the state by name."""
         theta = at_least_float32(private.in_full_precision(self.theta))
-        return theta, private.in_full_precision(self.extra)
+        return theta, self._state_now(self.state)
+
+    def _state_now(self, names):
+        return {name: private.in_full_precision(self.state[name]) for name in names}
+
+    def _projected(self, theta):
+        if self.constraint is not None:
+            theta = self.constraint(theta)
+        # On JAX, an optimizer has the values of variables that are trained, alone.
+        state = self._state_now(self.names(BACKWARD))
+        theta = ops.convert_to_tensor(theta)
+        return self._layer.technique.projected(theta, state)
+
+    def _regularized(self, theta):
+        theta = ops.convert_to_tensor(theta)
+        used = self._layer.technique.regularized_weight(theta, self.values()[1])
+        return self.regularizer(used)
+
+    def _penalized(self, _):
+        # Within a step, it has been counted already.
+        step = ops.maximum(private.in_full_precision(self._layer.training_step) - 1, 0)
+        return self._layer.technique.weighted_penalty(*self.values(), step)
 
 
-def _initializer(technique, attribute):
-    value = technique.extra_value(attribute)
-    if value is not None:
-        return lambda shape, dtype: ops.convert_to_tensor(value, dtype)
-    mean, deviation = technique.extra_initial
-    if deviation:
-        return keras.initializers.RandomNormal(mean, deviation)
-    return keras.initializers.Constant(mean)
+def _variable(layer, theta, name, state: State):
+    is_trained = state.changed_by == OPTIMIZER
+    return private.extra_variable(
+        layer,
+        _free_name(layer, theta.name, name),
+        theta if state.shape is None else None,
+        shape=tuple(theta.shape) if state.shape is None else state.shape,
+        dtype=state.dtype,
+        initializer=_initializer(state),
+        trainable=is_trained or state.changed_by == BACKWARD,
+        overwrite_with_gradient=state.changed_by == BACKWARD,
+        aggregation="mean" if is_trained else "only_first_replica",
+    )
 
 
-def _free_name(layer, weight_name, extra_name):
+def _initializer(state):
+    if state.deviation:
+        return keras.initializers.RandomNormal(state.initial, state.deviation)
+    if isinstance(state.initial, np.ndarray):
+        return lambda shape, dtype: ops.convert_to_tensor(state.initial, dtype)
+    return keras.initializers.Constant(state.initial)
+
+
+def _free_name(layer, weight_name, state_name):
     """ "log_alpha" beside "kernel", "recurrent_log_alpha" beside "recurrent_kernel"."""
     stem = weight_name.removesuffix("kernel").removesuffix("embeddings")
-    stem = f"{stem.rstrip('_')}_{extra_name}" if stem else extra_name
+    stem = f"{stem.rstrip('_')}_{state_name}" if stem else state_name
     name, number = stem, 1
     while hasattr(layer, name):
         name, number = f"{stem}_{number}", number + 1

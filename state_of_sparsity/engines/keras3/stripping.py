@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from state_of_sparsity.engines.keras3 import private
-from state_of_sparsity.engines.keras3.layers import Sparse
+from state_of_sparsity.engines.keras3.layers import OF_LAYERS, Sparse
 
 
 def make_plain(layer: Sparse, copies: dict) -> None:
@@ -21,7 +21,7 @@ def make_plain(layer: Sparse, copies: dict) -> None:
         used = layer.technique.deployed_weight(*weight.values())
         # Without the sign of -0: files with one kind of zeros are smaller.
         theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
-        theta.regularizer = weight.regularizer
+        theta.regularizer, theta.constraint = weight.regularizer, weight.constraint
     private.remove_variables(plain, added_variables(layer))
     private.refresh_signature(plain)
 
@@ -29,10 +29,8 @@ def make_plain(layer: Sparse, copies: dict) -> None:
 def added_variables(layer: Sparse) -> dict[str, keras.Variable]:
     """The variables that a technique adds to a layer, by attribute."""
     held = {id(v): (name, v) for name, v in vars(layer).items() if _is_variable(v)}
-    added = [weight.extra for weight in layer.sparse_weights]
-    added += [
-        vars(layer)[n] for n in ("training_step", "noise_seed") if n in vars(layer)
-    ]
+    added = [v for weight in layer.sparse_weights for v in weight.state.values()]
+    added += [vars(layer)[name] for name in OF_LAYERS if name in vars(layer)]
     return dict(held[id(variable)] for variable in added)
 
 

@@ -1,0 +1,77 @@
+"""What the backward pass of a sparse weight tells its technique.
+
+A variable that is overwritten with its gradient takes what the backward pass gives for
+it: every optimizer of Keras assigns that as it is. So a technique learns of gradients,
+those of masked weights included, on every backend and in any loop.
+"""
+
+from keras import ops
+
+from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3.noise import Noise
+from state_of_sparsity.techniques.state import BACKWARD, OPTIMIZER
+
+# Of a layer: how many backward passes the last update by an optimizer has heard of.
+HEARD = "backward_passes"
+
+
+def add_variable(layer) -> None:
+    """Gives a layer the count of backward passes, if its technique has a use for it."""
+    if any(weight.names(BACKWARD) for weight in layer.sparse_weights):
+        private.extra_variable(
+            layer,
+            HEARD,
+            None,
+            shape=(),
+            dtype="float32",
+            initializer="zeros",
+            trainable=True,
+            overwrite_with_gradient=True,
+            aggregation="only_first_replica",
+        )
+
+
+def used_weight(layer, weight):
+    """The weight in training, with the technique's backward pass."""
+    technique, (theta, state) = layer.technique, weight.values()
+    step = private.in_full_precision(layer.training_step)
+    noise = Noise(layer, weight.position)
+    trained, heard = weight.names(OPTIMIZER), weight.names(BACKWARD)
+    counts = [getattr(layer, HEARD)] if heard and not weight.position else []
+    counts = [private.in_full_precision(count) for count in counts]
+
+    def forward(theta, *_):
+        return technique.training_weight(theta, state, step, noise)
+
+    def backward(gradient):
+        slope, slopes = technique.backward(theta, state, gradient, step)
+        new = slopes
+        if heard:
+            # What replicas have in common, so that their state stays the same.
+            whole = private.summed_over_replicas(gradient)
+            if whole is not gradient:
+                _, new = technique.backward(theta, state, whole, step)
+        return (
+            slope,
+            *(slopes[name] for name in trained),
+            *(new.get(name, state[name]) for name in heard),
+            *map(ops.ones_like, counts),
+        )
+
+    values = [state[name] for name in (*trained, *heard)]
+    return private.with_gradient(forward, backward, theta, *values, *counts)
+
+
+def check(layer, due) -> None:
+    """Has a step fail whose renewal is due and that was not told what it depends on."""
+    if not hasattr(layer, HEARD):
+        return
+    heard = private.in_full_precision(getattr(layer, HEARD))
+    private.check(
+        ops.logical_or(ops.logical_not(due), ops.equal(heard, 1.0)),
+        f"{type(layer.technique).__name__} of layer {layer.name!r} depends on its "
+        "gradients, which an optimizer of Keras hands over: one backward pass for each "
+        "of its updates. Train with keras.optimizers, by `fit`, `apply_gradients` or "
+        "`stateless_apply`, on all trainable variables, and do not add up the "
+        "gradients of several passes.",
+    )

@@ -1,0 +1,107 @@
+"""Base of the techniques that mask weights in a pattern."""
+
+import dataclasses
+
+from state_of_sparsity import structures
+from state_of_sparsity.checks import check_choice, check_pair
+from state_of_sparsity.techniques.base import Technique
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatternedTechnique(Technique):
+    """Base of the techniques that mask single weights, blocks, or m of each n.
+
+    The options from `block_size` to `sparsity_m_by_n` are those of TF-MOT's
+    `prune_low_magnitude`, with its names and meaning.
+
+    Attributes:
+      block_size: height and width of the blocks of a matrix that go as a whole.
+      block_pooling_type: what a block counts: AVG or MAX of its scores.
+      sparsity_m_by_n: m zeros among each n consecutive weights, such as 2,4.
+      structure: another pattern; see `state_of_sparsity.structures`.
+
+    Raises:
+      TypeError, ValueError: for a bad value, naming it.
+    """
+
+    block_size: tuple[int, int] = (1, 1)
+    block_pooling_type: str = "AVG"
+    sparsity_m_by_n: tuple[int, int] | None = None
+    structure: structures.SingleWeights | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("block_pooling_type", self.block_pooling_type, ("AVG", "MAX"))
+        for name in ("block_size", "sparsity_m_by_n"):
+            if getattr(self, name) is not None:
+                pair = check_pair(name, getattr(self, name))
+                object.__setattr__(self, name, pair)
+        if self.sparsity_m_by_n is not None:
+            self._check_m_by_n()
+        if isinstance(self.structure, dict):
+            restored = structures.from_config(self.structure)
+            object.__setattr__(self, "structure", restored)
+        elif not isinstance(self.structure, structures.SingleWeights | None):
+            raise TypeError(
+                "structure must be one of state_of_sparsity.structures. Received: "
+                f"{self.structure!r}"
+            )
+
+    def _check_m_by_n(self):
+        m, n = self.sparsity_m_by_n
+        if self.block_size != (1, 1):
+            raise ValueError(
+                "sparsity_m_by_n and block_size exclude each other. Received: "
+                f"sparsity_m_by_n={(m, n)}, block_size={self.block_size}"
+            )
+        if not m < n or abs(self.sparsity - m / n) > 1e-9:
+            raise ValueError(
+                f"sparsity_m_by_n={(m, n)} makes a sparsity of m/n, below 1; give "
+                f"the same as sparsity. Received: sparsity={self.sparsity}"
+            )
+        if getattr(self, "shared_threshold", None) is not None:
+            raise ValueError(
+                "sparsity_m_by_n says how many weights go of each few, so that one "
+                "threshold for all layers, as of sos.Global, has no choice. Received: "
+                f"sparsity_m_by_n={(m, n)}"
+            )
+
+    @property
+    def pattern(self) -> structures.SingleWeights:
+        """In which pattern weights are masked."""
+        if self.structure is not None:
+            return self.structure
+        if self.sparsity_m_by_n:
+            return structures.ZerosOfN(*self.sparsity_m_by_n)
+        if self.block_size != (1, 1):
+            return structures.Blocks(self.block_size, self.block_pooling_type)
+        return structures.SingleWeights()
+
+    def for_site(self, site):
+        structure = self.pattern.for_site(site)
+        if structure == self.pattern:
+            return self
+        return dataclasses.replace(self, structure=structure)
+
+    def units(self, shapes) -> list[tuple[int, int]]:
+        """Of how many units, and weights, a sparsity says how many go.
+
+        Args:
+          shapes: of the weights whose masks are renewed together.
+
+        Returns:
+          A pair for each weight, or one for all of them if they share a threshold.
+        """
+        units = [self.pattern.units(tuple(shape)) for shape in shapes]
+        if self.shared_threshold is not None:
+            return [(sum(units), len(units))]
+        return [(number, 1) for number in units]
+
+    def refusal(self, shape):
+        return self.pattern.refusal(shape)
+
+    def get_config(self):
+        config = super().get_config()
+        if self.structure is not None:
+            config["structure"] = self.structure.get_config()
+        return config
