@@ -99,10 +99,7 @@ class CubicSchedule(Schedule):
         index = (since + self.frequency - 1) // self.frequency
         due = ops.logical_or(since % self.frequency == 0, within == self.last)
         after = step - within
-        if self.goes_on:
-            late = after % self.frequency == 0
-        else:
-            late = after == 0
+        late = after % self.frequency == 0 if self.goes_on else after == 0
         due = ops.logical_and(ops.logical_and(due, late), since >= 0)
         return due, ops.maximum(index - int(self.begin_step == 0), 0)
 

@@ -22,6 +22,7 @@ class Site:
       technique: name of the technique that makes it sparse, or "dense".
       weights: its variables to make sparse, by attribute.
       depthwise: whether it is a depthwise convolution.
+      summed_axis: of its kernel, which its linear map sums over, counted from the end.
     """
 
     layer: Any
@@ -30,6 +31,7 @@ class Site:
     technique: str
     weights: Mapping[str, Any]
     depthwise: bool = False
+    summed_axis: int = -2
 
     @property
     def is_sparse(self) -> bool:

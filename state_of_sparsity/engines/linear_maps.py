@@ -45,3 +45,21 @@ def sequence_axes(equation: str, rank: int) -> tuple[int, ...]:
     again = set(inputs[1:]) - set(kernel)
     axes = tuple(axis for axis, letter in enumerate(outputs) if letter in again)
     return axes if len(axes) == 1 else ()
+
+
+def summed_axis(equation: str) -> int:
+    """The axis of a kernel that an equation of `einsum` sums over, from its end.
+
+    The last of them, if it is several: "abcd,cde->abe" has -2.
+
+    Args:
+      equation: of EinsumDense.
+    """
+    operands, _, outputs = equation.replace(" ", "").partition("->")
+    inputs, _, kernel = operands.partition(",")
+    summed = [
+        axis - len(kernel)
+        for axis, letter in enumerate(kernel)
+        if letter in inputs and letter not in outputs
+    ]
+    return summed[-1] if summed else -2
