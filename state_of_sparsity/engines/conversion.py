@@ -22,6 +22,8 @@ class Site:
       technique: name of the technique that makes it sparse, or "dense".
       weights: its variables to make sparse, by attribute.
       depthwise: whether it is a depthwise convolution.
+      summed_axis: of its kernels, counted from their end: that which its linear map
+        sums over.
     """
 
     layer: Any
@@ -30,6 +32,7 @@ class Site:
     technique: str
     weights: Mapping[str, Any]
     depthwise: bool = False
+    summed_axis: int = -2
 
     @property
     def is_sparse(self) -> bool:
@@ -92,9 +95,6 @@ class Conversion(abc.ABC):
         """Names of matrices that no site holds, since nothing says what they are."""
         del model
         return []
-
-    def check_technique(self, technique: Technique) -> None:  # noqa: B027
-        """Raises ValueError for what only the other engine can do."""
 
     @abc.abstractmethod
     def sparsify(self, model, plan: Mapping[int, tuple[int, Technique]]):

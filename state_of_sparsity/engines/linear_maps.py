@@ -45,3 +45,18 @@ def sequence_axes(equation: str, rank: int) -> tuple[int, ...]:
     again = set(inputs[1:]) - set(kernel)
     axes = tuple(axis for axis, letter in enumerate(outputs) if letter in again)
     return axes if len(axes) == 1 else ()
+
+
+def summed_axis(equation: str) -> int:
+    """The last axis of a kernel, from its end, that a dense map sums over.
+
+    Args:
+      equation: of the map, as `EinsumDense` writes it.
+    """
+    inputs, kernel, outputs = equation.replace("->", ",").split(",")
+    summed = [
+        axis - len(kernel)
+        for axis, letter in enumerate(kernel)
+        if letter in inputs and letter not in outputs
+    ]
+    return summed[-1] if summed else -2
