@@ -47,8 +47,11 @@ class ChecksWeights(AsksForWeights):
     def finalize_state(self):
         """Raises if the weights that were loaded are of another technique."""
         super().finalize_state()
-        if not self.built:
-            return
+        if self.built:
+            self.check_mark()
+
+    def check_mark(self):
+        """Raises if the weights that the layer has are of another technique."""
         number = int(raw_variable(self.marked_variable()))
         # The step of a layer that was not trained yet is -1.
         mark = max(number, 0) // _SEEDS * _SEEDS

@@ -333,6 +333,7 @@ class Reparameterized(ChecksWeights):
         if self.built and len(store.keys()) != sum(map(len, weight_lists(self))):
             raise refusal(self, "a dense layer or of another technique")
         super().load_own_variables(store)
+        self.check_mark()
 
     def get_config(self):
         saved = saved_technique(self.technique, index=self.index)
