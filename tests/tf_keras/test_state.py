@@ -97,6 +97,26 @@ class Scale(Technique):
         return ops.square(state["scale"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Threshold(Technique):
+    """Weights below a trained threshold are zero, by a straight-through gradient."""
+
+    def state(self, place):
+        return {"threshold": State(0.1, shape=(), changed_by=OPTIMIZER)}
+
+    def training_weight(self, theta, state, step, noise):
+        return self.deployed_weight(theta, state)
+
+    def deployed_weight(self, theta, state):
+        return theta * ops.cast(self.keeps(theta, state), theta.dtype)
+
+    def keeps(self, theta, state):
+        return ops.abs(theta) > state["threshold"]
+
+    def backward(self, theta, state, gradient, step):
+        return gradient, {"threshold": -ops.sum(gradient * theta)}
+
+
 class Reference:
     """One linear layer on squared errors, by plain gradient descent, in float64."""
 
@@ -109,6 +129,10 @@ class Reference:
         error = x @ (self.weight * self.mask) - y
         gradient = 2.0 * x.T @ error / y.size
         self.learn(gradient, step)
+
+    def renew(self):
+        order = np.argsort(self.total, axis=None, kind="stable")
+        self.mask.flat[order[: order.size // 2]] = 0.0
 
     def learn(self, gradient, step):
         self.total += np.abs(gradient * self.weight)
@@ -163,8 +187,7 @@ def test_a_saliency_is_added_up_in_each_loop(loop, rng):
     fit(sparse, x, y, epochs=2)
     for step, place in enumerate((0, 4, 0, 4), start=1):
         if step == 3:
-            order = np.argsort(reference.total, axis=None, kind="stable")
-            reference.mask.flat[order[: order.size // 2]] = 0.0
+            reference.renew()
         reference.train(x[place : place + 4], y[place : place + 4], step)
     np.testing.assert_array_equal(weight.state["mask"], reference.mask > 0)
     np.testing.assert_allclose(weight.theta, reference.weight, rtol=1e-5, atol=1e-6)
@@ -174,15 +197,19 @@ def test_a_saliency_is_added_up_in_each_loop(loop, rng):
 def test_replicas_add_up_the_saliency_of_the_whole_batch(mirrored, rng):
     x, y = zoo.data(rng)
     with mirrored.scope():
-        sparse = sos.sparsify(linear(), Saliency())
+        sparse = sos.sparsify(linear(), Saliency(at=2))
         sparse.compile(keras.optimizers.SGD(RATE), "mse")
     weight = only(sparse)
     reference = Reference(weight.theta.numpy())
     fit(sparse, x, y, epochs=2, batch_size=8)
-    for step in (1, 2):
-        reference.train(x, y, step)
-    for name, expected in (("theta", reference.weight), ("total", reference.total)):
-        held = weight.theta if name == "theta" else weight.state[name]
+    reference.train(x, y, 1)
+    reference.renew()
+    reference.train(x, y, 2)
+    for held, expected in (
+        (weight.theta, reference.weight),
+        (weight.state["total"], reference.total),
+        (weight.state["mask"], reference.mask),
+    ):
         for copy in mirrored.experimental_local_results(held):
             np.testing.assert_allclose(copy, expected, rtol=1e-5, atol=1e-6)
 
@@ -279,6 +306,24 @@ def test_a_number_is_trained_with_a_penalty_and_begins_with_the_dense_weights(rn
     slope = np.sum(2.0 * x.T @ error / y.size * theta) + 4.0
     assert float(layer.scale) == pytest.approx(2.0 - RATE * slope, rel=1e-4)
     np.testing.assert_allclose(sos.strip(sparse)(x), sparse(x), rtol=1e-6)
+
+
+def test_a_backward_pass_gives_the_gradient_of_what_is_trained(rng):
+    x, _ = zoo.data(rng)
+    sparse = sos.sparsify(linear(), Threshold())
+    weight = only(sparse)
+    theta = weight.theta.numpy()
+    with tf.GradientTape() as tape:
+        outputs = sparse(x, training=True)
+    of_theta, of_threshold = tape.gradient(
+        outputs, [weight.theta, weight.state["threshold"]]
+    )
+    used = theta * (np.abs(theta) > 0.1)
+    assert 0 < (used == 0).sum() < used.size
+    np.testing.assert_allclose(outputs, x @ used, rtol=1e-5, atol=1e-6)
+    gradient = np.repeat(x.sum(axis=0)[:, None], zoo.CLASSES, axis=1)
+    np.testing.assert_allclose(of_theta, gradient, rtol=1e-5)
+    assert float(of_threshold) == pytest.approx(-np.sum(gradient * theta), rel=1e-4)
 
 
 class Regularized(Saliency):

@@ -268,12 +268,15 @@ class Reparameterized(ChecksWeights):
         if not self.technique.has_own("backward"):
             values = weight.values()
             return self.technique.training_weight(*values, self._step(), noise)
-        # Once a step: what its uses send back is summed up.
-        graph, used = tf.compat.v1.get_default_graph(), of_thread(self)["used"]
-        if name not in used or used[name][0] is not graph:
-            tensor = feedback.used_weight(self.technique, weight, self._step(), noise)
-            used[name] = graph, tensor
-        return used[name][1]
+        # Once a step, in its graph: what its uses send back is summed up.
+        used = of_thread(self)["used"]
+        graph = tf.compat.v1.get_default_graph()
+        if name in used and used[name].graph is graph:
+            return used[name]
+        tensor = feedback.used_weight(self.technique, weight, self._step(), noise)
+        if not tf.executing_eagerly():
+            used[name] = tensor
+        return tensor
 
     def training_output(self, name, linear, inputs, use, sequence_axes=()):
         """What a linear map gives in training; see `Technique.training_output`."""
@@ -345,12 +348,13 @@ class Reparameterized(ChecksWeights):
         if "keras" in config:
             return foreign_class(cls.__name__, "keras", "tf_keras").from_config({})
         config = dict(config)
-        if (saved := config.pop("technique", None)) is not None:
-            technique = restored_technique(saved)
-            return cls(**config, technique=technique, index=saved["index"])
-        # As it was saved when such a layer had the hyperparameters as arguments.
-        check_version(config.pop("version", None))
-        return cls(**config)
+        if "technique" in config:
+            saved = config["technique"]
+            config |= {"technique": restored_technique(saved), "index": saved["index"]}
+        else:
+            # As earlier releases saved the layers that are made by hand.
+            check_version(config.pop("version", None))
+        return super().from_config(config)
 
 
 @deployed_weights.register
