@@ -1,11 +1,8 @@
 """Budgets, applied to the layers of a model."""
 
-import dataclasses
-
 from state_of_sparsity.budgets import Budget, Layer
 from state_of_sparsity.techniques import Technique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
-from state_of_sparsity.techniques.targeted import SharingTechnique
 
 
 def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict:
@@ -23,11 +20,6 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
             "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
             f"Received: {budget!r}"
         )
-    if budget.shares_threshold and not isinstance(technique, SharingTechnique):
-        raise ValueError(
-            f"{type(technique).__name__} has a threshold for each layer: give a budget "
-            f"that plans them, such as sos.ERK(). Received: {type(budget).__name__}"
-        )
     layers = list(_layers(technique, sites, plan))
     sparsities = budget.sparsities(layers, target_of(technique))
     free = sum(chosen is technique for _, chosen in plan.values())
@@ -36,7 +28,7 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
     def budgeted(site, chosen):
         new = chosen.with_sparsity(sparsities[site.path])
         if chosen is technique and shared is not None:
-            new = dataclasses.replace(new, shared_threshold=shared)
+            new = new.sharing(shared)
         return new
 
     return {

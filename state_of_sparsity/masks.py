@@ -5,19 +5,13 @@ first. Everything here is a pure function of tensors, works on every backend and
 and in compiled graphs, and gives the same bits on all of them.
 """
 
-import itertools
+import functools
 import math
 
 from keras import ops
 
-from state_of_sparsity.numerics import counts, keys, random_uniform
-
-# Bits of a float32, apart from its sign.
-_MAGNITUDE_BITS = 0x7FFFFFFF
-_LOWEST_INT32 = -(2**31)
-# Keys are read as two digits of so many bits.
-_DIGIT = 16
-_DIGITS = 2**_DIGIT
+from state_of_sparsity import selection
+from state_of_sparsity.numerics import keys, random_uniform, traced_once
 
 
 def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
@@ -34,8 +28,7 @@ def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
 def lowest(scores, count):
     """Marks the `count` lowest scores; among equal scores, the first ones.
 
-    The threshold is found in the bits of a float32, whose order is that of the numbers:
-    a few counts instead of a sort, the same on every device.
+    No gradient passes.
 
     Args:
       scores: float tensor of any shape; compared as float32. NaN counts as the
@@ -45,14 +38,15 @@ def lowest(scores, count):
     Returns:
       A boolean tensor of the shape of `scores` with exactly `count` true values.
     """
-    return ops.reshape(_lowest(_sortable_bits(scores), count), scores.shape)
+    vector = ops.reshape(ops.stop_gradient(scores), (-1,))
+    return ops.reshape(_lowest(vector, ops.cast(count, "int32")), scores.shape)
 
 
 def lowest_by_tensor(scores, count):
     """How many of the `count` lowest scores of several tensors each of them has.
 
     Every tensor keeps its highest score. Among equal scores, those of the first tensors
-    are the lowest.
+    are the lowest. No gradient passes.
 
     Args:
       scores: a float tensor for each, of any shape; compared as by `lowest`.
@@ -61,67 +55,72 @@ def lowest_by_tensor(scores, count):
     Returns:
       An int32 vector, in the order of the tensors, whose sum is `count`.
     """
-    keys = [_without_highest(_sortable_bits(tensor)) for tensor in scores]
-    marked = _lowest(ops.concatenate(keys), count)
-    ends = itertools.accumulate(math.prod(tensor.shape) for tensor in scores)
-    up_to = [0, *ends]
-    return ops.stack([_count(marked[i:j]) for i, j in itertools.pairwise(up_to)])
+    return _lowest_by_tensor(ops.cast(count, "int32"), *map(ops.stop_gradient, scores))
 
 
-def _without_highest(keys):
-    """The keys, the last of the highest one above those of all scores."""
-    last = ops.shape(keys)[0] - 1 - ops.argmax(ops.flip(keys))
-    places = ops.arange(ops.shape(keys)[0])
-    return ops.where(places == ops.cast(last, places.dtype), _MAGNITUDE_BITS, keys)
+def threshold(scores, count, guess=0.01):
+    """The `count`-th lowest score of several tensors together: a float32 scalar.
+
+    Exact, and below all scores, -1.0, for a count of 0. No gradient passes.
+
+    Args:
+      scores: float tensors of any shape, compared as float32, without negative ones;
+        NaN without a sign, as `abs` gives it, is the highest.
+      count: integer scalar, from 0 to the number of scores.
+      guess: float scalar. The closer to the threshold it is, as that of the step before
+        would be, the sooner that is found.
+    """
+    count, guess = ops.cast(count, "int32"), ops.cast(guess, "float32")
+    tensors = [guess, *scores]
+    return _threshold(count, *map(ops.stop_gradient, tensors))
 
 
-def _lowest(keys, count):
-    """Marks the `count` lowest of a vector of keys; among equal ones, the first."""
-    count = ops.cast(count, "int32")
-    threshold = _threshold(keys, count)
-    below = keys < threshold
-    ties = keys == threshold
-    missing = count - _count(below)
-
-    def first_of_ties():
-        return ops.logical_and(ties, ops.cumsum(ops.cast(ties, "int32")) <= missing)
-
-    # Almost always there is one, and counting them all takes longer than the rest.
-    marked = ops.cond(_count(ties) == missing, lambda: ties, first_of_ties)
-    return ops.logical_or(below, marked)
+@functools.partial(traced_once, fused=True)
+def _lowest(scores, count):
+    keys = selection.sortable_bits(scores)
+    key, place = selection.last_of_lowest(keys, count)
+    ties = ops.logical_and(keys == key, selection.places(keys) <= place)
+    return ops.logical_or(keys < key, ties)
 
 
-def _count(marked):
-    return ops.sum(ops.cast(marked, "int32"))
+@traced_once
+def _lowest_by_tensor(count, *scores):
+    keys = list(map(selection.sortable_bits, scores))
+    sizes = [math.prod(tensor.shape) for tensor in scores]
+    most = ops.convert_to_tensor([size - 1 for size in sizes], "int32")
+
+    # Up to a key, a tensor has as many scores as it has without its highest one, or it
+    # has them all, the highest one among them.
+    def up_to(key):
+        return ops.minimum(
+            ops.stack([selection.number_of(tensor <= key) for tensor in keys]), most
+        )
+
+    total = ops.full_like(count, sum(sizes) - len(sizes))
+    low, high, below, _ = selection.search(
+        lambda key: ops.sum(up_to(key)), count, total
+    )
+    before = up_to(low - 1)
+    ties = up_to(high) - before
+    # The first tensors give all of theirs.
+    given = ops.clip(count - below - (ops.cumsum(ties) - ties), 0, ties)
+    return before + given
 
 
-def _sortable_bits(scores):
-    """Integers in the order of the scores, as a vector."""
-    scores = ops.reshape(ops.cast(scores, "float32"), (-1,))
-    scores = ops.where(ops.isnan(scores), float("inf"), scores)
-    bits = ops.view(scores, "int32")
-    # -0.0, whose bits are only those of the sign, equals 0.0.
-    bits = ops.where(bits == _LOWEST_INT32, 0, bits)
-    # The bits of negative floats grow with the magnitude: turn them round.
-    return ops.where(bits < 0, ops.bitwise_xor(bits, _MAGNITUDE_BITS), bits)
-
-
-def _threshold(keys, count):
-    """The smallest of the keys that at least `count` keys are not above."""
-    upper = ops.right_shift(keys, _DIGIT) + _DIGITS // 2
-    high, rank = _nth_digit(upper, count)
-    # One more digit for the keys that begin otherwise.
-    lower = ops.bitwise_and(keys, _DIGITS - 1)
-    low, _ = _nth_digit(ops.where(upper == high, lower, _DIGITS), rank)
-    return ops.left_shift(high - _DIGITS // 2, _DIGIT) + low
-
-
-def _nth_digit(digits, rank):
-    """The digit of that rank, counted from one, and the rank among its equals."""
-    up_to = ops.cumsum(counts(digits, _DIGITS + 1))
-    digit = _count(up_to < rank)
-    before = ops.take(up_to, ops.maximum(digit - 1, 0))
-    return digit, rank - ops.where(digit > 0, before, 0)
+@traced_once
+def _threshold(count, guess, *scores):
+    # The bits of numbers that are not negative; -0.0 is below all others.
+    keys = [ops.view(ops.cast(tensor, "float32"), "int32") for tensor in scores]
+    total = ops.full_like(count, sum(math.prod(tensor.shape) for tensor in scores))
+    _, high, _, _ = selection.search(
+        lambda key: sum(selection.number_of(tensor <= key) for tensor in keys),
+        count,
+        total,
+        lowest=0,
+        guess=ops.maximum(ops.view(guess, "int32"), 0),
+    )
+    highest = ops.max(ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys]))
+    return ops.where(count > 0, ops.view(highest, "float32"), -1.0)
 
 
 def random_scores(shape: tuple[int, ...], *stream: int):

@@ -1,7 +1,9 @@
 """Precision in which logarithms and exponentials are taken, and hashed integers."""
 
+import functools
 import importlib
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -109,23 +111,33 @@ def _size(shape):
     return ops.prod(ops.stack([ops.cast(length, "int32") for length in shape]))
 
 
-def counts(values, bins: int):
-    """How many of the values are 0, 1, and so on: an int32 vector of length `bins`.
+def traced_once(function: Callable, fused: bool = False) -> Callable:
+    """A function of tensors that is traced once for their shapes, not at every call.
+
+    A model calls it for each of its many layers. PyTorch computes as it goes.
 
     Args:
-      values: int32 vector, from 0 to `bins - 1`.
-      bins: number of the counts.
+      function: of tensors alone.
+      fused: whether XLA compiles it on TensorFlow, too: many small operations, which
+        would each pass over memory. One large one is faster on all cores.
     """
+
+    @functools.wraps(function)
+    def call(*tensors):
+        return _traced(function, fused)(*tensors)
+
+    return call
+
+
+@functools.cache
+def _traced(function, fused):
     backend = keras.backend.backend()
+    if backend == "jax":
+        return importlib.import_module("jax").jit(function)
     if backend == "tensorflow":
         tf = importlib.import_module("tensorflow")  # The backend has imported it.
-        # `tf.math.bincount` looks for the highest value, which XLA does not compile.
-        return tf.raw_ops.DenseBincount(
-            input=values, size=bins, weights=tf.zeros(0, "int32"), binary_output=False
-        )
-    if backend == "torch":
-        return ops.cast(ops.bincount(values, minlength=bins), "int32")
-    return ops.segment_sum(ops.ones_like(values), values, bins)
+        return tf.function(function, jit_compile=fused or None, autograph=False)
+    return function
 
 
 def mixed(value):
@@ -149,3 +161,20 @@ def keys(*stream: int) -> tuple[int, int]:
     """Two int32 keys that differ for other non-negative integers."""
     first, second = np.random.SeedSequence(stream).generate_state(2).view("int32")
     return int(first), int(second)
+
+
+def plus(anchor, number: int):
+    """`anchor + number`, of which a compiler does not make a part of what uses it.
+
+    XLA compiles equal kernels once. Those of two layers are equal but for the numbers
+    in them: so these come as data.
+
+    Args:
+      anchor: int32 scalar that is not known when a program is compiled.
+      number: int32.
+    """
+    if keras.backend.backend() != "jax":
+        return anchor + number
+    # It looks into no reduction.
+    pair = ops.stack([anchor, ops.ones_like(anchor)])
+    return ops.sum(pair * np.asarray([1, number], "int32"))

@@ -12,7 +12,6 @@ from keras import ops
 
 from state_of_sparsity import masks
 
-
 # Every class of patterns by its name, for configurations that were saved.
 _CLASSES: dict[str, type["SingleWeights"]] = {}
 
@@ -173,4 +172,3 @@ class ZerosOfN(SingleWeights):
         earlier = ops.expand_dims(places, 0) < ops.expand_dims(places, 1)
         ahead = ops.logical_or(others > mine, ops.logical_and(others == mine, earlier))
         return ops.sum(ops.cast(ahead, "int32"), axis=-1)
-

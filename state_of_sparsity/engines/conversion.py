@@ -22,8 +22,7 @@ class Site:
       technique: name of the technique that makes it sparse, or "dense".
       weights: its variables to make sparse, by attribute.
       depthwise: whether it is a depthwise convolution.
-      summed_axis: of its kernels, counted from their end: that which its linear map
-        sums over.
+      summed_axis: of its kernel, which its linear map sums over, counted from the end.
     """
 
     layer: Any

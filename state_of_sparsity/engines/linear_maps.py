@@ -48,12 +48,15 @@ def sequence_axes(equation: str, rank: int) -> tuple[int, ...]:
 
 
 def summed_axis(equation: str) -> int:
-    """The last axis of a kernel, from its end, that a dense map sums over.
+    """The axis of a kernel that an equation of `einsum` sums over, from its end.
+
+    The last of them, if it is several: "abcd,cde->abe" has -2.
 
     Args:
-      equation: of the map, as `EinsumDense` writes it.
+      equation: of EinsumDense.
     """
-    inputs, kernel, outputs = equation.replace("->", ",").split(",")
+    operands, _, outputs = equation.replace(" ", "").partition("->")
+    inputs, _, kernel = operands.partition(",")
     summed = [
         axis - len(kernel)
         for axis, letter in enumerate(kernel)

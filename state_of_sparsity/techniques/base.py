@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from state_of_sparsity import schedules
+from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 from state_of_sparsity.techniques.state import Place, State
 
 # Every class of techniques by its name, for configurations that were saved.
@@ -38,7 +39,7 @@ class Technique(abc.ABC):
     @classmethod
     def technique_name(cls) -> str:
         """The name on the command line and in reports: "magnitude_pruning"."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     def with_sparsity(self, sparsity: float) -> Self:
         """The same technique with another target sparsity.
@@ -49,6 +50,18 @@ class Technique(abc.ABC):
         raise ValueError(
             f"{type(self).__name__} has no target sparsity to set to {sparsity}: give "
             "a whole technique, or None to leave the layer dense."
+        )
+
+    def sharing(self, shared: SharedThreshold) -> Self:
+        """The same technique for layers that have one threshold.
+
+        Raises:
+          ValueError: if it needs one for each.
+        """
+        raise ValueError(
+            f"{type(self).__name__} decides layer by layer, and cannot have one "
+            f"threshold for the {shared.layers} layers of {shared.model!r}: give a "
+            "budget that plans them, such as sos.ERK()."
         )
 
     def get_config(self) -> dict:
@@ -206,14 +219,13 @@ class Technique(abc.ABC):
         """The penalty times its weight."""
         return self.current_penalty_weight(state, step) * self.penalty(theta, state)
 
-    @classmethod
-    def has_own(cls, method: str) -> bool:
+    def has_own(self, method: str) -> bool:
         """Whether it says of itself what by default is the identity, or nothing.
 
         Args:
-          method: backward, projected, penalty, training_output.
+          method: backward, projected, penalty, training_output and others.
         """
-        return getattr(cls, method) is not getattr(Technique, method)
+        return getattr(type(self), method) is not getattr(Technique, method)
 
 
 def field_help(cls: type) -> dict[str, str]:

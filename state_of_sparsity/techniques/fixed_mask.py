@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from state_of_sparsity.techniques.masked import MaskingTechnique
-from state_of_sparsity.techniques.state import State
+from state_of_sparsity.techniques.state import NOTHING, State
 
 
 # Arrays do not compare to a truth value.
@@ -79,9 +79,8 @@ class FixedMask(MaskingTechnique):
         return FixedMask(masks)
 
     def state(self, place):
-        if self.masks is None:
-            return super().state(place)
-        return {"mask": State(self.masks[place.attribute], dtype="bool")}
+        mask = 1.0 if self.masks is None else self.masks[place.attribute]
+        return {"mask": State(mask, dtype="bool", changed_by=NOTHING)}
 
     def kept_weights(self, mask, steps):
         return int(mask.sum()) * steps

@@ -1,6 +1,7 @@
 """Base of the techniques that mask weights in a pattern."""
 
 import dataclasses
+from typing import ClassVar
 
 from state_of_sparsity import structures
 from state_of_sparsity.checks import check_choice, check_pair
@@ -24,6 +25,9 @@ class PatternedTechnique(Technique):
       TypeError, ValueError: for a bad value, naming it.
     """
 
+    # Its options that are pairs of integers.
+    pairs: ClassVar[tuple[str, ...]] = ("block_size", "sparsity_m_by_n")
+
     block_size: tuple[int, int] = (1, 1)
     block_pooling_type: str = "AVG"
     sparsity_m_by_n: tuple[int, int] | None = None
@@ -32,7 +36,7 @@ class PatternedTechnique(Technique):
     def __post_init__(self):
         super().__post_init__()
         check_choice("block_pooling_type", self.block_pooling_type, ("AVG", "MAX"))
-        for name in ("block_size", "sparsity_m_by_n"):
+        for name in self.pairs:
             if getattr(self, name) is not None:
                 pair = check_pair(name, getattr(self, name))
                 object.__setattr__(self, name, pair)
@@ -49,7 +53,7 @@ class PatternedTechnique(Technique):
 
     def _check_m_by_n(self):
         m, n = self.sparsity_m_by_n
-        if self.block_size != (1, 1):
+        if self._has_blocks:
             raise ValueError(
                 "sparsity_m_by_n and block_size exclude each other. Received: "
                 f"sparsity_m_by_n={(m, n)}, block_size={self.block_size}"
@@ -73,9 +77,13 @@ class PatternedTechnique(Technique):
             return self.structure
         if self.sparsity_m_by_n:
             return structures.ZerosOfN(*self.sparsity_m_by_n)
-        if self.block_size != (1, 1):
+        if self._has_blocks:
             return structures.Blocks(self.block_size, self.block_pooling_type)
         return structures.SingleWeights()
+
+    @property
+    def _has_blocks(self):
+        return "block_size" in self.pairs and self.block_size != (1, 1)
 
     def for_site(self, site):
         structure = self.pattern.for_site(site)
@@ -83,19 +91,8 @@ class PatternedTechnique(Technique):
             return self
         return dataclasses.replace(self, structure=structure)
 
-    def units(self, shapes) -> list[tuple[int, int]]:
-        """Of how many units, and weights, a sparsity says how many go.
-
-        Args:
-          shapes: of the weights whose masks are renewed together.
-
-        Returns:
-          A pair for each weight, or one for all of them if they share a threshold.
-        """
-        units = [self.pattern.units(tuple(shape)) for shape in shapes]
-        if self.shared_threshold is not None:
-            return [(sum(units), len(units))]
-        return [(number, 1) for number in units]
+    def units_of(self, shape):
+        return self.pattern.units(shape)
 
     def refusal(self, shape):
         return self.pattern.refusal(shape)

@@ -20,9 +20,55 @@ from state_of_sparsity.techniques.patterned import PatternedTechnique
 from state_of_sparsity.techniques.targeted import SharingTechnique
 
 
+class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
+    """Base of the techniques that mask the weights of the lowest scores at renewals."""
+
+    @abc.abstractmethod
+    def score(self, weight, state, stream: tuple[int, int]):
+        """What each weight is worth; those with the lowest scores are masked.
+
+        Args:
+          weight: the weight tensor. Of what is masked already, and stays so, it is 0.
+          state: tensors by name.
+          stream: as of `Place`, for random scores.
+
+        Returns:
+          A float tensor of the same shape.
+        """
+
+    def renewed(self, weights, index):
+        # What stays masked scores as zero does, or else momentum alone would, between
+        # renewals, lift it over the threshold.
+        scores = [
+            self.score(self.regularized_weight(theta, state), state, stream)
+            for theta, state, stream in weights
+        ]
+        zeros = zeros_at(self, weights, index)
+        if self.shared_threshold is not None:
+            units = [self.pattern.unit_scores(tensor) for tensor in scores]
+            counts = masks.lowest_by_tensor(units, zeros[0])
+            zeros = [counts[place] for place in range(len(scores))]
+        return [
+            {"mask": self.pattern.mask(tensor, count)}
+            for tensor, count in zip(scores, zeros, strict=True)
+        ]
+
+    def kept_weights(self, mask, steps):
+        lengths, sparsities = schedules.sparsities(self.schedule(), steps)
+        if self.shared_threshold is None:
+            shares = self.pattern.masked_share(sparsities, mask.shape)
+        else:
+            # Nothing has noted how many went when: as if a weight had always had the
+            # same share of all zeros. Summed over the layers, that is exact.
+            last = sparsities[-1] if sparsities.any() else 1.0
+            shares = sparsities / last * (1.0 - mask.mean())
+        # Exact, but for blocks that an edge cuts.
+        return mask.size * steps - round(float(np.dot(lengths, shares * mask.size)))
+
+
 @dataclasses.dataclass(frozen=True)
-class PruningTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
-    """Base of the techniques that mask the weights of the lowest scores.
+class PruningTechnique(ScoringTechnique):
+    """Base of the techniques whose masks become sparser along a ramp.
 
     Attributes:
       begin_step: training step at which pruning begins.
@@ -50,19 +96,6 @@ class PruningTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
         check_fraction("initial_sparsity", self.initial_sparsity)
         check_choice("masked_weights", self.masked_weights, ("stay", "return"))
 
-    @abc.abstractmethod
-    def score(self, weight, state, stream: tuple[int, int]):
-        """What each weight is worth; those with the lowest scores are masked.
-
-        Args:
-          weight: the weight tensor. Of what is masked already, and stays so, it is 0.
-          state: tensors by name.
-          stream: as of `Place`, for random scores.
-
-        Returns:
-          A float tensor of the same shape.
-        """
-
     @property
     def settled_step(self):
         return self.end_step
@@ -76,36 +109,6 @@ class PruningTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
             self.initial_sparsity,
         )
 
-    def renewed(self, weights, index):
-        # What stays masked scores as zero does, or else momentum alone would, between
-        # renewals, lift it over the threshold.
-        scores = [
-            self.score(self.regularized_weight(theta, state), state, stream)
-            for theta, state, stream in weights
-        ]
-        shapes = tuple(tuple(theta.shape) for theta, _, _ in weights)
-        zeros = [ops.take(row, index) for row in zeros_by_renewal(self, shapes)]
-        if self.shared_threshold is not None:
-            units = [self.pattern.unit_scores(tensor) for tensor in scores]
-            counts = masks.lowest_by_tensor(units, zeros[0])
-            zeros = [counts[place] for place in range(len(scores))]
-        return [
-            {"mask": self.pattern.mask(tensor, count)}
-            for tensor, count in zip(scores, zeros, strict=True)
-        ]
-
-    def kept_weights(self, mask, steps):
-        lengths, sparsities = schedules.sparsities(self.schedule(), steps)
-        if self.shared_threshold is None:
-            shares = self.pattern.masked_share(sparsities, mask.shape)
-        else:
-            # Nothing has noted how many went when: as if a weight had always had the
-            # same share of all zeros. Summed over the layers, that is exact.
-            last = sparsities[-1] if sparsities.any() else 1.0
-            shares = sparsities / last * (1.0 - mask.mean())
-        # Exact, but for blocks that an edge cuts.
-        return mask.size * steps - round(float(np.dot(lengths, shares * mask.size)))
-
 
 def check_ramp(begin_step: int, end_step: int) -> None:
     """Raises unless a ramp ends where it begins, or later."""
@@ -118,17 +121,21 @@ def check_ramp(begin_step: int, end_step: int) -> None:
         )
 
 
-@functools.cache
-def zeros_by_renewal(technique: PatternedTechnique, shapes) -> np.ndarray:
-    """How many units go at each renewal of a technique: an int32 matrix.
+def zeros_at(technique: PatternedTechnique, weights, index) -> list:
+    """How many units go at a renewal: an int32 scalar for each weight.
+
+    One for all of them if they share a threshold.
 
     Args:
       technique: with a schedule and a pattern.
-      shapes: of the weights that are renewed together.
-
-    Returns:
-      A row for each weight, or one for all of them if they share a threshold.
+      weights, index: as of `Technique.renewed`.
     """
+    shapes = tuple(tuple(theta.shape) for theta, _, _ in weights)
+    return [ops.take(row, index) for row in _zeros_by_renewal(technique, shapes)]
+
+
+@functools.cache
+def _zeros_by_renewal(technique, shapes):
     # Counted in Python, since a float32 counts no further than 2**24.
     schedule = technique.schedule()
     sparsities = [schedule.sparsity(step) for step in schedule.renewals()]

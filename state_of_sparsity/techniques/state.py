@@ -7,6 +7,7 @@ import numpy as np
 # What changes a tensor of the state in training.
 RENEWAL = "renewal"  # The forward pass, when the schedule says so.
 OPTIMIZER = "optimizer"  # It is trained, as the weight is.
+NOTHING = "nothing"  # It stays as it is.
 BACKWARD = "backward"  # The backward pass, which gives its new value.
 
 
@@ -35,8 +36,8 @@ class State:
       deviation: standard deviation of normal noise that is added to a number.
       shape: None for that of the weight.
       dtype: of the tensor.
-      changed_by: `RENEWAL`, `OPTIMIZER` or `BACKWARD`. What the backward pass changes
-        has to be of a floating-point dtype.
+      changed_by: `RENEWAL`, `OPTIMIZER`, `BACKWARD` or `NOTHING`. What
+        the backward pass changes has to be of a floating-point dtype.
     """
 
     initial: float | np.ndarray = 0.0

@@ -1,6 +1,7 @@
 """Base of the techniques that are given a sparsity."""
 
 import dataclasses
+import math
 from typing import ClassVar, Self
 
 from state_of_sparsity.checks import check_fraction
@@ -50,6 +51,27 @@ class SharingTechnique(TargetedTechnique):
         if isinstance(self.shared_threshold, dict):
             shared = SharedThreshold(**self.shared_threshold)
             object.__setattr__(self, "shared_threshold", shared)
+
+    def units(self, shapes) -> list[tuple[int, int]]:
+        """Of how many units, and weights, a sparsity says how many go.
+
+        Args:
+          shapes: of the weights that are renewed together.
+
+        Returns:
+          A pair for each weight, or one for all of them if they share a threshold.
+        """
+        units = [self.units_of(tuple(shape)) for shape in shapes]
+        if self.shared_threshold is not None:
+            return [(sum(units), len(units))]
+        return [(number, 1) for number in units]
+
+    def units_of(self, shape: tuple[int, ...]) -> int:
+        """How many units, which go as a whole, a weight has."""
+        return math.prod(shape)
+
+    def sharing(self, shared):
+        return dataclasses.replace(self, shared_threshold=shared)
 
     def get_config(self):
         config = super().get_config()

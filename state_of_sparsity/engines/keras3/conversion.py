@@ -8,7 +8,11 @@ from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
 from state_of_sparsity.engines.keras3 import containers, private
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
-from state_of_sparsity.engines.keras3.kinds import has_weights, located_weights
+from state_of_sparsity.engines.keras3.kinds import (
+    has_weights,
+    located_weights,
+    summed_axis_of,
+)
 from state_of_sparsity.engines.keras3.layers import Sparse, check_plain, make_sparse
 from state_of_sparsity.engines.keras3.readers import readers
 from state_of_sparsity.engines.keras3.stripping import make_plain
@@ -52,6 +56,7 @@ class Keras3Conversion(Conversion):
             layer.technique.technique_name() if is_sparse else DENSE,
             {found.label: found.variable for found in weights},
             isinstance(layer, private.BaseDepthwiseConv),
+            summed_axis_of(layer),
         )
 
     def left_out(self, model):

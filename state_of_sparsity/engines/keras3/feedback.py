@@ -33,32 +33,33 @@ def add_variable(layer) -> None:
 
 def used_weight(layer, weight):
     """The weight in training, with the technique's backward pass."""
-    technique, (theta, state) = layer.technique, weight.values()
+    technique, (theta, state) = layer.technique, weight.differentiable_values()
     step = private.in_full_precision(layer.training_step)
     noise = Noise(layer, weight.position)
-    trained, heard = weight.names(OPTIMIZER), weight.names(BACKWARD)
+    heard, trained = weight.names(BACKWARD), weight.names(OPTIMIZER)
+    names = [*heard, *trained]
     counts = [getattr(layer, HEARD)] if heard and not weight.position else []
-    counts = [private.in_full_precision(count) for count in counts]
+    counts = [ops.convert_to_tensor(private.in_full_precision(n)) for n in counts]
 
-    def forward(theta, *_):
-        return technique.training_weight(theta, state, step, noise)
+    def given(values):
+        """Theta, and the state, with the values of what gradients pass to."""
+        return values[0], state | dict(zip(names, values[1:], strict=False))
 
-    def backward(gradient):
-        slope, slopes = technique.backward(theta, state, gradient, step)
-        new = slopes
-        if heard:
+    def forward(*values):
+        return technique.training_weight(*given(values), step, noise)
+
+    def backward(gradient, *values):
+        theta, state = given(values)
+        slope, new = technique.backward(theta, state, gradient, step)
+        whole = private.summed_over_replicas(gradient) if heard else gradient
+        slopes = [new[name] for name in trained]
+        if whole is not gradient:
             # What replicas have in common, so that their state stays the same.
-            whole = private.summed_over_replicas(gradient)
-            if whole is not gradient:
-                _, new = technique.backward(theta, state, whole, step)
-        return (
-            slope,
-            *(slopes[name] for name in trained),
-            *(new.get(name, state[name]) for name in heard),
-            *map(ops.ones_like, counts),
-        )
+            _, new = technique.backward(theta, state, whole, step)
+        fed_back = [new.get(name, state[name]) for name in heard]
+        return slope, *fed_back, *slopes, *map(ops.ones_like, counts)
 
-    values = [state[name] for name in (*trained, *heard)]
+    values = [state[name] for name in names]
     return private.with_gradient(forward, backward, theta, *values, *counts)
 
 

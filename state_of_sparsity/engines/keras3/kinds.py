@@ -14,6 +14,7 @@ from state_of_sparsity.engines.keras3.private import (
     children,
     own_attributes,
 )
+from state_of_sparsity.engines.linear_maps import summed_axis
 from state_of_sparsity.techniques.base import Technique
 
 # Names of the weights, by the class of the layer; that of a class derived from it, too.
@@ -144,3 +145,10 @@ def has_weights(layer: keras.layers.Layer) -> bool:
     return hasattr(type(layer), "get_prunable_weights") or isinstance(
         layer, tuple(_WEIGHTS)
     )
+
+
+def summed_axis_of(layer: keras.layers.Layer) -> int:
+    """The axis of its kernel that a layer sums over, counted from the end."""
+    if isinstance(layer, keras.layers.EinsumDense):
+        return summed_axis(layer.equation)
+    return -1 if isinstance(layer, BaseConvTranspose) else -2

@@ -90,7 +90,10 @@ class Sparse:
         """The weight in training, once a step: what its uses send back is summed up."""
         scope = private.tracing_scope()
         if weight.position not in self._used:
-            used = self._used[weight.position] = scope, feedback.used_weight(self, weight)
+            used = self._used[weight.position] = (
+                scope,
+                feedback.used_weight(self, weight),
+            )
             return used[1]
         known, used = self._used[weight.position]
         if known != scope:
@@ -163,9 +166,13 @@ class Sparse:
         due, index = schedule.find(step)
         feedback.check(self, due)
         layers = sharing.renewed_with(self)
-        weights = [(layer, weight) for layer in layers for weight in layer.sparse_weights]
+        weights = [
+            (layer, weight) for layer in layers for weight in layer.sparse_weights
+        ]
         variables = [
-            weight.state[name] for _, weight in weights for name in weight.names(RENEWAL)
+            weight.state[name]
+            for _, weight in weights
+            for name in weight.names(RENEWAL)
         ]
         if not variables:
             return

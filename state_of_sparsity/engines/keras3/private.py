@@ -387,7 +387,7 @@ def with_gradient(forward, backward, *tensors):
 
     Args:
       forward: a function of the tensors.
-      backward: gives the gradient of each of them from that of the result.
+      backward: gives the gradient of each of them from that of the result, and them.
       *tensors: of floating-point dtypes.
     """
 
@@ -395,7 +395,7 @@ def with_gradient(forward, backward, *tensors):
     def function(*values):
         def gradients(*gradient, upstream=None):
             # PyTorch gives it by its name.
-            return backward(gradient[0] if upstream is None else upstream)
+            return backward(gradient[0] if upstream is None else upstream, *values)
 
         return forward(*values), gradients
 
@@ -505,9 +505,13 @@ def _fed_back_class(cls: type) -> type:
             return super(fed_back, self).assign(value)
         _check_optimizer(optimizer, self.path)
         # A moving average would be of what is no weight.
-        if purpose == "_overwrite_variables_directly_with_gradients":
-            return super(fed_back, self).assign(value)
-        return self.value
+        if purpose != "_overwrite_variables_directly_with_gradients":
+            return self.value
+        if keras.backend.backend() == "jax":
+            # That of a layer that took no part in the step is zero.
+            is_one = keras.ops.any(keras.ops.not_equal(value, 0.0))
+            value = keras.ops.where(is_one, value, self.value)
+        return super(fed_back, self).assign(value)
 
     fed_back = type(cls.__name__, (cls,), {"assign": assign})
     return fed_back

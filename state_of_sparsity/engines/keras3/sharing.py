@@ -29,7 +29,7 @@ def renewed_with(layer) -> list:
     Raises:
       ValueError: if a part of the model is called, or it is in a model twice.
     """
-    shared = layer.technique.shared_threshold
+    shared = getattr(layer.technique, "shared_threshold", None)
     if shared is None:
         return [layer]
     token = private.step_token()

@@ -42,7 +42,10 @@ class SparseWeight:
         )
         if technique.has_own("initial_theta"):
             self.theta.assign(technique.initial_theta(self.values()[0]))
-        self.regularizer, self.constraint = self.theta.regularizer, self.theta.constraint
+        self.regularizer, self.constraint = (
+            self.theta.regularizer,
+            self.theta.constraint,
+        )
         self._take_part_in_training()
 
     def _take_part_in_training(self):
@@ -63,11 +66,24 @@ class SparseWeight:
 
     def values(self):
         """Theta, in float32 at least, and the state by name."""
+        theta, state = self.differentiable_values()
+        # What is overwritten with its gradient gets none but from the backward pass.
+        stopped = {
+            name: ops.stop_gradient(state[name]) for name in self.names(BACKWARD)
+        }
+        return theta, state | stopped
+
+    def differentiable_values(self):
+        """The same, through which the backward pass hands over the new state."""
         theta = at_least_float32(private.in_full_precision(self.theta))
         return theta, self._state_now(self.state)
 
     def _state_now(self, names):
-        return {name: private.in_full_precision(self.state[name]) for name in names}
+        return {
+            # On TensorFlow, the value of a variable is a variable.
+            name: ops.convert_to_tensor(private.in_full_precision(self.state[name]))
+            for name in names
+        }
 
     def _projected(self, theta):
         if self.constraint is not None:

@@ -1,0 +1,160 @@
+"""Sparse training: masks of the budget from the first step, whose places change.
+
+A technique of the family says which weights grow, and how many there are when.
+"""
+
+import abc
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from keras import ops
+
+from state_of_sparsity import masks, schedules
+from state_of_sparsity.checks import check_fraction, check_integer
+from state_of_sparsity.techniques.masked import MaskingTechnique
+from state_of_sparsity.techniques.state import BACKWARD, State
+from state_of_sparsity.techniques.targeted import TargetedTechnique
+
+
+@dataclasses.dataclass(frozen=True)
+class Updates(schedules.Schedule):
+    """At every `frequency` steps up to `last`, from the second step on.
+
+    Attributes:
+      ramp: says how sparse a weight is when.
+      last: step.
+      frequency: steps from one update to the next.
+    """
+
+    ramp: schedules.CubicSchedule
+    last: int
+    frequency: int
+
+    def renewals(self):
+        # Before the first step, there is no gradient.
+        steps = range(self.frequency, self.last + 1, self.frequency)
+        return [step for step in steps if step > 1]
+
+    def sparsity(self, step):
+        return self.ramp.sparsity(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
+    """Base of the techniques that drop weights and grow as many elsewhere.
+
+    Training begins with a random mask. At an update, the `f nnz` smallest of the active
+    weights are dropped, and as many are grown among all that are not kept, with
+    `f(t) = drop_fraction / 2 (1 + cos(pi t / end_step))`, rounded down. Masked weights
+    are zero after each update of the optimizer, and what grows starts from there. A
+    momentum of what was dropped decays; the second moments of Adam do so in a thousand
+    steps.
+
+    Attributes:
+      end_step: training step from which on the mask stays as it is.
+      frequency: training steps from one update of the mask to the next.
+      drop_fraction: share of the active weights that is dropped at the first update.
+      seed: of the first mask, and of what grows at random.
+
+    Raises:
+      TypeError, ValueError: for a bad value, naming it.
+    """
+
+    end_step: int
+    frequency: int
+    drop_fraction: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_integer("end_step", self.end_step, minimum=0)
+        check_integer("frequency", self.frequency, minimum=1)
+        check_fraction("drop_fraction", self.drop_fraction)
+        check_integer("seed", self.seed, minimum=0)
+        if self.frequency > self.end_step:
+            raise ValueError(
+                "frequency must not be above end_step, or the mask never changes. "
+                f"Received: frequency={self.frequency}, end_step={self.end_step}"
+            )
+
+    @abc.abstractmethod
+    def growth(self, gradient, state, step):
+        """What is grown first: that of the highest values of a float tensor.
+
+        Args:
+          gradient: of the loss with respect to each weight, masked ones included.
+          state: tensors by name.
+          step: int32 scalar.
+        """
+
+    @property
+    def first_sparsity(self) -> float:
+        """Sparsity of the mask with which training begins."""
+        return self.sparsity
+
+    @property
+    def settled_step(self):
+        return self.end_step
+
+    def schedule(self):
+        ramp = schedules.CubicSchedule(
+            self.sparsity, 0, self.end_step, self.frequency, self.first_sparsity
+        )
+        return Updates(ramp, self.end_step, self.frequency)
+
+    def state(self, place):
+        size = math.prod(place.shape)
+        zeros = masks.zero_count(self.first_sparsity, size)
+        order = np.random.default_rng([self.seed, *place.stream]).permutation(size)
+        mask = (order >= zeros).reshape(place.shape).astype("float32")
+        return {"mask": State(mask, changed_by=BACKWARD)}
+
+    def backward(self, theta, state, gradient, step):
+        mask = state["mask"]
+        due, index = self.schedule().find(step)
+
+        def updated():
+            drops, grows = _counts(self, math.prod(theta.shape))
+            active = mask > 0.0
+            dropped = masks.lowest(
+                ops.where(active, ops.abs(theta), float("inf")), ops.take(drops, index)
+            )
+            kept = ops.logical_and(active, ops.logical_not(dropped))
+            grown = masks.lowest(
+                ops.where(kept, float("inf"), -self.growth(gradient, state, step)),
+                ops.take(grows, index),
+            )
+            return ops.cast(ops.logical_or(kept, grown), mask.dtype)
+
+        new = ops.cond(due, updated, lambda: mask)
+        return gradient * mask, {"mask": new}
+
+    def projected(self, theta, state):
+        return theta * ops.cast(state["mask"], theta.dtype)
+
+    def kept_weights(self, mask, steps):
+        lengths, sparsities = schedules.sparsities(self.schedule(), steps)
+        before = steps - int(lengths.sum())
+        kept = [mask.size - masks.zero_count(s, mask.size) for s in sparsities]
+        first = mask.size - masks.zero_count(self.first_sparsity, mask.size)
+        return before * first + int(np.dot(lengths, kept))
+
+
+@functools.cache
+def _counts(technique, size):
+    """How many of a weight are dropped, and grown, at each update: int32 vectors."""
+    # In Python: a cosine in float32 is off by what makes one of a floor.
+    schedule = technique.schedule()
+    active = size - masks.zero_count(technique.first_sparsity, size)
+    drops, grows = [], []
+    for step in schedule.renewals():
+        left = size - masks.zero_count(schedule.sparsity(step), size)
+        share = technique.drop_fraction / 2
+        share *= 1.0 + math.cos(math.pi * step / technique.end_step)
+        grown = math.floor(share * left + 1e-9)
+        drops.append(active - left + grown)
+        grows.append(grown)
+        active = left
+    return np.asarray(drops, "int32"), np.asarray(grows, "int32")
