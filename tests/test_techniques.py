@@ -114,6 +114,31 @@ def test_a_masked_weight_comes_back_only_if_told(masked_weights):
     )
 
 
+def test_what_stays_masked_goes_before_what_scores_zero():
+    """As weights do of a unit that nothing uses, whose gradients are zero."""
+    technique = sos.SaliencyPruning(0.5, 2, 10, 4)
+    state = {"mask": np.array([True, True, True, False]), "statistic": [0.0, 0, 3, 0]}
+    assert renewed_mask(technique, state) == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("masked_weights", "expected"),
+    [("stay", [False, True, True, False]), ("return", [False, True, False, True])],
+)
+def test_masked_weights_return_by_their_movement_only_if_told(masked_weights, expected):
+    technique = sos.MovementPruning(0.5, 2, 10, 4, masked_weights=masked_weights)
+    mask = np.array([True, True, True, False])
+    state = {"mask": mask, "statistic": [-2.0, 1.0, -1.0, 5.0]}
+    assert renewed_mask(technique, state) == expected
+
+
+def renewed_mask(technique, state):
+    """Of four weights halfway up the ramp, where 0.5 (1 - 0.5^3) of them are to go."""
+    state = {name: ops.convert_to_tensor(value) for name, value in state.items()}
+    (renewed,) = technique.renewed([(ops.ones(4), state, (0, 0))], 1)
+    return ops.convert_to_numpy(renewed["mask"]).tolist()
+
+
 SHARED = SharedThreshold("model", 3)
 EVERY_TECHNIQUE = [
     sos.MagnitudePruning(**RAMP, initial_sparsity=0.3),

@@ -20,8 +20,10 @@ from tests.shared.reference import (
 class Training:
     """Two layers without biases, tanh between them, mean squared error, momentum.
 
+    Another network is a class that says what it gives, and its gradients.
+
     Args:
-      kernels: of the layers, with which training begins.
+      kernels: with which training begins.
       rule: a `Rule`.
       learning_rate: of SGD.
       momentum: of SGD.
@@ -39,13 +41,10 @@ class Training:
         """One step; gives the loss before it."""
         self._step += 1
         self.rule.renew(self.thetas, self._step)
-        first, second = self.rule.weights(self.thetas)
         loss = self.rule.penalty()
-        hidden = np.tanh(x @ first)
-        errors = hidden @ second - targets
-        slope = 2.0 * errors / errors.size
-        before = (slope @ second.T) * (1.0 - hidden**2)
-        gradients = [x.T @ before, hidden.T @ slope]
+        outputs, gradients = self.network(x, *self.rule.weights(self.thetas))
+        errors = outputs - targets
+        gradients = gradients(2.0 * errors / errors.size)
         slopes = self.rule.slopes(self.thetas, gradients, self._step)
         for parameter, velocity, slope in zip(
             self._parameters, self._velocities, slopes, strict=True
@@ -55,6 +54,17 @@ class Training:
             parameter += velocity
         self.rule.project(self.thetas)
         return loss + np.mean(errors**2)
+
+    @staticmethod
+    def network(x, first, second):
+        """The outputs, and a function from their gradients to those of the weights."""
+        hidden = np.tanh(x @ first)
+
+        def gradients(slope):
+            before = (slope @ second.T) * (1.0 - hidden**2)
+            return [x.T @ before, hidden.T @ slope]
+
+        return hidden @ second, gradients
 
 
 class Rule:

@@ -33,7 +33,7 @@ AS_DENSE = [
     sos.ACDC(0.0, 2, (3, 4)),
     sos.Powerpropagation(1.0, sos.MagnitudePruning(*RAMP)),
 ]
-# Those whose weights differ from theta at any sparsity, and by how much after the steps.
+# Those whose weights differ from theta at any sparsity, and by how much in the end.
 NEARLY = [
     # c is 1.01 / (1 + 0.01), as float32 has it.
     (sos.ST3(0.0, 2, 5), 1e-5),
