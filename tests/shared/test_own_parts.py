@@ -68,6 +68,7 @@ class Halving(sos.Budget):
         return 0.5 ** self._names.index(layer.path)
 
 
+pytestmark = pytest.mark.any_backend
 BUDGET = Halving("hidden", "logits")
 # Of 6 rows 2 go, and of 8 rows 5: densities of 2/3 and 1/3, and of 5/9 in all.
 RAMP = (4 / 9, 3, 3, 1)
@@ -99,7 +100,6 @@ def test_the_three_work_together(rng):
         np.testing.assert_array_equal(mask, rows_of(-np.abs(kernel), zeros))
 
 
-@pytest.mark.any_backend
 def test_a_criterion_of_gradients_works_with_them_and_is_saved(rng, tmp_path):
     sparse = sparse_with(SteepestLast(*RAMP, structure=Rows()))
     data = zoo.data(rng)
@@ -114,7 +114,6 @@ def test_a_criterion_of_gradients_works_with_them_and_is_saved(rng, tmp_path):
         np.testing.assert_array_equal(mask, rows_of(np.abs(gradients), zeros))
 
 
-@pytest.mark.any_backend
 def test_one_threshold_over_structures_of_ones_own(rng):
     sparse = sparse_with(SmallestLast(0.5, 1, 1, 1, structure=Rows()), sos.Global())
     fit(sparse, *zoo.data(rng), batch_size=8)

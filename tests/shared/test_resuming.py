@@ -27,7 +27,7 @@ TECHNIQUES = {
     "powers": sos.Powerpropagation(2.0, sos.MagnitudePruning(*RAMP)),
 }
 # The others' variables are of the same kinds.
-EVERYWHERE = ("blocks", "masks that change places")
+EVERYWHERE = ("masks that change places",)
 pytestmark = pytest.mark.feature(".keras files, and exact training on from them")
 
 
