@@ -139,7 +139,9 @@ class VariationalDropout(ReparameterizationTechnique):
       TypeError, ValueError: for a bad value, naming it.
     """
 
-    kl_weight: float
+    penalty_weight = "kl_weight"
+
+    kl_weight: float | None = None
     ramp: str = "linear"
     ramp_begin: int = 0
     ramp_length: int = 1
@@ -149,19 +151,13 @@ class VariationalDropout(ReparameterizationTechnique):
     shared_positions: bool = True
 
     def __post_init__(self):
-        check_number("kl_weight", self.kl_weight, minimum=0.0)
         super().__post_init__()
         check_number("log_alpha_threshold", self.log_alpha_threshold)
         check_number("clip_log_alpha", self.clip_log_alpha, above=0.0)
         check_number("initial_log_sigma2", self.initial_log_sigma2)
         check_boolean("shared_positions", self.shared_positions)
 
-    @property
-    def penalty_weight(self):
-        return self.kl_weight
-
-    def state(self, place):
-        del place
+    def parameter(self):
         return {"log_sigma2": State(self.initial_log_sigma2, changed_by=OPTIMIZER)}
 
     def sigma2(self, theta, state):
@@ -181,6 +177,9 @@ class VariationalDropout(ReparameterizationTechnique):
             return _drawn(mean, variance, noise)
         shape = [1 if a in shared else n for a, n in enumerate(ops.shape(mean))]
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
+
+    def margin(self, theta, state):
+        return self.log_alpha_threshold - log_alpha(theta, state["log_sigma2"])
 
     def keeps(self, theta, state):
         noise_share = log_alpha(theta, state["log_sigma2"])
