@@ -126,7 +126,7 @@ def test_weighted_penalties_have_the_values_and_gradients_of_their_product(
         return weight * penalty + 0.0 * ops.sum(theta)
 
     def weighted(theta, extra):
-        state = state_of(extra) | {"penalty_weight": ops.convert_to_tensor(weight)}
+        state = state_of(extra) | {"multiplier": ops.convert_to_tensor(weight)}
         return steered.weighted_penalty(theta, state, 0) + 0.0 * ops.sum(theta)
 
     tensors = [ops.convert_to_tensor(value) for value in values]

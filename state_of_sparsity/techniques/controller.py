@@ -2,8 +2,8 @@
 
 Of a tensor with n weights, of which k shall be zero, `q` is the margin of the k-th one
 to go: by how much its log alpha is on the side of those that stay. `q = 0` is the
-constraint, and the weight of the penalty, `sinh(u) / n`, its multiplier. It may be
-negative, which has weights come back.
+constraint, and the weight of the penalty, `SCALE sinh(u) / n`, its multiplier. It may
+be negative, which has weights come back.
 
 Dual ascent (Gallego-Posada et al. 2022, arXiv 2208.04425) would raise the multiplier
 for as long as weights take to go, and go too far. So its speed is what is steered,
@@ -22,12 +22,13 @@ from state_of_sparsity import masks
 FREQUENCY = 10
 # Steps in which `q` falls to 1 / e of what it is, once the ramp is over.
 SETTLING = 50.0
-# By how much `u` changes at most in a renewal, and how far it goes.
-RATE, LIMIT = 0.2, 6.0
+# By how much `u` changes at most in a renewal, and how far it goes. The sinh is a line
+# up to a weight of `SCALE / n`, and an exponential function above.
+RATE, LIMIT, SCALE = 0.2, 10.0, 0.01
 # Of `q`: what is closer changes `u` less.
 TOLERANCE = 0.1
 # Of margins in the search, whose exponentials float32 has to hold.
-FARTHEST = 30.0
+FARTHEST = 80.0
 
 
 def margin_at(margins, share: float, guess):
@@ -63,5 +64,5 @@ def steered(weight, before, now, left, size: int):
     wanted = ops.clip(now / ops.maximum(left, SETTLING), -1 / SETTLING, 1 / SETTLING)
     speed = (before - now) / FREQUENCY
     scale = ops.abs(wanted) + ops.abs(speed) + TOLERANCE / SETTLING
-    u = ops.arcsinh(weight * size) + RATE * (wanted - speed) / scale
-    return ops.sinh(ops.clip(u, -LIMIT, LIMIT)) / size
+    u = ops.arcsinh(weight * size / SCALE) + RATE * (wanted - speed) / scale
+    return SCALE / size * ops.sinh(ops.clip(u, -LIMIT, LIMIT))

@@ -93,7 +93,7 @@ class ReparameterizationTechnique(Technique):
         del place
         if not self.is_steered:
             return self.parameter()
-        steering = {name: State(shape=()) for name in ("penalty_weight", "margin")}
+        steering = {name: State(shape=()) for name in ("multiplier", "margin")}
         return self.parameter() | steering
 
     def schedule(self):
@@ -116,12 +116,12 @@ class ReparameterizationTechnique(Technique):
     def _steered(self, theta, state, left):
         before, size = state["margin"], math.prod(theta.shape)
         now = controller.margin_at(self.margin(theta, state), self.sparsity, before)
-        weight = controller.steered(state["penalty_weight"], before, now, left, size)
-        return {"penalty_weight": weight, "margin": now}
+        weight = controller.steered(state["multiplier"], before, now, left, size)
+        return {"multiplier": weight, "margin": now}
 
     def current_penalty_weight(self, state, step):
         if self.is_steered:
-            return state["penalty_weight"]
+            return state["multiplier"]
         share = ramp(self.ramp, self.ramp_begin, self.ramp_length, step)
         return getattr(self, self.penalty_weight) * share
 

@@ -7,6 +7,7 @@ eps)` says how much of it is noise.
 """
 
 import dataclasses
+import math
 
 import keras
 from keras import ops
@@ -130,7 +131,8 @@ class VariationalDropout(ReparameterizationTechnique):
     Attributes:
       kl_weight: of the KL divergence, summed over all weights, in the loss.
       log_alpha_threshold: from which log alpha on a weight is zero.
-      clip_log_alpha: log alpha is clipped to plus or minus this in training.
+      clip_log_alpha: log alpha is clipped to plus or minus this in training; with a
+        sparsity, for the noise alone.
       initial_log_sigma2: log variance of the noise of each weight at the beginning.
       shared_positions: whether all positions of a sequence share the noise of a dense
         map, which is one number per example and unit.
@@ -190,6 +192,8 @@ class VariationalDropout(ReparameterizationTechnique):
         return ops.where(self.keeps(theta, state), theta, 0.0)
 
     def penalty(self, theta, state):
+        # Beyond the clip is no slope to steer weights by.
+        limit = math.inf if self.is_steered else self.clip_log_alpha
         # XLA would sum them up one by one, in float32.
-        divergence = fused(_clipped_kl_divergence, (self.clip_log_alpha,))
+        divergence = fused(_clipped_kl_divergence, (limit,))
         return ops.sum(divergence(theta, state["log_sigma2"]))
