@@ -1,6 +1,6 @@
 """The layers of tf_keras that learn which of their weights go."""
 
-from state_of_sparsity.engines.handmade import layer_classes
+from state_of_sparsity.engines.handmade import KINDS, layer_classes
 from state_of_sparsity.engines.tf_keras.backend import keras, register_layer
 from state_of_sparsity.engines.tf_keras.layers.maps import (
     Depthwise,
@@ -12,15 +12,7 @@ from state_of_sparsity.engines.tf_keras.layers.maps import (
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
 
-_KINDS = {
-    "Dense": Linear,
-    "EinsumDense": Linear,
-    "Conv1D": Linear,
-    "Conv2D": Linear,
-    "Conv3D": Linear,
-    "Conv1DTranspose": Linear,
-    "Conv2DTranspose": Linear,
-    "Conv3DTranspose": Linear,
+_FURTHER_MAPS = {
     "DepthwiseConv1D": Depthwise,
     "DepthwiseConv2D": Depthwise,
     "SeparableConv1D": Separable,
@@ -30,10 +22,17 @@ _KINDS = {
     "LSTM": Recurrent,
     "GRU": Recurrent,
 }
+_KINDS = {
+    kind: (_FURTHER_MAPS.get(kind, Linear), getattr(keras.layers, kind))
+    for kind in KINDS
+} | {"TiedEmbedding": (TiedLookup, TiedEmbedding)}
+_MODULE = "state_of_sparsity.layers.tf_keras"
 
-CLASSES = layer_classes(
-    {kind: (its_map, getattr(keras.layers, kind)) for kind, its_map in _KINDS.items()}
-    | {"TiedEmbedding": (TiedLookup, TiedEmbedding)},
-    register_layer,
-    "state_of_sparsity.layers.tf_keras",
-)
+# With any technique: those that `sparsify` makes.
+SPARSE = {
+    f"Sparse{kind}": register_layer(
+        type(f"Sparse{kind}", bases, {"__module__": _MODULE})
+    )
+    for kind, bases in _KINDS.items()
+}
+CLASSES = layer_classes(_KINDS, register_layer, _MODULE)
