@@ -77,7 +77,8 @@ class Sparse:
         after = look_up
         if weight.is_elementwise:
             theta = look_up(theta)
-            state = {name: look_up(value) for name, value in state.items()}
+            # A scalar is of all of them.
+            state = {k: look_up(v) if v.shape else v for k, v in state.items()}
             after = _unchanged
         if not training:
             return after(self.technique.deployed_weight(theta, state))
