@@ -33,6 +33,26 @@ TICKET = FIXED | {"load_weights_from": "/runs/pruned"}
         ({"technique": "dense"}, "dense"),
         (PRUNED, "magnitude pruning"),
         ({"technique": "l0_regularization"}, "L0 regularization"),
+        (PRUNED | {"masked_weights": "stay"}, "magnitude pruning"),
+        (
+            PRUNED | {"masked_weights": "return"},
+            "magnitude pruning, masked weights return",
+        ),
+        (
+            {"technique": "movement_pruning", "masked_weights": "return"},
+            "movement pruning",
+        ),
+        ({"technique": "rigl"}, "RigL"),
+        ({"technique": "acdc"}, "AC/DC, global"),
+        ({"technique": "st3", "by_fan": "True"}, "ST-3, sigma, global"),
+        (
+            {
+                "technique": "feather",
+                "budget": "erk",
+                "powerpropagation_alpha": "2.0",
+            },
+            "Feather, powerpropagation 2, erk",
+        ),
         (PRUNED | {"budget": "erk"}, "magnitude pruning, erk"),
         (PRUNED | {"budget": "/gone/layers.csv"}, "magnitude pruning, table"),
         (
