@@ -24,12 +24,14 @@ from state_of_sparsity.engines.tf_keras.layers.maps import (
     TiedLookup,
 )
 from state_of_sparsity.engines.tf_keras.layers.reparameterized import (
+    KINDS,
     LAYERS,
     Reparameterized,
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
+    "KINDS",
     "LAYERS",
     "Depthwise",
     "Linear",
@@ -40,5 +42,5 @@ __all__ = [
     "TiedEmbedding",
     "TiedLookup",
 ]
-globals().update(learned.CLASSES)
-__all__.extend(learned.CLASSES)
+globals().update(learned.SPARSE | learned.CLASSES)
+__all__.extend(learned.SPARSE | learned.CLASSES)

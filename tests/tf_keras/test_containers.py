@@ -144,8 +144,8 @@ def trained(model, technique, inputs):
     fit(sparse, inputs, np.zeros(sparse(inputs).shape))
     if not isinstance(technique, sos.MagnitudePruning):
         for site in sites(sparse):
-            for weight in site.layer.sparse_weights:
-                extra = getattr(site.layer, site.layer.extra_name(weight))
+            for weight in site.layer.held.values():
+                (extra,) = weight.state.values()
                 extra.assign(tf.random.normal(extra.shape, 0.0, 5.0, seed=1))
     return sparse
 

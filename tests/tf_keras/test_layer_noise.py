@@ -16,12 +16,12 @@ def test_weights_of_recurrent_layers_are_drawn_once_for_all_steps(technique, rng
     )
     inputs = np.ones((2, 4, 5), "float32")
     layer(inputs)
-    extra = getattr(layer, technique.extra_name)
+    (extra,) = layer.held["cell.kernel"].state.values()
     extra.assign(tf.zeros_like(extra))
     # Without recurrence and its noise, equal inputs give equal outputs.
     layer.cell.recurrent_kernel.assign(tf.zeros_like(layer.cell.recurrent_kernel))
-    name = layer.extra_name("cell.recurrent_kernel")
-    getattr(layer, name).assign(tf.fill((3, 3), -60.0))
+    (extra,) = layer.held["cell.recurrent_kernel"].state.values()
+    extra.assign(tf.fill((3, 3), -60.0))
     drawn = layer(inputs, training=True).numpy()
     # Of the recurrent kernel, noise of the variance 1e-8 is left.
     np.testing.assert_allclose(

@@ -128,11 +128,11 @@ def test_a_kind_is_converted_deployed_saved_and_stripped(
     x = keras.Input(shape, dtype=inputs.dtype)
     sparse = sos.sparsify(keras.Model(x, plain(x, **call)), technique)
     layer = sparse.layers[-1]
-    assert type(layer) is layers.LAYERS[type(technique), cls]
+    assert type(layer) is layers.KINDS[cls]
     for weight in layer.sparse_weights:
         theta, dense = weight_variable(layer, weight), weight_variable(plain, weight)
         np.testing.assert_array_equal(theta, dense)
-        extra = getattr(layer, layer.extra_name(weight))
+        (extra,) = layer.held[weight].state.values()
         extra.assign(rng.normal(0, 3, size=extra.shape))
         raw_variable(dense).assign(deployed(technique, theta, extra))
     sparse.save(tmp_path / "model.keras")

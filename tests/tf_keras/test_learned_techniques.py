@@ -75,6 +75,34 @@ def test_a_kind_of_ones_own_is_converted_once_it_has_a_linear_map(rng):
     np.testing.assert_allclose(sparse(images), sos.strip(sparse)(images), atol=1e-6)
 
 
+def test_a_kind_of_ones_own_without_a_technique_takes_any(rng):
+    class Shrinking(keras.layers.Conv2D):
+        pass
+
+    class SparseShrinking(Linear, Shrinking):
+        pass
+
+    model = keras.Sequential([Shrinking(2, 3, input_shape=(4, 4, 3), name="own")])
+    returning = sos.MagnitudePruning(0.5, 1, 1, 1, masked_weights="return")
+    for technique in (returning, *TECHNIQUES):
+        sparse = sos.sparsify(model, technique)
+        assert type(sparse.layers[0]) is SparseShrinking
+        assert np.isfinite(sparse(rng.normal(size=(2, 4, 4, 3)), training=True)).all()
+    with pytest.raises(TypeError, match=r"SparseShrinking needs a technique.*None"):
+        SparseShrinking(2, 3)
+
+
+def test_layers_made_by_hand_load_as_earlier_releases_saved_them():
+    config = keras.layers.Dense(3, name="old").get_config()
+    old = {**config, "l0_weight": 0.25, "beta": 0.5, "version": 1}
+    layer = layers.L0Dense.from_config(old)
+    assert layer.technique == sos.L0Regularization(0.25, beta=0.5)
+    again = layers.L0Dense.from_config(layer.get_config())
+    assert again.technique == layer.technique
+    with pytest.raises(ValueError, match="of version None"):
+        layers.L0Dense.from_config({**config, "l0_weight": 0.25})
+
+
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: t.technique_name())
 def test_a_separable_kind_of_ones_own_is_two_lines(technique, rng):
     class Narrow(keras.layers.SeparableConv1D):
@@ -101,6 +129,7 @@ def test_a_separable_kind_with_a_call_of_its_own_is_refused():
             technique_class = sos.L0Regularization
 
     assert (sos.L0Regularization, Doubled) not in layers.LAYERS
+    assert Doubled not in layers.KINDS
 
 
 @pytest.mark.parametrize(

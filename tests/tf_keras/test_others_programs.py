@@ -381,7 +381,7 @@ def test_a_tied_layer_has_the_noise_of_the_step_and_the_gradient(technique, rng)
     x = rng.normal(size=(8, 6)).astype("float32")
     sparse = sos.sparsify(tied_layer(), technique)
     encoder, tied = sparse.layers[1:]
-    extra = getattr(encoder, technique.extra_name)
+    (extra,) = encoder.held["kernel"].state.values()
     hidden = tf.ones((8, 4))
     extra.assign(tf.zeros_like(extra))
     with tf.GradientTape() as tape:

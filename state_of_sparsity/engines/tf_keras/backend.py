@@ -5,6 +5,7 @@ Every other file of the engine takes `keras` from here.
 
 import contextlib
 import copy
+import functools
 import inspect
 import os
 import sys
@@ -208,6 +209,36 @@ def tracked_names(layer: keras.layers.Layer) -> dict:
 def loss_functions(layer: keras.layers.Layer) -> list:
     """The functions without arguments that a layer was given in `add_loss`."""
     return layer._callable_losses
+
+
+def regularization_of(layer: keras.layers.Layer, variable: tf.Variable) -> int | None:
+    """Where among the losses of a layer the regularization of a weight of it is."""
+    for place, tagged in enumerate(layer._callable_losses):
+        loss = tagged.args[0]
+        of = loss.args if isinstance(loss, functools.partial) else ()
+        if any(raw_variable(held) is variable for held in of):
+            return place
+    return None
+
+
+def other_regularization(tagged, weight_of):
+    """The regularization of a weight, of what a function makes of that.
+
+    Args:
+      tagged: what Keras has among the losses of a layer.
+      weight_of: gives a tensor from the variable.
+    """
+    of_weight, (variable,) = tagged.args[0].func, tagged.args[0].args
+    return functools.partial(tagged.func, lambda: of_weight(weight_of(variable)))
+
+
+def set_constraint(variable: tf.Variable, constraint) -> None:
+    """Gives a variable another function that projects it after each update."""
+    raw = raw_variable(variable)
+    # Of the copies of a strategy, an optimizer asks the first.
+    for name in ("_primary", "_v"):
+        raw = getattr(raw, name, raw)
+    raw._constraint = constraint
 
 
 def module_variables(layer: keras.layers.Layer) -> list[tf.Variable]:

@@ -29,7 +29,8 @@ from state_of_sparsity.engines.tf_keras.copying import (
     layers_in,
     own_attributes,
 )
-from state_of_sparsity.engines.tf_keras.families import is_sparse, sparse_layer
+from state_of_sparsity.engines.tf_keras.families import is_sparse
+from state_of_sparsity.engines.tf_keras.sparse_layers import sparse_layer
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
 

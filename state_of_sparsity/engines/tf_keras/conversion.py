@@ -24,20 +24,22 @@ from state_of_sparsity.engines.tf_keras.copying import converted, held_part
 from state_of_sparsity.engines.tf_keras.families import (
     is_sparse,
     plain_layer,
-    sparse_layer,
     technique_name,
 )
-from state_of_sparsity.engines.tf_keras.pruning import PruningStep, share_thresholds
+from state_of_sparsity.engines.tf_keras.pruning import PruningStep
+from state_of_sparsity.engines.tf_keras.renewal import share_thresholds
+from state_of_sparsity.engines.tf_keras.sparse_layers import is_wrapped, sparse_layer
 from state_of_sparsity.engines.tf_keras.weights import (
     plain_layer_of,
     sparsifiable_weights,
+    summed_axis,
     weight_variable,
     wrapped_weights,
 )
 
 
 class TFKerasConversion(Conversion):
-    """Wraps layers to prune, as TF-MOT does, and subclasses those that learn."""
+    """Wraps layers to prune, as TF-MOT does, and subclasses all others."""
 
     callback_class = keras.callbacks.Callback
 
@@ -73,6 +75,7 @@ class TFKerasConversion(Conversion):
             technique_name(layer),
             {name: weight_variable(holder, name) for name in names},
             isinstance(plain, DepthwiseConv),
+            summed_axis(plain),
         )
 
     def left_out(self, model):
@@ -85,14 +88,6 @@ class TFKerasConversion(Conversion):
             # One that names its weights has left the others out on purpose.
             and not hasattr(layer, "get_prunable_weights")
         ]
-
-    def check_technique(self, technique):
-        if getattr(technique, "masked_weights", "stay") != "stay":
-            raise ValueError(
-                "masked_weights must be 'stay' for a tf_keras model, whose masked "
-                "weights are zero: only a Keras 3 model keeps the values that they "
-                f"had. Received: {technique.masked_weights!r}"
-            )
 
     def sparsify(self, model, plan):
         self._check_not_quantized(model, plan)
@@ -136,9 +131,9 @@ class TFKerasConversion(Conversion):
                 )
 
     def _warn_of_readers(self, model, plan):
-        """Warns of weights that learn to be sparse, and that other layers hold, too."""
+        """Warns of weights that are not what is computed with, and others hold, too."""
         sites = [x for x in self.sites(model) if id(x.layer) in plan]
-        learned = [x for x in sites if plan[id(x.layer)][1].draws_noise]
+        learned = [x for x in sites if not is_wrapped(plan[id(x.layer)][1])]
         paths = {id(v): f"{x.path}/{n}" for x in learned for n, v in x.weights.items()}
         own = {id(inner) for x in learned for inner in all_layers(x.layer)}
         others = [x for x in all_layers(model) if id(x) not in own] if paths else []

@@ -1,6 +1,6 @@
 """Functions of a layer that each family of sparse layers has its own of.
 
-A family registers its layer class, and its class of techniques, with these functions.
+A family registers its layer class with these functions.
 """
 
 import functools
@@ -25,33 +25,12 @@ from state_of_sparsity.techniques.base import Technique
 
 
 @functools.singledispatch
-def sparse_layer(
-    technique: Technique, layer: keras.layers.Layer, copy, index: int
-) -> keras.layers.Layer:
-    """The layer that stands in the sparse model for a dense layer.
-
-    Args:
-      technique: that makes it sparse.
-      layer: the dense layer. The sparse one is built if it is.
-      copy: `copy(layer, cls=None, without=())` makes a copy of a layer with
-        variables of its own, of another class if given, without the attributes
-        named.
-      index: of the layer among those of the model that could be made sparse.
-    """
-    del layer, copy, index
-    raise TypeError(
-        f"{type(technique).__name__} is of neither family of techniques: derive it "
-        "from MaskingTechnique or from ReparameterizationTechnique."
-    )
-
-
-@functools.singledispatch
 def plain_layer(layer, copy) -> keras.layers.Layer | None:
     """A dense copy of a sparse layer with its deployed weights; None if it is dense.
 
     Args:
       layer: of a model.
-      copy: as of `sparse_layer`.
+      copy: as of `sparse_layers.sparse_layer`.
     """
     del layer, copy
     return None
@@ -68,6 +47,11 @@ def technique_name(layer) -> str:
 @functools.singledispatch
 def deployed_weights(layer) -> list[DeployedWeight]:
     """The weights of a layer that a technique can make sparse, as deployed."""
+    return stored_weights(layer)
+
+
+def stored_weights(layer) -> list[DeployedWeight]:
+    """The weights of a layer that a technique can make sparse, as they are stored."""
     return [
         DeployedWeight(attribute, value, value != 0, False)
         for attribute in sparsifiable_weights(layer)
@@ -119,7 +103,7 @@ def _(layer: PruneLowMagnitude) -> list[DeployedWeight]:
         value = np.where(keep, raw_variable(variable).numpy(), 0)
         masked[name] = DeployedWeight(name, value, keep, True)
     # Of a separable convolution, a part stays dense.
-    dense = {weight.attribute: weight for weight in deployed_weights(layer.layer)}
+    dense = {weight.attribute: weight for weight in stored_weights(layer.layer)}
     return list((dense | masked).values())
 
 

@@ -34,7 +34,9 @@ class TFKerasInspection(Inspection):
         )
 
     def penalty(self, layer):
-        if not isinstance(layer, Reparameterized):
+        if not (
+            isinstance(layer, Reparameterized) and layer.technique.has_own("penalty")
+        ):
             return None
         return float(layer.penalty()), float(layer.penalty_weight())
 

@@ -7,6 +7,7 @@ import zlib
 
 from state_of_sparsity import numerics
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.engines.tf_keras.replicas import replica
 
 _REPLICAS = 2**40  # Above any number of steps.
 
@@ -43,29 +44,21 @@ class Noise:
             tf.cast(self._layer.noise_seed, tf.int32),
             self._layer.training_step,
         )
-        if (replica := _replica()) is not None:
-            seed += numerics.mixed(replica + 1)
+        if (number := replica()) is not None:
+            seed += numerics.mixed(number + 1)
         first, second = numerics.keys(self._place_of_draw())
         return seed + first, tf.cast(step, tf.int32) + second
 
     def _seed(self):
         # Seeds that differ in either number give independent streams.
-        replica = _replica()
+        number = replica()
         first = tf.convert_to_tensor(self._layer.noise_seed) + self._place_of_draw()
         second = tf.convert_to_tensor(self._layer.training_step)
-        if replica is not None:
-            second += tf.cast(replica, tf.int64) * _REPLICAS
+        if number is not None:
+            second += tf.cast(number, tf.int64) * _REPLICAS
         return tf.stack([first, second])
 
     def _place_of_draw(self):
         place = zlib.crc32(f"{self._place}/{self._draws}".encode())
         self._draws += 1
         return place
-
-
-def _replica():
-    """The number of the replica that computes; None where there is one alone."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return None
-    return tf.cast(context.replica_id_in_sync_group, tf.int32)

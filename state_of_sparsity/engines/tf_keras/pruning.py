@@ -5,14 +5,12 @@ TF-MOT's callbacks, `strip_pruning` and `isinstance` checks work with it.
 """
 
 import collections
-import functools
 import inspect
 import math
 import warnings
 
 import numpy as np
 
-from state_of_sparsity import masks
 from state_of_sparsity.engines.tf_keras.backend import (
     PruneLowMagnitude,
     UpdatePruningStep,
@@ -25,24 +23,18 @@ from state_of_sparsity.engines.tf_keras.backend import (
     tf,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
-from state_of_sparsity.engines.tf_keras.families import is_sparse, sparse_layer
-from state_of_sparsity.engines.tf_keras.restoring import ChecksWeights, refusal
-from state_of_sparsity.engines.tf_keras.schedules import Schedule, zero_count
+from state_of_sparsity.engines.tf_keras.families import is_sparse
+from state_of_sparsity.engines.tf_keras.renewal import Renewal, share_thresholds
+from state_of_sparsity.engines.tf_keras.replicas import across_replicas, update_copies
+from state_of_sparsity.engines.tf_keras.restoring import NO_MARK, ChecksWeights, refusal
+from state_of_sparsity.engines.tf_keras.schedules import Schedule
 from state_of_sparsity.engines.tf_keras.weights import (
     scope_of,
     weight_variable,
     wrapped_weights,
 )
-from state_of_sparsity.schedules import Never
-from state_of_sparsity.techniques.masked import MaskingTechnique
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
-
-MISSING_CALLBACK = (
-    "The masks of a pruned model are renewed by training step, and nothing has "
-    "started to count. Pass the callbacks to fit: "
-    "model.fit(..., callbacks=sos.callbacks(model)). If the model was loaded and has "
-    "one threshold for all layers, compile it again before."
-)
+from state_of_sparsity.techniques.state import Place
 
 
 @register_layer
@@ -57,7 +49,7 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
 
     Args:
       layer: a layer with weights to prune.
-      technique: a `MaskingTechnique`.
+      technique: a `MaskingTechnique` whose masked weights stay masked.
       index: makes the random numbers of this layer differ from those of others.
       **kwargs: of a Keras layer.
     """
@@ -82,9 +74,12 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
         super().build(input_shape)
         self.pruning_obj = _MaskUpdate(self)
         names = wrapped_weights(self.layer, self.technique)
-        for name, (_, mask, _) in zip(names, self.pruning_vars, strict=True):
-            value = self.technique.extra_value(name)
-            if value is not None:
+        for position, (_, mask, _) in enumerate(self.pruning_vars):
+            stream = self.index, position
+            place = Place(tuple(mask.shape), names[position], stream)
+            value = self.technique.state(place)["mask"].initial
+            # TF-MOT's masks are ones already.
+            if isinstance(value, np.ndarray):
                 mask.assign(tf.cast(value, mask.dtype))
 
     def add_weight(self, name, *args, **kwargs):
@@ -100,16 +95,11 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
             training = keras.backend.learning_phase()
         if is_first_call_in_graph(self, training):
             count = self._count_step
-            if self._is_first_of_all_in_graph(training):
+            if self.renewal.begins(training):
                 count = self._count_step_and_renew
             smart_cond(training, count, tf.no_op)
             self.pruning_obj.weight_mask_op()
         return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
-
-    def _is_first_of_all_in_graph(self, training):
-        """Whether no layer that is renewed with this one was called before it."""
-        first = (self.pruning_obj.renewed_together or [self])[0]
-        return is_first_call_in_graph(first, training, "renewed")
 
     # Nothing here is for AutoGraph, which takes its time to find that out.
     @tf.autograph.experimental.do_not_convert
@@ -120,8 +110,7 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
     @tf.autograph.experimental.do_not_convert
     def _count_step_and_renew(self):
         self._count_step()
-        if not isinstance(self.technique.schedule(), Never):
-            self.pruning_obj.conditional_mask_update()
+        self.renewal.renew_if_due()
         return tf.no_op()
 
     def _expected_by_layer(self, kwargs):
@@ -134,6 +123,30 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
             for name, value in kwargs.items()
             if name in parameters or name not in ("training", "mask")
         }
+
+    @property
+    def renewal(self):
+        """Of its masks."""
+        return self.pruning_obj
+
+    def step_counter(self):
+        """The variable that counts training steps."""
+        return self.pruning_step
+
+    def weight_values(self):
+        """Of each weight that is masked its values and its mask."""
+        pairs = [map(raw_variable, held[:2]) for held in self.pruning_vars]
+        return [
+            (tf.convert_to_tensor(weight), {"mask": tf.cast(mask, tf.bool)})
+            for weight, mask in pairs
+        ]
+
+    def assignments(self, position, theta, new):
+        """Pairs of a variable and its value after a renewal of a weight's mask."""
+        _, mask, threshold = map(raw_variable, self.pruning_vars[position])
+        # For TF-MOT's PruningSummaries: the smallest magnitude that stays.
+        kept = tf.reduce_min(tf.where(new["mask"], tf.abs(theta), theta.dtype.max))
+        return [(mask, new["mask"]), (threshold, kept)]
 
     @property
     def kernel(self):
@@ -196,6 +209,10 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
     def marked_variable(self):
         return self.pruning_step
 
+    @property
+    def mark(self):
+        return NO_MARK
+
     def lacks_weight(self, name):
         super().lacks_weight(name)
         weights = wrapped_weights(self.layer, self.technique)
@@ -215,35 +232,17 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
         return cls(layer, restored_technique(saved), saved["index"], **config)
 
 
-@sparse_layer.register
-def _(technique: MaskingTechnique, layer, copy, index):
+def pruned_layer(technique, layer, copy, index):
+    """The wrapper that stands in the sparse model for a dense layer.
+
+    The arguments are those of `sparse_layers.sparse_layer`.
+    """
     wrapper = PrunedLayer(copy(layer), technique, index)
     if layer.built:
         # HDF5 files go by the names of weights, which have to differ.
         with tf.name_scope(f"{scope_of(layer)}/{wrapper.name}"):
             wrapper.build(layer.get_build_config()["input_shape"])
     return wrapper
-
-
-def share_thresholds(model) -> None:
-    """Tells the wrappers in a model which others have one threshold with them.
-
-    Raises:
-      ValueError: if some of those are not in the model, or others like them are.
-    """
-    wrappers = [x for x in all_layers(model) if _has_companions(x)]
-    for wrapper in wrappers:
-        alike = [x for x in wrappers if x.technique == wrapper.technique]
-        wrapper.technique.shared_threshold.check(
-            [x.layer.name for x in alike], [x.index for x in alike]
-        )
-        alike.sort(key=lambda x: x.index)
-        wrapper.pruning_obj.renewed_together = alike
-
-
-def _has_companions(layer):
-    technique = getattr(layer, "technique", None)
-    return getattr(technique, "shared_threshold", None) is not None
 
 
 class PruningStep(UpdatePruningStep):
@@ -285,77 +284,15 @@ class PruningStep(UpdatePruningStep):
         return [int(step.numpy()) for step in steps]
 
 
-class _MaskUpdate:
-    """What TF-MOT's wrapper and callbacks ask of a wrapper's `pruning_obj`.
+class _MaskUpdate(Renewal):
+    """The `pruning_obj` of a wrapper, which TF-MOT's callbacks ask to mask weights.
 
-    Masks are computed once, across replicas, and assigned to each of them; weights
-    are masked by each replica for itself.
-
-    Args:
-      wrapper: whose masks they are.
-
-    Attributes:
-      renewed_together: the wrappers that are renewed when this one is, in the order of
-        the model; None as long as that is not known. See `share_thresholds`.
+    Each replica masks them for itself.
     """
 
     def __init__(self, wrapper: PrunedLayer):
+        super().__init__(wrapper)
         self._wrapper = wrapper
-        self.renewed_together = None if _has_companions(wrapper) else [wrapper]
-
-    def conditional_mask_update(self):
-        """Renews the masks if the schedule says so at this step."""
-        _across_replicas(self._update)
-
-    def _update(self, strategy):
-        schedule = self._wrapper.pruning_schedule
-        known = self.renewed_together
-        counter = self._wrapper.pruning_step
-
-        # On a small model, the operations that run at every step are what pruning
-        # costs. So all that a renewal needs is in the branch, and there in one node,
-        # since a branch that is not taken still passes its nodes by.
-        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
-        def renew():
-            _, sparsity = schedule(tf.convert_to_tensor(counter))
-            self._renew(strategy, known or [self._wrapper], sparsity)
-
-        step = tf.convert_to_tensor(counter)
-        due, _ = schedule(step)
-        not_counted = step < 1 if known else tf.constant(True)
-
-        def check_and_renew():
-            # The check is outside of the node. As soon as one fails, what other nodes
-            # do is cancelled, and that might be the error that shows.
-            check = tf.raw_ops.Assert(
-                condition=tf.logical_not(not_counted), data=[MISSING_CALLBACK]
-            )
-            with tf.control_dependencies([check] if check is not None else []):
-                renew()
-                return tf.no_op()
-
-        tf.cond(due | not_counted, check_and_renew, tf.no_op)
-
-    def _renew(self, strategy, wrappers, sparsity):
-        technique = self._wrapper.technique
-        variables, weights = [], []
-        for wrapper in wrappers:
-            for position, held in enumerate(wrapper.pruning_vars):
-                weight, mask, threshold = map(raw_variable, held)
-                theta, old = tf.convert_to_tensor(weight), tf.cast(mask, tf.bool)
-                weights.append((theta, old, (wrapper.index, position)))
-                variables.append((mask, threshold))
-        units = technique.units([theta.shape for theta, _, _ in weights])
-        zeros = [zero_count(sparsity, *number) for number in units]
-        renewed = technique.renewed_masks(weights, zeros, _lowest)
-        for (mask, threshold), (theta, _, _), keep in zip(
-            variables, weights, renewed, strict=True
-        ):
-            # For TF-MOT's PruningSummaries: the smallest magnitude that stays.
-            kept = tf.reduce_min(tf.where(keep, tf.abs(theta), theta.dtype.max))
-            for variable, value in ((mask, keep), (threshold, kept)):
-                value = tf.cast(value, variable.dtype)
-                _update(strategy, _assign, variable, value)
 
     @tf.autograph.experimental.do_not_convert
     def weight_mask_op(self):
@@ -364,47 +301,9 @@ class _MaskUpdate:
         def apply(strategy):
             for variables in self._wrapper.pruning_vars:
                 weight, mask, _ = map(raw_variable, variables)
-                _update(strategy, _multiply, weight, mask)
+                update_copies(strategy, _multiply, weight, mask)
 
-        _across_replicas(apply)
-
-
-def _lowest(scores, count):
-    """`masks.lowest` in a graph that all tensors of a size have in common.
-
-    A model has many of them, and the graph of a training step would repeat it for each.
-    """
-    vector = tf.reshape(tf.cast(scores, tf.float32), [-1])
-    marked = _lowest_of(vector.shape[0])(vector, count)
-    return tf.reshape(marked, scores.shape)
-
-
-@functools.cache
-def _lowest_of(size):
-    signature = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.int32)]
-    return tf.function(masks.lowest, input_signature=signature, autograph=False)
-
-
-def _across_replicas(update):
-    """Calls `update(strategy)` in cross-replica context."""
-    context = tf.distribute.get_replica_context()
-    if context is None:
-        update(tf.distribute.get_strategy())
-    else:
-        context.merge_call(update)
-
-
-def _update(strategy, function, variable, value):
-    """Calls `function(variable, value)` for the copy of each replica."""
-    if tf.distribute.has_strategy():
-        strategy.extended.update(variable, function, args=(value,))
-    else:
-        # Outside of its strategy's scope, a variable takes care of its copies.
-        function(variable, value)
-
-
-def _assign(variable, value):
-    return variable.assign(value)
+        across_replicas(apply)
 
 
 def _multiply(variable, factor):

@@ -8,16 +8,18 @@ import zlib
 
 from state_of_sparsity.engines.tf_keras.backend import AsksForWeights, raw_variable
 from state_of_sparsity.engines.tf_keras.weights import plain_layer_of
-from state_of_sparsity.techniques import TECHNIQUES, Technique
+from state_of_sparsity.techniques.base import CLASSES, Technique
 
 _SEEDS = 2**32
 _PRUNED = "a pruned layer"
+_ANOTHER = "another technique"
+# Of the layers in TF-MOT's wrapper, whose masks all mean the same.
+NO_MARK = 0
 
 
 def technique_mark(technique: type[Technique] | Technique) -> int:
-    """What the seed of a technique that draws noise is counted from; of others, 0."""
-    name = technique.technique_name().encode()
-    return zlib.crc32(name) % 2**31 * _SEEDS if technique.draws_noise else 0
+    """What the seed of a layer is counted from, by the technique that it has."""
+    return zlib.crc32(technique.technique_name().encode()) % 2**31 * _SEEDS
 
 
 def refusal(layer, of: str) -> ValueError:
@@ -37,23 +39,30 @@ class ChecksWeights(AsksForWeights):
         """The variable that says which technique the weights are of."""
         raise NotImplementedError
 
+    @property
+    def mark(self) -> int:
+        """What that variable is counted from in a layer of this technique."""
+        return technique_mark(self.technique)
+
     def finalize_state(self):
         """Raises if the weights that were loaded are of another technique."""
         super().finalize_state()
-        if not self.built:
-            return
+        if self.built:
+            self.check_mark()
+
+    def check_mark(self):
+        """Raises if the weights that the layer has are of another technique."""
         number = int(raw_variable(self.marked_variable()))
         # The step of a layer that was not trained yet is -1.
         mark = max(number, 0) // _SEEDS * _SEEDS
-        if mark != technique_mark(self.technique):
-            names = {technique_mark(t): name for name, t in TECHNIQUES.items()}
-            raise refusal(self, {**names, 0: _PRUNED}.get(mark, "another technique"))
+        if mark != self.mark:
+            names = {technique_mark(t): t.technique_name() for t in CLASSES.values()}
+            raise refusal(self, {**names, NO_MARK: _PRUNED}.get(mark, _ANOTHER))
 
     def lacks_weight(self, name):
         """Raises if a checkpoint has a weight that a layer of the technique has not."""
-        for technique, cls in TECHNIQUES.items():
-            own = cls.extra_name == self.technique.extra_name
-            if cls.draws_noise and not own and name.endswith(cls.extra_name):
-                raise refusal(self, technique)
-        if self.technique.draws_noise and name == "pruning_step":
+        if name == "pruning_step":
             raise refusal(self, _PRUNED)
+        # Of a layer without a bias, there is an attribute.
+        if self.built and not hasattr(self, name):
+            raise refusal(self, _ANOTHER)

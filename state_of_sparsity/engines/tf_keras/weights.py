@@ -1,5 +1,6 @@
 """Weights of a layer that are made sparse, and their names."""
 
+from state_of_sparsity.engines import linear_maps
 from state_of_sparsity.engines.tf_keras.backend import (
     ConvLSTMCell,
     DepthwiseConv,
@@ -19,6 +20,11 @@ _FURTHER_WEIGHTS = {
     DepthwiseConv: ["depthwise_kernel"],
     SeparableConv: ["depthwise_kernel", "pointwise_kernel"],
 }
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 _CELLS = (
     keras.layers.SimpleRNNCell,
     keras.layers.GRUCell,
@@ -128,6 +134,13 @@ def weight_variable(layer: keras.layers.Layer, attribute: str) -> tf.Variable:
             # Past the attributes that say what a layer computes with.
             value = vars(value)[name] if name in vars(value) else getattr(value, name)
     return value
+
+
+def summed_axis(layer: keras.layers.Layer) -> int:
+    """The axis of a layer's kernels, from their end, that its map sums over."""
+    if isinstance(layer, keras.layers.EinsumDense):
+        return linear_maps.summed_axis(layer.equation)
+    return -1 if isinstance(layer, _TRANSPOSED) else -2
 
 
 def scope_of(layer: keras.layers.Layer) -> str:

@@ -12,7 +12,7 @@ from state_of_sparsity.engines.tf_keras.layers.maps import (
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
 
-_KINDS = {
+_MAPS = {
     "Dense": Linear,
     "EinsumDense": Linear,
     "Conv1D": Linear,
@@ -30,10 +30,16 @@ _KINDS = {
     "LSTM": Recurrent,
     "GRU": Recurrent,
 }
+_KINDS = {
+    kind: (its_map, getattr(keras.layers, kind)) for kind, its_map in _MAPS.items()
+} | {"TiedEmbedding": (TiedLookup, TiedEmbedding)}
+_MODULE = "state_of_sparsity.layers.tf_keras"
 
-CLASSES = layer_classes(
-    {kind: (its_map, getattr(keras.layers, kind)) for kind, its_map in _KINDS.items()}
-    | {"TiedEmbedding": (TiedLookup, TiedEmbedding)},
-    register_layer,
-    "state_of_sparsity.layers.tf_keras",
-)
+# With any technique: those that `sparsify` makes.
+SPARSE = {
+    f"Sparse{kind}": register_layer(
+        type(f"Sparse{kind}", bases, {"__module__": _MODULE})
+    )
+    for kind, bases in _KINDS.items()
+}
+CLASSES = layer_classes(_KINDS, register_layer, _MODULE)

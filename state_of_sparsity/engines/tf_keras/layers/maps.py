@@ -14,7 +14,6 @@ from state_of_sparsity.engines.tf_keras.layers.tied_embedding import (
     check_ids,
     transposed_map,
 )
-from state_of_sparsity.engines.tf_keras.noise import Noise
 
 
 class Linear(Reparameterized):
@@ -38,10 +37,7 @@ class Linear(Reparameterized):
     def _drawn(self, inputs, use):
         axes = positions_axes(self, inputs.shape.rank)
         for weight, linear_map in self.linear_maps().items():
-            noise = Noise(self, weight, use, axes)
-            inputs = self.technique.training_output(
-                linear_map, inputs, *self.parameters(weight), noise
-            )
+            inputs = self.training_output(weight, linear_map, inputs, use, axes)
         return inputs
 
     def _deployed(self, inputs):
@@ -163,16 +159,14 @@ class Lookup(Reparameterized):
 
     def _outputs(self, inputs, training):
         ids = tf.cast(inputs, tf.int32)
-        rows = [
-            tf.nn.embedding_lookup(table, ids)
-            for table in self.parameters("embeddings")
-        ]
+
+        def rows(table):
+            return tf.nn.embedding_lookup(table, ids)
+
         outputs = self.in_phase(
             training,
-            lambda use: self.technique.training_weight(
-                *rows, Noise(self, "embeddings", use)
-            ),
-            lambda: self.technique.deployed_weight(*rows),
+            lambda use: self.training_rows("embeddings", rows, use),
+            lambda: self.deployed_rows("embeddings", rows),
         )
         return tf.cast(outputs, self.compute_dtype)
 
@@ -189,12 +183,7 @@ class TiedLookup(Lookup):
         inputs = tf.cast(inputs, self.compute_dtype)
         return self.in_phase(
             training,
-            lambda use: self.technique.training_output(
-                transposed_map,
-                inputs,
-                *self.parameters("embeddings"),
-                Noise(self, "embeddings", use),
-            ),
+            lambda use: self.training_output("embeddings", transposed_map, inputs, use),
             lambda: transposed_map(inputs, self.deployed_weight("embeddings")),
         )
 
@@ -213,15 +202,10 @@ class Recurrent(Reparameterized):
         self.check_inputs(tf.nest.flatten(inputs)[0])
 
         def drawn(use):
-            return [
-                self.technique.training_weight(
-                    *self.parameters(weight), Noise(self, weight, use)
-                )
-                for weight in self.sparse_weights
-            ]
+            return [self.training_weight(name, use) for name in self.sparse_weights]
 
         def deployed():
-            return [self.deployed_weight(weight) for weight in self.sparse_weights]
+            return [self.deployed_weight(name) for name in self.sparse_weights]
 
         values = {
             weight.removeprefix("cell."): tf.cast(value, self.compute_dtype)
