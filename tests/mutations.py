@@ -37,11 +37,11 @@ class Fault:
 
 
 FAULTS = [
-    # Masks: of a tie, one weight too many goes.
+    # Masks: of a tie, one weight too few goes.
     Fault(
         "masks.py",
-        '"int32")) <= missing)',
-        '"int32")) <= missing + 1)',
+        "places <= last",
+        "places < last",
         "tests/test_masks.py",
     ),
     # Schedule: the last renewal is left out where the frequency does not meet it.

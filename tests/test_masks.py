@@ -1,14 +1,18 @@
 """Masks against independent computations in NumPy."""
 
+import importlib
+
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from state_of_sparsity import masks
-from tests.autodiff import quick
+from tests.autodiff import gradient, quick
 from tests.shared import reference
 
 _lowest, _lowest_by_tensor = quick(masks.lowest), quick(masks.lowest_by_tensor)
+_threshold = quick(masks.threshold)
 
 
 def lowest(scores, zeros):
@@ -65,8 +69,39 @@ def test_ties_go_in_order_and_any_float_is_compared(scores):
 
 
 def test_nan_scores_are_kept_longest():
-    marked = lowest(np.array([np.nan, 1.0, np.nan, 2.0], "float32"), 2)
-    np.testing.assert_array_equal(~marked, [True, False, True, False])
+    scores = np.array([np.nan, 1.0, -np.nan, 2.0, np.inf, 3.0], "float32")
+    np.testing.assert_array_equal(~lowest(scores, 3), [1, 0, 1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_branches_of_compiled_graphs_select_the_same(rng, xla):
+    scores = np.round(rng.normal(size=(40, 30)), 1).astype("float32")
+
+    def selected(scores, count):
+        return ops.cond(
+            count > 5,
+            lambda: (masks.lowest(scores, count), masks.threshold([scores**2], count)),
+            lambda: (ops.zeros(scores.shape, "bool"), ops.zeros(())),
+        )
+
+    if keras.backend.backend() == "tensorflow":
+        tf = importlib.import_module("tensorflow")
+        selected = tf.function(selected, jit_compile=xla)
+    for count in (5, 500, 700):
+        arguments = ops.convert_to_tensor(scores), ops.convert_to_tensor(count)
+        marked, found = map(ops.convert_to_numpy, quick(selected)(*arguments))
+        expected = ~expected_mask(scores, count) & (count > 5)
+        np.testing.assert_array_equal(marked, expected)
+        assert found == (count > 5) * np.sort(scores.ravel() ** 2)[count - 1]
+
+
+def test_no_gradient_passes():
+    def kept(scores):
+        shrunk = scores - masks.threshold([scores], 2)
+        return ops.where(masks.lowest(scores, 3), 0.0, shrunk)
+
+    (slope,) = gradient(kept, np.arange(5, dtype="float32"))
+    np.testing.assert_array_equal(slope, [0, 0, 0, 1, 1])
 
 
 def test_half_precision_scores_are_compared_exactly(rng):
@@ -104,6 +139,43 @@ def test_the_lowest_scores_of_several_tensors_are_those_of_one_sort(rng, kind):
     for count in (*range(0, most, 9), most):
         found = ops.convert_to_numpy(_lowest_by_tensor(tensors, count))
         np.testing.assert_array_equal(found, counts_of_a_sort(scores, count))
+
+
+SIZES = [(4, 50), (1,), (3, 3, 20)]
+# Also denormal, infinite, equal; and many of 0, as masked weights have.
+KINDS = {
+    "normal": lambda x: x,
+    "masked": lambda x: np.maximum(x - 1, 0),
+    "ties": np.round,
+    "equal": np.ones_like,
+    "tiny": lambda x: x * 1e-44,
+    "scales": lambda x: np.exp(30 * x),
+    "infinite": lambda x: x / (x > 0.5),
+    "signed zeros": lambda x: np.where(x < 1, -0.0, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_threshold_of_several_tensors_is_exact_whatever_the_guess(rng, kind):
+    scores = [KINDS[kind](np.abs(rng.normal(size=shape))) for shape in SIZES]
+    scores = [s.astype("float32") for s in scores]
+    in_order = np.sort(np.concatenate([s.ravel() for s in scores]))
+    tensors = [ops.convert_to_tensor(s) for s in scores]
+    for count in (1, 2, 77, 342, in_order.size):
+        expected = in_order[count - 1]
+        for guess in (0.01, expected, expected * 1.001, 0.0, 1e38, np.nan, -1.0):
+            found = _threshold(tensors, count, np.float32(guess))
+            assert ops.convert_to_numpy(found).view("int32") == (expected + 0).view(
+                "int32"
+            )
+    assert _threshold(tensors, 0) == -1.0
+
+
+def test_a_nan_is_the_highest_score_of_all():
+    scores = [ops.convert_to_tensor(np.array([np.nan, 1.0], "float32"))]
+    assert _threshold(scores, 1) == 1.0
+    assert np.isnan(ops.convert_to_numpy(_threshold(scores, 2)))
 
 
 def test_random_scores_are_those_of_unsigned_arithmetic():
