@@ -6,10 +6,13 @@ layer.
 
 `TiedEmbedding` is a plain layer: an embedding that is also used transposed.
 
+`SparseDense`, ... take any technique: they are what `sparsify` makes of layers that it
+does not put into TF-MOT's wrapper.
+
 What is new about a layer kind is its linear map, and that is Keras's own: it is called
 with another weight. To add a kind, derive a class from a kind of map (`Linear`,
-`Depthwise`, `Separable`, `Lookup`, `TiedLookup`, `Recurrent`) and the Keras layer, for
-each technique; `sparsify` finds it in `LAYERS`.
+`Depthwise`, `Separable`, `Lookup`, `TiedLookup`, `Recurrent`) and the Keras layer;
+`sparsify` finds it in `KINDS`.
 """
 
 # Registers what Keras needs to load models that `sos.sparsify` made.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.flavour import IS_KERAS3, compiled, fit, keras, sos
+from tests.flavour import compiled, fit, keras, sos
 from tests.shared import zoo
 
 NOW = sos.MagnitudePruning(0.6, begin_step=1, end_step=1, frequency=1)
@@ -58,17 +58,6 @@ def test_blocks_of_a_weight_that_is_no_matrix_are_refused():
         ValueError, match=r"cannot mask convolution/kernel of shape \(2, 2, 1, 2\)"
     ):
         sos.sparsify(model, technique)
-
-
-def test_options_of_the_other_engine_are_refused():
-    if IS_KERAS3:
-        pytest.skip("Keras 3 has all of them")
-    technique = sos.MagnitudePruning(0.5, 1, 1, 1, masked_weights="return")
-    message = r"masked_weights must be 'stay' for a tf_keras model"
-    with pytest.raises(ValueError, match=message):
-        sos.sparsify(zoo.perceptron(), technique)
-    with pytest.raises(ValueError, match=message):
-        sos.sparsify(zoo.perceptron(), sos.L0Regularization(1.0), {"logits": technique})
 
 
 def test_integers_that_would_be_multiplied_are_refused():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
-    IS_KERAS3,
     begin_training,
     compiled,
     from_logits,
@@ -87,8 +86,6 @@ def loss_of_step(model, inputs, labels):
 def test_losses_masks_and_outputs_are_those_of_the_reference(
     technique, scores, budget, network, batches
 ):
-    if technique is RETURN and not IS_KERAS3:
-        pytest.skip("tf_keras: a masked weight is zero, as TF-MOT has it, and stays")
     sparse = sparse_perceptron(technique, budget)
     expected = network(start(), scores, SCHEDULE, LEARNING_RATE)
     for step, (inputs, labels) in enumerate(batches, 1):

@@ -17,6 +17,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     tf,
     training_of_call,
     weight_lists,
+    without_autograph,
 )
 from state_of_sparsity.engines.tf_keras.counting import is_first_call_in_graph
 from state_of_sparsity.engines.tf_keras.families import (
@@ -235,17 +236,19 @@ class Reparameterized(ChecksWeights):
             begin = self._count_step_and_renew if begins else self._count_step
             smart_cond(training, begin, tf.no_op)
             uses[phase] = 0
-            of_thread(self)["used"] = {}
+            if phase:
+                of_thread(self)["used"] = {}
         else:
             uses[phase] += 1
         use = uses[phase]
         return smart_cond(training, lambda: drawn(use), deployed)
 
+    @without_autograph
     def _count_step(self):
         self.training_step.assign_add(1)
         return tf.no_op()
 
-    @tf.autograph.experimental.do_not_convert
+    @without_autograph
     def _count_step_and_renew(self):
         self._count_step()
         self.renewal.renew_if_due()
