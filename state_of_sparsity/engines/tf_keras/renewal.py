@@ -38,7 +38,9 @@ class Renewal:
 
     def begins(self, training) -> bool:
         """Whether a call of the layer is the first of all that are renewed with it."""
-        if isinstance(self._schedule, Never):
+        technique = self._layer.technique
+        # Masks that the backward pass changes have a schedule, too.
+        if isinstance(self._schedule, Never) or not technique.has_own("renewed"):
             return False
         first = (self.together or [self._layer])[0]
         return is_first_call_in_graph(first, training, "renewed")
