@@ -11,7 +11,7 @@ import math
 from keras import ops
 
 from state_of_sparsity import selection
-from state_of_sparsity.numerics import POSITIVE, keys, random_uniform, traced_once
+from state_of_sparsity.numerics import keys, random_uniform, traced_once
 
 
 def zero_count(sparsity: float, size: int, tensors: int = 1) -> int:
@@ -78,23 +78,9 @@ def threshold(scores, count, guess=0.01):
 @functools.partial(traced_once, fused=True)
 def _lowest(scores, count):
     keys = selection.sortable_bits(scores)
-    size = keys.shape[0]
-    places = ops.arange(size, dtype="int32")
-
-    def searched(_, state):
-        values, count, total, _, found = state
-        low, high, below, up_to = selection.end_of_lowest(values, count, total)
-        within = ops.logical_and(values >= low, values <= high)
-        values = ops.where(within, places, POSITIVE)
-        return values, count - below, up_to - below, found, (low, high)
-
-    # First for the key, then for the place of the last of the ties, if not all go. As
-    # a loop, it is compiled once.
-    none = (ops.zeros_like(count), ops.zeros_like(count))
-    state = (keys, count, ops.full_like(count, size), none, none)
-    *_, (low, high), (_, last) = ops.fori_loop(0, 2, searched, state)
-    ties = ops.logical_and(keys <= high, places <= last)
-    return ops.logical_or(keys < low, ties)
+    key, place = selection.last_of_lowest(keys, count)
+    ties = ops.logical_and(keys == key, selection.places(keys) <= place)
+    return ops.logical_or(keys < key, ties)
 
 
 @traced_once
@@ -112,7 +98,7 @@ def _lowest_by_tensor(count, *scores):
 
     total = ops.full_like(count, sum(sizes) - len(sizes))
     low, high, below, _ = selection.search(
-        lambda key: ops.sum(up_to(key)), count, total, interpolates=True
+        lambda key: ops.sum(up_to(key)), count, total
     )
     before = up_to(low - 1)
     ties = up_to(high) - before
@@ -132,7 +118,6 @@ def _threshold(count, guess, *scores):
         total,
         lowest=0,
         guess=ops.maximum(ops.view(guess, "int32"), 0),
-        interpolates=True,
     )
     highest = ops.max(ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys]))
     return ops.where(count > 0, ops.view(highest, "float32"), -1.0)

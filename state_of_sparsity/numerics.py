@@ -161,3 +161,20 @@ def keys(*stream: int) -> tuple[int, int]:
     """Two int32 keys that differ for other non-negative integers."""
     first, second = np.random.SeedSequence(stream).generate_state(2).view("int32")
     return int(first), int(second)
+
+
+def plus(anchor, number: int):
+    """`anchor + number`, of which a compiler does not make a part of what uses it.
+
+    XLA compiles equal kernels once. Those of two layers are equal but for the numbers
+    in them: so these come as data.
+
+    Args:
+      anchor: int32 scalar that is not known when a program is compiled.
+      number: int32.
+    """
+    if keras.backend.backend() != "jax":
+        return anchor + number
+    # It looks into no reduction.
+    pair = ops.stack([anchor, ops.ones_like(anchor)])
+    return ops.sum(pair * np.asarray([1, number], "int32"))

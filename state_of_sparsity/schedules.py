@@ -93,15 +93,21 @@ class CubicSchedule(Schedule):
         return sorted({*steps, self.last} - {0})
 
     def find(self, step):
-        # In the ramp, the step that is up; what is at 0 counts for nothing.
+        # Every layer asks at every step, and each operation takes a compiler its time.
         within = ops.minimum(step, self.last)
         since = within - self.begin_step
-        index = (since + self.frequency - 1) // self.frequency
-        due = ops.logical_or(since % self.frequency == 0, within == self.last)
-        after = step - within
-        late = after % self.frequency == 0 if self.goes_on else after == 0
-        due = ops.logical_and(ops.logical_and(due, late), since >= 0)
-        return due, ops.maximum(index - int(self.begin_step == 0), 0)
+        index = since
+        due = since >= 0
+        if self.frequency > 1:
+            index = (since + self.frequency - 1) // self.frequency
+            is_regular = since % self.frequency == 0
+            due = ops.logical_and(due, ops.logical_or(is_regular, within == self.last))
+        if not self.goes_on:
+            due = ops.logical_and(due, step <= self.last)
+        elif self.frequency > 1:
+            due = ops.logical_and(due, (step - within) % self.frequency == 0)
+        # Steps count from one.
+        return due, index - int(self.begin_step == 0)
 
     def is_due(self, step):
         if step > self.last:

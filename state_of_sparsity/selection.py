@@ -29,21 +29,52 @@ def sortable_bits(scores):
     return ops.where(bits < 0, ops.bitwise_xor(bits, POSITIVE), bits)
 
 
-def end_of_lowest(keys, count, total):
-    """`search` among the keys of a vector.
+def places(keys):
+    """The place of each key of a vector."""
+    return ops.arange(keys.shape[0], dtype="int32")
 
-    PyTorch, which compiles nothing and would wait for the device at each of two dozen
-    passes, makes two with a histogram, for which a compiler takes long.
+
+def last_of_lowest(keys, count):
+    """The last of the `count` lowest keys of a vector, and its place.
+
+    Among equal keys, the first are the lowest. By bisection of the keys, and then of
+    the places of those that tie, if a tie is cut: in one loop, which is as long for a
+    compiler as one of its passes. PyTorch, which compiles nothing and would wait for
+    the device after each, makes two passes with histograms.
     """
     if keras.backend.backend() == "torch":
-        return _search_by_digits(keys, count, total)
-    return search(lambda key: number_of(keys <= key), count, total)
+        return _last_by_digits(keys, count)
+    at, last = places(keys), keys.shape[0] - 1
+
+    def is_open(low, high, key, place, ties, done):
+        return ops.logical_not(done)
+
+    def narrowed(low, high, key, place, ties, done):
+        middle = ops.bitwise_and(low, high)
+        middle = middle + ops.right_shift(ops.bitwise_xor(low, high), 1)
+        among = ops.logical_and(keys == key, at <= middle)
+        among = ops.logical_or(keys < key, among)
+        counts = number_of(ops.where(ties, among, keys <= middle))
+        enough = counts >= count
+        low, high = ops.where(enough, low, middle + 1), ops.where(enough, middle, high)
+        found = ops.logical_or(counts == count, low == high)
+        key, place = ops.where(ties, key, high), ops.where(ties, high, last)
+        done = ops.logical_and(found, ops.logical_or(ties, counts == count))
+        low, high = ops.where(found, -1, low), ops.where(found, last, high)
+        return low, high, key, place, ops.logical_or(ties, found), done
+
+    numbers = (-POSITIVE, POSITIVE, 0, 0)
+    state = [ops.cast(number, "int32") for number in numbers]
+    none = ops.cast(False, "bool")
+    return ops.while_loop(is_open, narrowed, [*state, none, none])[2:4]
 
 
-def search(counted, count, total, lowest=-POSITIVE, guess=0, interpolates=False):
+def search(counted, count, total, lowest=-POSITIVE, guess=0):
     """A span of keys, from `low` to `high`, in which the `count` lowest end.
 
-    Either `high` is the last of them, or the span is one key that others have, too.
+    Either `high` is the last of them, or the span is one key that others have, too. The
+    next key that is tried is where the `count`-th would be if keys were evenly spread,
+    or else, where that hardly narrows the span, its middle.
 
     Args:
       counted: `counted(key)` is how many keys are not above a key.
@@ -51,8 +82,6 @@ def search(counted, count, total, lowest=-POSITIVE, guess=0, interpolates=False)
       total: int32 scalar, how many keys there are.
       lowest: below which there are none.
       guess: the first key that is tried.
-      interpolates: whether the next keys are where the `count`-th would be if keys
-        were evenly spread, which takes half the passes and more operations.
 
     Returns:
       `low`, `high`, and how many keys are below `low` and not above `high`.
@@ -70,9 +99,6 @@ def search(counted, count, total, lowest=-POSITIVE, guess=0, interpolates=False)
         up_to = ops.where(enough, counts, up_to)
         half = ops.right_shift(ops.bitwise_xor(low, high), 1)
         middle = ops.bitwise_and(low, high) + half
-        if not interpolates:
-            return low, high, below, up_to, middle
-        # Where it is not, and hardly narrows the span, bisection does.
         is_slow = _half_width(low, high) > width // 2
         key = ops.where(is_slow, middle, _interpolated(low, high, below, up_to, count))
         return low, high, below, up_to, key
@@ -96,16 +122,15 @@ def _half_width(low, high):
     return ops.right_shift(high, 1) - ops.right_shift(low, 1)
 
 
-def _search_by_digits(keys, count, total):
-    if total == count:
-        return -POSITIVE, POSITIVE, 0, total
+def _last_by_digits(keys, count):
     upper = ops.right_shift(keys, _DIGIT) + _DIGITS // 2
     high, rank = _nth_digit(upper, count)
     # One more digit for those that begin otherwise.
     lower = ops.bitwise_and(keys, _DIGITS - 1)
     low, rank = _nth_digit(ops.where(upper == high, lower, _DIGITS), rank)
     key = ops.left_shift(high - _DIGITS // 2, _DIGIT) + low
-    return key, key, count - rank, number_of(keys <= key)
+    ties = ops.cast(ops.cumsum(ops.cast(keys == key, "int32")), "int32")
+    return key, number_of(ties <= rank) - 1
 
 
 def _nth_digit(digits, rank):

@@ -20,7 +20,9 @@ class ThresholdTechnique(SharingTechnique):
 
     It is the quantile of the scores of all weights at the sparsity of the step, which
     grows by the cubic ramp of Zhu & Gupta. A masked weight goes on learning, and comes
-    back above the threshold.
+    back above the threshold. Deployed, it is that of the last step: weights that the
+    update then moves across it, or an average of weights does, make the sparsity differ
+    by as much.
 
     Attributes:
       begin_step: training step at which the sparsity begins to grow.

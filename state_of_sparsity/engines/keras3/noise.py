@@ -45,7 +45,7 @@ class Noise:
         if replica is not None:
             seed = seed + numerics.mixed(replica + 1)
         first, second = numerics.keys(*place)
-        return seed + first, step + second
+        return numerics.plus(seed, first), numerics.plus(step, second)
 
     def _next_draw(self):
         layer = self._layer

@@ -526,12 +526,21 @@ def _calling_optimizer():
 
 
 def _check_optimizer(optimizer, path):
+    """Raises for what Keras does not do right with what is overwritten."""
+    fails = {"tensorflow": optimizer.use_ema, "jax": optimizer.ema_overwrite_frequency}
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
             f"{path} is what the gradients of each step make of it, and an optimizer "
             "with gradient_accumulation_steps updates it with the largest of several "
             "steps: leave that out, or prune with a technique that needs no "
             f"gradients. Received: {optimizer.gradient_accumulation_steps}"
+        )
+    if optimizer.use_ema and fails.get(keras.backend.backend()):
+        raise ValueError(
+            f"{path} is overwritten with its gradient, for which Keras has no moving "
+            "average: with TensorFlow, use_ema fails, and with JAX "
+            "ema_overwrite_frequency. Leave that out, or prune with a technique that "
+            "needs no gradients."
         )
 
 
