@@ -4,6 +4,25 @@ from collections.abc import Callable, Mapping
 
 from state_of_sparsity.techniques import L0Regularization, VariationalDropout
 
+# Of layers, in both Kerases.
+KINDS = (
+    "Dense",
+    "EinsumDense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "Embedding",
+    "SimpleRNN",
+    "LSTM",
+    "GRU",
+)
 _FAMILIES = {
     "Variational": (VariationalDropout, "variational dropout"),
     "L0": (L0Regularization, "L0 gates"),

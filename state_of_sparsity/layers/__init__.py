@@ -21,32 +21,10 @@ import keras
 
 # Registers what Keras needs to load models that `sos.sparsify` made.
 import state_of_sparsity.engines.keras3.engine  # noqa: F401
-from state_of_sparsity.engines.handmade import layer_classes
+from state_of_sparsity.engines.handmade import KINDS, layer_classes
 from state_of_sparsity.engines.keras3.handmade import Handmade
 
-_KINDS = (
-    "Dense",
-    "EinsumDense",
-    "Conv1D",
-    "Conv2D",
-    "Conv3D",
-    "Conv1DTranspose",
-    "Conv2DTranspose",
-    "Conv3DTranspose",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "SeparableConv1D",
-    "SeparableConv2D",
-    "Embedding",
-    "ReversibleEmbedding",
-    "SimpleRNN",
-    "LSTM",
-    "GRU",
-    "ConvLSTM1D",
-    "ConvLSTM2D",
-    "ConvLSTM3D",
-)
-
+_KINDS = (*KINDS, "ReversibleEmbedding", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _CLASSES = layer_classes(
     {kind: (Handmade, getattr(keras.layers, kind)) for kind in _KINDS},
     keras.saving.register_keras_serializable("state_of_sparsity"),

@@ -140,3 +140,20 @@ def test_keras_3_on_another_backend_is_refused(monkeypatch):
         sos.sparsify(model, PRUNE_NOW)
     with pytest.raises(ValueError, match=r"'gated' is of tf_keras.*KERAS_BACKEND"):
         layers.L0Dense(3, l0_weight=1.0, name="gated")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "summed"),
+    [
+        (keras.layers.Dense(7), (5,), 5),
+        (keras.layers.Conv2D(7, 3), (8, 8, 5), 5),
+        (keras.layers.Conv2DTranspose(7, 3), (8, 8, 5), 5),
+        (keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)), (4, 5), 5),
+        (keras.layers.EinsumDense("abde,dec->abc", (None, 2)), (4, 5, 6), 6),
+        (keras.layers.EinsumDense("...b,cb->...c", 3), (4, 5), 5),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_site_knows_which_axis_of_its_kernel_is_summed_over(layer, shape, summed):
+    (site,) = sites(keras.Sequential([keras.Input(shape), layer]))
+    assert site.weights["kernel"].shape[site.summed_axis] == summed

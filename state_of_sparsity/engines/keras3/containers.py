@@ -15,6 +15,7 @@ from typing import ClassVar
 import keras
 
 from state_of_sparsity.engines.foreign import foreign_class
+from state_of_sparsity.engines.handmade import KINDS
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
@@ -177,7 +178,8 @@ for _class in list(keras.saving.get_custom_objects().values()):
         with contextlib.suppress(ValueError):
             container_class(_class)
 
-for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding"):
+_sparse = [f"Sparse{kind}" for kind in (*KINDS, "TiedEmbedding")]
+for _name in ("PrunedLayer", "SparseContainer", "TiedEmbedding", *_sparse):
     # As tf_keras names them in its files, with the package and without.
     for _saved in (f"state_of_sparsity>{_name}", _name):
         keras.saving.get_custom_objects()[_saved] = foreign_class(

@@ -1,6 +1,6 @@
 """The layers of tf_keras that learn which of their weights go."""
 
-from state_of_sparsity.engines.handmade import layer_classes
+from state_of_sparsity.engines.handmade import KINDS, layer_classes
 from state_of_sparsity.engines.tf_keras.backend import keras, register_layer
 from state_of_sparsity.engines.tf_keras.layers.maps import (
     Depthwise,
@@ -12,15 +12,7 @@ from state_of_sparsity.engines.tf_keras.layers.maps import (
 )
 from state_of_sparsity.engines.tf_keras.layers.tied_embedding import TiedEmbedding
 
-_MAPS = {
-    "Dense": Linear,
-    "EinsumDense": Linear,
-    "Conv1D": Linear,
-    "Conv2D": Linear,
-    "Conv3D": Linear,
-    "Conv1DTranspose": Linear,
-    "Conv2DTranspose": Linear,
-    "Conv3DTranspose": Linear,
+_FURTHER_MAPS = {
     "DepthwiseConv1D": Depthwise,
     "DepthwiseConv2D": Depthwise,
     "SeparableConv1D": Separable,
@@ -31,7 +23,8 @@ _MAPS = {
     "GRU": Recurrent,
 }
 _KINDS = {
-    kind: (its_map, getattr(keras.layers, kind)) for kind, its_map in _MAPS.items()
+    kind: (_FURTHER_MAPS.get(kind, Linear), getattr(keras.layers, kind))
+    for kind in KINDS
 } | {"TiedEmbedding": (TiedLookup, TiedEmbedding)}
 _MODULE = "state_of_sparsity.layers.tf_keras"
 
