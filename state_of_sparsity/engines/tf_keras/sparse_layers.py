@@ -27,7 +27,7 @@ def is_wrapped(technique: Technique) -> bool:
     return (
         has_mask_alone
         and technique.masked_weights == "stay"
-        and not any(map(cls.has_own, _OF_ONES_OWN))
+        and not any(map(technique.has_own, _OF_ONES_OWN))
         and all(getattr(cls, n) is getattr(MaskingTechnique, n) for n in _OF_MASKS)
     )
 
