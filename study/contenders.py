@@ -2,7 +2,7 @@
 
 The settings of a technique are those of the best of its trials in validation: of one
 seed, at one point, and of as many for each. Techniques without a target sparsity have
-points in place of trials: as many weights of what makes them sparse.
+points in place of trials: as many values of what makes them sparse.
 """
 
 import dataclasses
@@ -122,7 +122,7 @@ CONTENDERS = {
     "str": Contender(
         "STR",
         {"technique": "str"},
-        at=lambda start: {"threshold_init": start},
-        points=(-8.0, -6.0, -5.0, -4.0),
+        at=lambda decay: {"weight_decay": decay},
+        points=(2.5e-3, 6e-3, 1.2e-2, 3e-2),
     ),
 }

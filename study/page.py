@@ -98,7 +98,7 @@ could be made sparse; the axis is that of the logarithm of the density. Settings
 weights of penalties were chosen on the validation split, with the number of
 configurations that is given. Where later techniques are compared, each had as many
 trials, of one seed at one sparsity; they are listed. STR has no target sparsity: its
-points are the values that its threshold began with.
+points are weight decays.
 
 ## Claims
 

@@ -36,7 +36,7 @@ PRESETS = {
             # None makes a sparse ResNet that keeps its accuracy; see README.
             "l0_weight": 1e-2,
             "ramp_length": 1 / 2,
-            "threshold_init": -8.0,
+            "threshold_init": -5.0,
         },
         # The data is embedded.
         without=("data_dir",),
@@ -64,7 +64,7 @@ PRESETS = {
             "kl_weight": 3e-4,
             "l0_weight": 3e-3,
             "ramp_length": 1 / 5,
-            "threshold_init": -8.0,
+            "threshold_init": -5.0,
         },
         # The data is generated.
         without=("data_dir",),
@@ -93,7 +93,7 @@ PRESETS = {
             "kl_weight": 1 / 55_000,
             "l0_weight": 0.1 / 55_000,
             "ramp_length": 1 / 2,
-            "threshold_init": -8.0,
+            "threshold_init": -5.0,
         },
     ),
     "imagenet2012": Preset(

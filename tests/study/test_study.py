@@ -223,7 +223,7 @@ def results(tmp_path_factory):
         if technique in weights:
             sparsity = 0.4 + 0.09 * weights[technique].index(run.point)
         if run.experiment in ("str", RANDOM_MASKS["str"]):
-            sparsity = -0.1 * run.point
+            sparsity = 0.9 + run.point
         quality = 0.9 - fall[run.experiment] * sparsity + 0.001 * run.seed
         path = folder / run.configuration.name
         flags = {"technique": run.experiment, "train_steps": 100}
