@@ -129,6 +129,10 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
         """Of its masks."""
         return self.pruning_obj
 
+    def has_renewals(self):
+        """Whether masks are renewed: if the schedule says so."""
+        return True
+
     def step_counter(self):
         """The variable that counts training steps."""
         return self.pruning_step

@@ -21,10 +21,11 @@ class Renewal:
     It is computed once, across replicas, and assigned to each of them.
 
     Args:
-      layer: has a `technique`, an `index`, and three methods: `step_counter()`;
-        `weight_values()`, of each weight theta and the state by name;
-        `assignments(position, theta, new)`, pairs of a variable and its new value, for
-        what is renewed of the weight at a position.
+      layer: has a `technique`, an `index`, and four methods: `has_renewals()`, whether
+        the technique renews any state of it; `step_counter()`; `weight_values()`, of
+        each weight theta and the state by name; `assignments(position, theta, new)`,
+        pairs of a variable and its new value, for what is renewed of the weight at a
+        position.
 
     Attributes:
       together: the layers that are renewed when this one is, in the order of the model;
@@ -38,9 +39,7 @@ class Renewal:
 
     def begins(self, training) -> bool:
         """Whether a call of the layer is the first of all that are renewed with it."""
-        technique = self._layer.technique
-        # Masks that the backward pass changes have a schedule, too.
-        if isinstance(self._schedule, Never) or not technique.has_own("renewed"):
+        if isinstance(self._schedule, Never) or not self._layer.has_renewals():
             return False
         first = (self.together or [self._layer])[0]
         return is_first_call_in_graph(first, training, "renewed")

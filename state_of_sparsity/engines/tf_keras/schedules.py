@@ -28,7 +28,8 @@ class Schedule:
 def is_due(schedule: schedules.Schedule, step: tf.Tensor) -> tf.Tensor:
     """Whether there is a renewal at a step: a Boolean scalar."""
     step = tf.cast(step, tf.int32)
-    if getattr(schedule, "goes_on", False) or len(schedule.renewals()) > _FEW:
-        return schedule.find(step)[0]
-    # Every layer asks at every step, and this takes it two operations.
-    return tf.reduce_any(step == tf.constant(schedule.renewals(), tf.int32))
+    is_ramp = isinstance(schedule, schedules.CubicSchedule) and not schedule.goes_on
+    if is_ramp and len(schedule.renewals()) < _FEW:
+        # Every layer asks at every step, and this takes it two operations.
+        return tf.reduce_any(step == tf.constant(schedule.renewals(), tf.int32))
+    return schedule.find(step)[0]

@@ -208,6 +208,10 @@ class Reparameterized(ChecksWeights):
     def _step(self):
         return tf.cast(self.training_step, tf.int32)
 
+    def has_renewals(self):
+        """Whether the forward pass renews any of the state."""
+        return any(weight.names(RENEWAL) for weight in self.held.values())
+
     def step_counter(self):
         """The variable that counts training steps."""
         return self.training_step
