@@ -197,7 +197,7 @@ def test_a_run_without_checkpoint_is_refused(refused, copied):
     ("line", "expected"),
     [
         ("# by hand", "does not say which binary wrote it"),
-        (f"{BEGUN}--momentum=0.9", "Unknown command line flag 'momentum'"),
+        (f"{BEGUN}--patience=9", "Unknown command line flag 'patience'"),
         (f"{BEGUN}--depth=51", "depth must be one of"),
         (f"{BEGUN}--depth=deep", "--depth must be int. Received: 'deep'"),
         (f"{BEGUN}--technique=foo", "--technique must be one of dense, magnitude"),
