@@ -14,14 +14,12 @@ _DEFINE = {
     int: flags.DEFINE_integer,
     str: flags.DEFINE_string,
 }
-_IN_PYTHON = "runs have its default, and another value is for sos.sparsify in Python"
 # What to do instead of a flag that went, and since which version.
 REMOVED = {
     "strict_data": ("0.4.0", "a damaged record is always an error"),
     "worker_timeout": ("0.4.0", "workers wait as long as TensorFlow does"),
     "runs_per_process": ("0.4.0", "each run of a sweep has a process of its own"),
     "cpu_devices": ("0.4.0", "try several on a CPU with examples/two_workers.py"),
-    **dict.fromkeys(WITHOUT_FLAG, ("0.4.0", _IN_PYTHON)),
 }
 
 
@@ -56,7 +54,7 @@ def _value(setting, values):
 
 
 def check_removed(arguments: Iterable[str]) -> None:
-    """Raises UsageError for a flag that went, with what to do instead.
+    """Raises UsageError for a flag that went, or never was, with what to do instead.
 
     Args:
       arguments: of the command line, flagfiles read.
@@ -67,3 +65,8 @@ def check_removed(arguments: Iterable[str]) -> None:
             if argument.startswith("-") and known in REMOVED:
                 version, instead = REMOVED[known]
                 raise UsageError(f"--{known} went in {version}: {instead}.")
+            if argument.startswith("-") and known in WITHOUT_FLAG:
+                raise UsageError(
+                    f"--{known} is no flag: runs have its default, and another value "
+                    "is for sos.sparsify in Python."
+                )

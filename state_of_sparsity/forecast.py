@@ -46,7 +46,7 @@ def _sparsities_now(engine, shared):
             paths.append(site.path)
             place = Place(tuple(theta.shape), name, (index, position))
             state = {
-                name: ops.convert_to_tensor(np.broadcast_to(kept.initial, theta.shape))
+                name: _initial(kept, place.shape)
                 for name, kept in technique.state(place).items()
             }
             weights.append((theta, state, place.stream))
@@ -59,3 +59,8 @@ def _sparsities_now(engine, shared):
         gone, size = counts[path]
         counts[path] = gone + mask.size - int(mask.sum()), size + mask.size
     return {path: gone / size for path, (gone, size) in counts.items()}
+
+
+def _initial(kept, shape):
+    shape = shape if kept.shape is None else kept.shape
+    return ops.convert_to_tensor(np.broadcast_to(kept.initial, shape), kept.dtype)

@@ -6,6 +6,7 @@ The same command goes on after an interruption.
 """
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -23,7 +24,7 @@ from state_of_sparsity.models.training.run_folder import RunFolder
 from study import labs, page
 from study.claims import judge
 from study.plan import stages
-from study.results import Results
+from study.results import Results, tried, validation_quality
 
 _STUDY_DIR = flags.DEFINE_string("study_dir", "runs/study", "The runs' folders.")
 _DOCS = flags.DEFINE_string("docs", "docs", "Where study.md is written.")
@@ -37,17 +38,20 @@ def main(argv):
     # As Ctrl-C, which lets runs save what they have.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = {name: labs.LABS[name] for name in _LABS.value}
-    runs = {}
+    runs, trials, results = {}, {}, {}
     for name, lab in chosen.items():
         folder = _folder(name)
+        quality = functools.partial(validation_quality, folder)
         runs[name] = []
-        for number, stage in enumerate(stages(lab, folder), start=1):
+        for number, stage in enumerate(stages(lab, folder, quality), start=1):
             print(f"{name}, stage {number}: {len(stage)} runs")
             _train(stage, folder)
             runs[name] += stage
-    results = {name: Results(of_lab, _folder(name)) for name, of_lab in runs.items()}
+        trials[name] = tried(runs[name], quality)
+        results[name] = Results([r for r in runs[name] if r.trial is None], folder)
     how = _how(runs, _finished(runs))
-    page.write(results, chosen, judge(results), how, pathlib.Path(_DOCS.value))
+    docs = pathlib.Path(_DOCS.value)
+    page.write(results, chosen, trials, judge(results), how, docs)
     print(f"{_DOCS.value}/study.md is written.")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from study.contenders import CONTENDERS
+from study.plan import RANDOM_MASKS
 from study.results import Outcome, Results
 
 # Probability of a verdict on a dataset where there is nothing, from which on there is
@@ -70,7 +72,7 @@ NOT_TRIED = Judgement("-")
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim of the paper.
+    """A claim of the paper, or what is expected of later techniques.
 
     Attributes:
       text: the claim.
@@ -148,15 +150,23 @@ def _figures(comparisons):
     return ", ".join(shown)
 
 
-def at_targets(results: Results, first: str, second: str) -> list[Comparison]:
-    """Comparisons of two experiments at the points where both were run."""
+def at_targets(
+    results: Results, first: str, second: str, low: float = 0.0
+) -> list[Comparison]:
+    """Comparisons of two experiments at the points where both were run.
+
+    Args:
+      results: of a dataset.
+      first, second: experiments.
+      low: only from this point on.
+    """
     if first not in results or second not in results:
         return []
     there = {p.at: p for p in results[second]}
     return [
         Comparison(_where(p), p.qualities, there[p.at].qualities)
         for p in results[first]
-        if p.at in there
+        if p.at in there and p.at >= low
     ]
 
 
@@ -209,8 +219,12 @@ def first_and_last(outcome: Outcome) -> tuple[float, float]:
     return values[0], values[-1]
 
 
-def _targets(judge, first, second):
-    return lambda results: judge(at_targets(results, first, second))
+def _targets(judge, first, second, **limits):
+    return lambda results: judge(at_targets(results, first, second, **limits))
+
+
+def _over_random_masks(experiment):
+    return _targets(is_better, experiment, RANDOM_MASKS[experiment])
 
 
 def _turned(judge, first, second):
@@ -230,6 +244,7 @@ def _l0_ahead(results):
 
 
 _IMAGES, _TRANSLATION = ("images",), ("translation",)
+_BEST, _GLOBAL = ("feather", "st3"), "global"
 CLAIMS = (
     Claim(
         "Magnitude pruning is comparable to variational dropout, or better",
@@ -311,6 +326,31 @@ CLAIMS = (
         "Beyond the paper: the mask matters, not only how much of each layer it keeps "
         "(scratch-e against shuffled masks)",
         _targets(is_better, "scratch_e", "shuffled"),
+    ),
+    *(
+        Claim(
+            f"Later: {CONTENDERS[name].title} is better than magnitude pruning with "
+            "one threshold",
+            _targets(is_better, name, _GLOBAL),
+        )
+        for name in _BEST
+    ),
+    Claim(
+        "Later: AC/DC is comparable to magnitude pruning with one threshold from 95 % "
+        "on, or better",
+        _targets(is_not_worse, "acdc", _GLOBAL, low=0.95),
+    ),
+    Claim(
+        "Later: RigL is comparable to magnitude pruning, layer by layer",
+        _targets(is_no_different, "rigl", "magnitude"),
+    ),
+    *(
+        Claim(
+            f"Later: {CONTENDERS[name].title} is better than random masks with as many "
+            "weights in each layer",
+            _over_random_masks(name),
+        )
+        for name in (*_BEST, "acdc", "rigl", "set")
     ),
 )
 

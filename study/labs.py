@@ -21,7 +21,8 @@ LABS = {
             alone=_SPARSITIES,
             first_dense=_SPARSITIES,
             in_full=True,
-            trials=53,
+            contenders=(0.8, 0.9, 0.95, 0.98),
+            tried=53,
         ),
         Lab(
             name="digits",
@@ -32,7 +33,7 @@ LABS = {
             l0_weights=(1e-2, 1e-1),
             alone=(0.9,),
             first_dense=(0.9,),
-            trials=4,
+            tried=4,
         ),
         Lab(
             name="numbers",
@@ -49,7 +50,7 @@ LABS = {
             kl_weights=(3e-5, 1e-4, 3e-4),
             l0_weights=(1e-4, 3e-4, 1e-3),
             alone=(0.9,),
-            trials=5,
+            tried=5,
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,8 +11,9 @@ from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
 from study.claims import LEVEL, Claim, Judgement
-from study.plan import EXPERIMENTS, SEEDS, Lab
-from study.results import Results
+from study.contenders import CONTENDERS
+from study.plan import EXPERIMENTS, RANDOM_MASKS, SEEDS, Lab
+from study.results import Results, Trial
 
 _TECHNIQUES = ("dense", "magnitude", "random", "vd", "l0", "first_dense")
 _BUDGETS = ("dense", "vd", "random_vd", "l0", "random_l0", "magnitude", "random")
@@ -26,13 +27,28 @@ _ALONE = (
     "scratch_b_augmented",
     "shuffled",
 )
+_ONE_THRESHOLD = ("global", "powerpropagation", "feather", "st3", "st3_sigma")
+_SOFT = ("dense", "magnitude", *_ONE_THRESHOLD, "acdc", "spartan")
+_BY_LAYER = ("saliency", "movement", "fisher", "set", "rigl", "granet", "srste", "str")
+_CRITERIA = ("dense", "magnitude", "returning", "random", *_BY_LAYER)
+_SHOWN_RANDOM = ("global", "feather", "st3", "acdc", "rigl")
+_RANDOM = (
+    "dense",
+    *_SHOWN_RANDOM,
+    *(RANDOM_MASKS[name] for name in _SHOWN_RANDOM),
+)
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
     "flops": (_TECHNIQUES, OVER_FLOPS, "Techniques, by operations of inference"),
     "alone": (_ALONE, OVER_SPARSITY, "Networks that were found, trained alone"),
     "budgets": (_BUDGETS, OVER_SPARSITY, "Random pruning with other layer budgets"),
+    "thresholds": (_SOFT, OVER_SPARSITY, "One threshold over all layers"),
+    "criteria": (_CRITERIA, OVER_SPARSITY, "Layer by layer"),
+    "random_masks": (_RANDOM, OVER_SPARSITY, "Random masks with the same layers"),
 }
+# A picture of these alone is one of the techniques.
+_EVERYWHERE = {"dense", "magnitude", "random", "vd", "l0"}
 _WIDTH = 88
 # What a person said of the figures of the page that is committed.
 _REMARKS = pathlib.Path(__file__).with_name("remarks.md")
@@ -43,6 +59,7 @@ _LAYERS_AT = 0.9
 def write(
     results: Mapping[str, Results],
     labs: Mapping[str, Lab],
+    trials: Mapping[str, Sequence[Trial]],
     judgements: Mapping[Claim, Mapping[str, Judgement]],
     how: Mapping[str, str],
     docs: pathlib.Path,
@@ -52,6 +69,7 @@ def write(
     Args:
       results: by dataset.
       labs: by dataset.
+      trials: of settings, by dataset.
       judgements: what each claim came to on each dataset.
       how: what the study ran on, by what it is.
       docs: folder of the documentation.
@@ -62,7 +80,7 @@ def write(
     text += _claims(judgements)
     text += [_REMARKS.read_text(encoding="utf-8")]
     for name, of_lab in results.items():
-        text += _section(labs[name], of_lab, assets)
+        text += _section(labs[name], of_lab, trials[name], assets)
     text += ["## How it was run", ""]
     text += [_item(f"{name}: {value}") for name, value in how.items()]
     write_text(docs / "study.md", "\n".join([*text, ""]))
@@ -78,7 +96,9 @@ Each point is the median of {seeds} seeds; bars are their range. Quality is that
 deployed network on the test split. Sparsity is the share of zeros in all weights that
 could be made sparse; the axis is that of the logarithm of the density. Settings and
 weights of penalties were chosen on the validation split, with the number of
-configurations that is given.
+configurations that is given. Where later techniques are compared, each had as many
+trials, of one seed at one sparsity; they are listed. STR has no target sparsity: its
+points are weight decays.
 
 ## Claims
 
@@ -118,16 +138,14 @@ def _claims(judgements):
     yield ""
 
 
-def _section(lab, results, assets):
+def _section(lab, results, trials, assets):
     yield f"## {lab.name}"
     yield ""
     yield _settings(lab, results)
     yield ""
     for name, (experiments, axis, title) in _PICTURES.items():
         shown = [e for e in experiments if e in results]
-        if len(set(shown) - {"dense", "magnitude", "random", "vd", "l0"}) or (
-            experiments is _TECHNIQUES
-        ):
+        if set(shown) - _EVERYWHERE or experiments is _TECHNIQUES:
             figure = draw_quality(results.points(shown), axis, f"{title}: {lab.name}")
             _save(figure, assets / f"{lab.name}_{name}.png")
             yield f"![{title}](assets/study/{lab.name}_{name}.png)"
@@ -148,9 +166,28 @@ def _section(lab, results, assets):
     yield ""
     yield "</details>"
     yield ""
+    yield from _trials(trials)
     for note in notes(points):
         yield _item(note)
     yield _item(f"The same as CSV: [{lab.name}.csv](assets/study/{lab.name}.csv).")
+    yield ""
+
+
+def _trials(trials):
+    """The log of the settings that were tried."""
+    if not trials:
+        return
+    yield "<details markdown><summary>Settings that were tried</summary>"
+    yield ""
+    yield "| technique | settings | in validation |"
+    yield "|---|---|---|"
+    for trial in trials:
+        mark = "**" if trial.is_chosen else ""
+        title = CONTENDERS[trial.experiment].title
+        quality = f"{mark}{trial.quality:.4g}{mark}"
+        yield f"| {title} | {trial.settings} | {quality} |"
+    yield ""
+    yield "</details>"
     yield ""
 
 
@@ -179,5 +216,6 @@ def _settings(lab, results):
     return _wrapped(
         f"`{lab.binary} {flags}`, everything else by default: {run.model} of "
         f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. "
-        f"{lab.trials} configurations were tried on the validation split."
+        f"{lab.tried} configurations were tried on the validation split"
+        + (", and those below." if lab.contenders else ".")
     )

@@ -7,10 +7,11 @@ penalty, with each seed. Runs that need others come in a later stage.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from state_of_sparsity.models.sweeps.configurations import Configuration
 from state_of_sparsity.models.training.run_folder import RunFolder
+from study.contenders import CONTENDERS
 
 SEEDS = (0, 1, 2)
 # Networks that are trained alone start from other values, and see the data in another
@@ -33,8 +34,10 @@ class Lab:
       first_dense: sparsities at which the first layer is left dense.
       in_full: whether initial values, layer budgets and shuffled masks are compared,
         too.
-      trials: configurations, of one seed each, that were tried on the validation split
-        to choose the settings and weights.
+      contenders: sparsities at which all `CONTENDERS` are compared, with settings that
+        trials have chosen.
+      tried: configurations, of one seed each, that were tried on the validation split
+        to choose the settings and weights, before those that are part of the study.
     """
 
     name: str
@@ -46,7 +49,8 @@ class Lab:
     alone: tuple[float, ...]
     first_dense: tuple[float, ...] = ()
     in_full: bool = False
-    trials: int = 0
+    contenders: tuple[float, ...] = ()
+    tried: int = 0
 
     @property
     def stretch_schedule(self) -> str:
@@ -64,12 +68,14 @@ class Run:
       point: target sparsity, or the weight of the penalty.
       seed: number of the repetition.
       configuration: how it is trained.
+      trial: the settings that it tries, of an experiment; None for a run of it.
     """
 
     experiment: str
     point: float
     seed: int
     configuration: Configuration
+    trial: Mapping[str, object] | None = None
 
 
 # By the name that the page gives them.
@@ -89,40 +95,79 @@ EXPERIMENTS = {
     "scratch_b_augmented": "scratch-b, augmented",
     "shuffled": "scratch-e, shuffled masks",
 }
+# At the sparsities of the paper's part; magnitude pruning's masks are `shuffled` there.
+_OF_PAPER = ("magnitude", "random", "first_dense")
+LATER = {
+    name: contender.title
+    for name, contender in CONTENDERS.items()
+    if name not in _OF_PAPER
+}
+# With as many weights in each layer as a technique left there.
+RANDOM_MASKS = {name: f"random_masks_{name}" for name in LATER}
+EXPERIMENTS |= LATER
+EXPERIMENTS |= {
+    RANDOM_MASKS[name]: f"random masks, layers as of {title}"
+    for name, title in LATER.items()
+}
 
 
-def stages(lab: Lab, folder: pathlib.Path) -> Iterator[list[Run]]:
+def stages(
+    lab: Lab, folder: pathlib.Path, quality: Callable[[Run], float]
+) -> Iterator[list[Run]]:
     """The runs of a dataset; each stage needs what the ones before have left.
 
     Args:
       lab: the dataset.
       folder: of its runs.
+      quality: of a finished run, in validation.
     """
-    techniques = list(_techniques(lab))
+    trials = list(_trials(lab))
+    if trials:
+        yield trials
+    techniques = list(_techniques(lab, chosen(trials, quality)))
     yield techniques
     masks = {(r.point, r.seed): r for r in techniques if r.experiment == "magnitude"}
     found = list(_alone(lab, folder, masks))
     if lab.in_full:
         found += _random_with_budgets(lab, folder, techniques)
-    yield found
+    yield [*found, *_random_masks(lab, folder, techniques)]
 
 
-def _techniques(lab):
+def chosen(trials: list[Run], quality: Callable[[Run], float]) -> dict[str, Run]:
+    """The best trial of each experiment, the first of equal ones."""
+    best: dict[str, Run] = {}
+    for run in trials:
+        if run.experiment not in best or quality(run) > quality(best[run.experiment]):
+            best[run.experiment] = run
+    return best
+
+
+def _trials(lab):
+    if not lab.contenders:
+        return
+    run = _Maker(lab, SEEDS[0])
+    for name, contender in CONTENDERS.items():
+        at = contender.tuned_at
+        for trial in contender.trials:
+            settings = contender.flags | contender.at(at) | trial
+            made = run(name, at, **settings)
+            yield dataclasses.replace(made, trial=trial)
+
+
+def _techniques(lab, best):
+    of_paper = dict.fromkeys(_OF_PAPER, lab.sparsities)
+    of_paper["first_dense"] = lab.first_dense
+    later = dict.fromkeys(LATER, lab.contenders) if lab.contenders else {}
     for seed in SEEDS:
         run = _Maker(lab, seed)
         yield run("dense", 0.0, technique="dense")
-        for sparsity in lab.sparsities:
-            for experiment in ("magnitude", "random"):
-                technique = f"{experiment}_pruning"
-                yield run(experiment, sparsity, technique=technique, sparsity=sparsity)
-        for sparsity in lab.first_dense:
-            yield run(
-                "first_dense",
-                sparsity,
-                technique="magnitude_pruning",
-                sparsity=sparsity,
-                budget="first_dense_last_capped",
-            )
+        for name, sparsities in (of_paper | later).items():
+            contender = CONTENDERS[name]
+            settings = dict(contender.flags)
+            if name in best:
+                settings |= best[name].trial
+            for point in contender.points or sparsities:
+                yield run(name, point, **settings, **contender.at(point))
         for weight in lab.kl_weights:
             yield run("vd", weight, technique="variational_dropout", kl_weight=weight)
         for weight in lab.l0_weights:
@@ -163,6 +208,23 @@ def _random_with_budgets(lab, folder, techniques):
                 # The table says it layer by layer.
                 sparsity=0.5,
                 budget=str(layers),
+            )
+
+
+def _random_masks(lab, folder, techniques):
+    """Masks with as many weights in each layer as a technique left, at random places.
+
+    They never change, and are trained from fresh values.
+    """
+    for run in techniques:
+        if run.experiment in RANDOM_MASKS:
+            make = _Maker(lab, run.seed, alone=True)
+            yield make(
+                RANDOM_MASKS[run.experiment],
+                run.point,
+                technique="fixed_mask",
+                load_masks_from=str(folder / run.configuration.name),
+                shuffle_masks="within_layer",
             )
 
 

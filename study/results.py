@@ -4,13 +4,57 @@ import dataclasses
 import itertools
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
 from state_of_sparsity.models.analysis.finished_runs import read_layers, read_runs
 from state_of_sparsity.models.analysis.points import summarize
-from study.plan import EXPERIMENTS, Run
+from state_of_sparsity.models.training.run_folder import RunFolder
+from study.plan import EXPERIMENTS, Run, chosen
+
+
+def validation_quality(folder: pathlib.Path, run: Run) -> float:
+    """Of the last evaluation of a finished run: on the validation split."""
+    path = folder / run.configuration.name
+    return float(RunFolder(path).read_metrics()[-1]["quality"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Settings that were tried.
+
+    Attributes:
+      experiment: of which.
+      settings: as flags, in words.
+      quality: in validation.
+      is_chosen: whether they are those of the experiment.
+    """
+
+    experiment: str
+    settings: str
+    quality: float
+    is_chosen: bool
+
+
+def tried(runs: Iterable[Run], quality: Callable[[Run], float]) -> list[Trial]:
+    """The trials among some runs.
+
+    Args:
+      runs: all of a dataset.
+      quality: as of `stages`.
+    """
+    trials = [run for run in runs if run.trial is not None]
+    best = chosen(trials, quality)
+    return [
+        Trial(
+            run.experiment,
+            " ".join(f"{name}={value}" for name, value in run.trial.items()),
+            quality(run),
+            run is best[run.experiment],
+        )
+        for run in trials
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,11 @@ log alpha, with the middle of its weights.
 `published_scratch_and_lottery.csv` holds what networks scored that were trained alone,
 with the masks of finished runs of magnitude pruning. A recipe is written for each row,
 and for the runs that found the masks where the first table does not have them.
+
+`published_techniques.csv` holds what later techniques scored on ResNet-50, with the
+paper, the cost of training as its authors count it, and what of the settings is
+inferred. There, "15ep" is that many epochs in steps: epochs times the 1,281,167 images,
+over the images of a step.
 """
 
 import csv
@@ -77,6 +82,20 @@ L0_ATTEMPTS = {
 }
 IMAGES = 1_281_167
 
+# By the name in the table of later techniques: the technique, and what is no
+# hyperparameter.
+LATER = {
+    "acdc": ("acdc", {}),
+    "feather": ("feather", {}),
+    "rigl_erk": ("rigl", {"budget": "erk"}),
+    "srste": ("srste", {}),
+    "st3": ("st3", {}),
+    "st3_sigma": ("st3", {"by_fan": "true"}),
+    "str": ("str", {}),
+}
+# Their sparsity is no flag: what comes out, or said by the pattern.
+WITHOUT_SPARSITY = ("srste", "str")
+
 # Of scratch-b: as many operations as of the dense network, and at most twice the steps,
 # which is what comes of it where half of the weights go, or more. The table says it of
 # ResNet-50 only. The Transformer's learning rate has no schedule to stretch.
@@ -108,12 +127,44 @@ def recipes() -> dict[str, str]:
     } | _l0_attempts()
     for row in _table("published_scratch_and_lottery.csv"):
         texts |= _alone(row, texts)
-    return texts
+    return texts | dict(map(_later, _table("published_techniques.csv")))
 
 
 def _table(name):
     with (FOLDER / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def _later(row):
+    """The name and the text of the recipe of a later technique."""
+    model, name, sparsity = row["model"], row["technique"], row["sparsity"]
+    technique, further = LATER[name]
+    settings = dict(word.split("=") for word in row["hyperparameters"].split())
+    epochs, batch_size = settings.pop("epochs", None), int(settings["batch_size"])
+    lines = [
+        f"Published: {float(row['score']):.2f} {UNITS[model]} at a sparsity of "
+        f"{sparsity}, with {row['cost']} of dense training",
+        f"# ({row['source']})",
+        f"# Inferred: {row['inferred']}.",
+    ]
+    if epochs is not None:
+        settings = {"train_steps": f"{epochs}ep"} | settings
+    steps = {k: _in_steps(value, batch_size) for k, value in settings.items()}
+    target = {} if name in WITHOUT_SPARSITY else {"sparsity": sparsity}
+    flags = {"dataset": DATASETS[model], "technique": technique, **target, **further}
+    return _file_name(model, name, sparsity), _flagfile(
+        "\n".join(lines), flags | steps, ()
+    )
+
+
+def _in_steps(text, batch_size):
+    """A value, or a list of them, whose epochs become steps."""
+    return ",".join(
+        str(round(float(part.removesuffix("ep")) * IMAGES / batch_size))
+        if part.endswith("ep")
+        else part
+        for part in text.split(",")
+    )
 
 
 def _l0_attempts():

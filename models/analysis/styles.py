@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from state_of_sparsity.models.runs.variants import PAPER
+from state_of_sparsity.models.runs.variants import LATER, PAPER, Settings, variant
 
 # Paul Tol's "muted" scheme, which readers without full colour vision can tell apart
 # (https://sronpersonalpages.nl/~pault/), and grey.
@@ -41,7 +41,8 @@ _DOTTED = [
     for turn in range(1, len(MARKERS))
     for place, colour in enumerate(_COLOURS)
 ]
-_OF_PAPER = dict(zip(PAPER, _PLAIN, strict=False))
+_OF_LATER = [variant(Settings({"technique": technique})) for technique in LATER]
+_KNOWN = dict(zip([*PAPER, *_OF_LATER], [*_PLAIN, *_DOTTED], strict=False))
 # What others take, in order: colours of the paper after those that are nobody's.
 _FREE = [*_PLAIN[len(PAPER) :], *_PLAIN[: len(PAPER)], *_DOTTED]
 
@@ -49,12 +50,12 @@ _FREE = [*_PLAIN[len(PAPER) :], *_PLAIN[: len(PAPER)], *_DOTTED]
 def styles(variants: Iterable[str]) -> dict[str, Style]:
     """A style for each variant.
 
-    Those of the paper have the same one in every picture. The others take what is
-    left, in the order of their names: first colours that are free, then dotted lines.
-    No two are alike until all are used up.
+    Those of the paper and the later techniques have the same one in every picture. The
+    others take what is left, in the order of their names: first colours that are free,
+    then dotted lines. No two are alike until all are used up.
     """
     names = sorted(set(variants))
-    given = {name: _OF_PAPER[name] for name in names if name in _OF_PAPER}
+    given = {name: _KNOWN[name] for name in names if name in _KNOWN}
     free = itertools.cycle(style for style in _FREE if style not in given.values())
     others = [name for name in names if name not in given]
     return given | dict(zip(others, free, strict=False))

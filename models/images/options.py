@@ -8,6 +8,7 @@ from state_of_sparsity.models.images.resnet import DEPTHS
 from state_of_sparsity.models.training.options import Options, Preset, check_choice
 
 OPTIMIZERS = ("sgd", "adam")
+STEPS, COSINE = "steps", "cosine"
 PRESETS = {
     "digits": Preset(
         options={
@@ -35,6 +36,7 @@ PRESETS = {
             # None makes a sparse ResNet that keeps its accuracy; see README.
             "l0_weight": 1e-2,
             "ramp_length": 1 / 2,
+            "threshold_init": -5.0,
         },
         # The data is embedded.
         without=("data_dir",),
@@ -62,6 +64,7 @@ PRESETS = {
             "kl_weight": 3e-4,
             "l0_weight": 3e-3,
             "ramp_length": 1 / 5,
+            "threshold_init": -5.0,
         },
         # The data is generated.
         without=("data_dir",),
@@ -90,6 +93,7 @@ PRESETS = {
             "kl_weight": 1 / 55_000,
             "l0_weight": 0.1 / 55_000,
             "ramp_length": 1 / 2,
+            "threshold_init": -5.0,
         },
     ),
     "imagenet2012": Preset(
@@ -113,6 +117,8 @@ PRESETS = {
             "begin_step": 40 / 128,
             "end_step": 76 / 128,
             "frequency": 2 / 128,
+            # As published, with a weight decay of 2.2518e-5, for 90 %.
+            "threshold_init": -3200.0,
         },
     ),
 }
@@ -138,12 +144,15 @@ class ImageOptions(Options):
       batch_norm_batch: most images over which batch normalization takes mean and
         variance: a replica with more of them normalizes equal parts. By default 128 on
         imagenet2012, and all images of a replica elsewhere.
-      optimizer: sgd, with Nesterov momentum of 0.9, or adam.
+      optimizer: sgd, with Nesterov momentum, or adam.
       learning_rate: of sgd for 256 images per step, scaled to the batch size; of adam
         as it is.
+      momentum: of sgd.
+      schedule: of the learning rate after the warm-up: steps, at decay_epochs, or
+        cosine, which is 0 after the last step.
       warmup_epochs: epochs in which the learning rate grows linearly from 0.
       decay_epochs: epochs at which the learning rate is divided by ten.
-      weight_decay: of kernels, added to their gradient.
+      weight_decay: of kernels, and of the thresholds of str, added to their gradient.
       label_smoothing: share of the probability that goes to all classes evenly.
       eval_steps: steps from one evaluation and checkpoint to the next.
       export: last, or best: which state is exported, scored on the test split and
@@ -158,6 +167,7 @@ class ImageOptions(Options):
     at_least_one = (*Options.at_least_one, "batch_size")
     positive = (*Options.positive, "width")
     not_negative = (*Options.not_negative, "warmup_epochs", "weight_decay")
+    fractions = (*Options.fractions, "momentum")
 
     dataset: str = "digits"
     data_dir: str | None = None
@@ -169,6 +179,8 @@ class ImageOptions(Options):
     batch_norm_batch: int | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
+    momentum: float = 0.9
+    schedule: str = STEPS
     warmup_epochs: float | None = None
     decay_epochs: tuple[float, ...] | None = None
     weight_decay: float | None = None
@@ -183,6 +195,13 @@ class ImageOptions(Options):
         options = super().resolved()
         preset = self.presets[self.dataset].options
         changes = {}
+        if self.schedule == COSINE:
+            self._require(
+                "decay_epochs",
+                not self.decay_epochs,
+                "be left out with schedule=cosine, which has none",
+            )
+            changes["decay_epochs"] = ()
         if options.network != preset["network"] and self.width is None:
             # The dataset's is for its own network.
             changes["width"] = 1.0
@@ -201,6 +220,7 @@ class ImageOptions(Options):
         check_choice("network", self.network, NETWORKS)
         check_choice("depth", self.depth, DEPTHS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, (STEPS, COSINE))
         super().check()
         if self.batch_norm_batch is not None:
             holds = self.batch_norm_batch >= 1
@@ -210,6 +230,14 @@ class ImageOptions(Options):
             raise ValueError(
                 f"decay_epochs must be in order, none negative. Received: {epochs}"
             )
+
+    def stretched(self, multiplier, schedule):
+        if self.schedule == COSINE and schedule != "scaled":
+            raise ValueError(
+                "stretch_schedule must be scaled with schedule=cosine, which ends with "
+                f"the run. Received: {schedule}"
+            )
+        return super().stretched(multiplier, schedule)
 
     def _scaled_schedule(self, multiplier):
         return {

@@ -10,9 +10,12 @@ from state_of_sparsity.models.images.imagenet import ImageNet
 from state_of_sparsity.models.images.mnist import MNIST
 from state_of_sparsity.models.images.mnist1d import MNIST1D
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
-from state_of_sparsity.models.images.options import ImageOptions
+from state_of_sparsity.models.images.options import COSINE, ImageOptions
 from state_of_sparsity.models.training.devices.strategy import counted
-from state_of_sparsity.models.training.loop.learning_rate import WarmupThenSteps
+from state_of_sparsity.models.training.loop.learning_rate import (
+    WarmupThenCosine,
+    WarmupThenSteps,
+)
 from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.run_folder import RunFolder
@@ -90,21 +93,24 @@ class ImageTask(Task):
         return 1 if most is None else math.ceil(self._images_per_replica / most)
 
     def compile(self, model):
-        epoch = self.steps_per_epoch
         sgd = self.options.optimizer == "sgd"
-        scale = self.options.batch_size / 256 if sgd else 1.0
-        rate = WarmupThenSteps(
-            self.options.learning_rate * scale,
-            round(self.options.warmup_epochs * epoch),
-            [round(boundary * epoch) for boundary in self.options.decay_epochs],
-        )
+        rate = self._learning_rate(self.options.batch_size / 256 if sgd else 1.0)
         model.compile(
-            keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+            keras.optimizers.SGD(rate, self.options.momentum, nesterov=True)
             if sgd
             else keras.optimizers.Adam(rate),
             SmoothedCrossEntropy(self.options.label_smoothing),
             metrics=[keras.metrics.SparseCategoricalAccuracy("top1")],
         )
+
+    def _learning_rate(self, scale):
+        options, epoch = self.options, self.steps_per_epoch
+        peak = options.learning_rate * scale
+        warmup_steps = round(options.warmup_epochs * epoch)
+        if options.schedule == COSINE:
+            return WarmupThenCosine(peak, warmup_steps, options.train_steps)
+        boundaries = [round(boundary * epoch) for boundary in options.decay_epochs]
+        return WarmupThenSteps(peak, warmup_steps, boundaries)
 
     def training_data(self, start_step):
         return self.dataset.training(

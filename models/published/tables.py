@@ -3,7 +3,8 @@
 `published_results.csv` has the best published score of each technique and sparsity, and
 all scores of dense models. `published_scratch_and_lottery.csv` has mean, deviation and
 best score of each group of runs of lottery tickets and of training from scratch. Both
-are of Gale, Elsen & Hooker 2019 (arXiv 1902.09574), and in `bin/recipes/`.
+are of Gale, Elsen & Hooker 2019 (arXiv 1902.09574). `published_techniques.csv` has
+scores of later techniques, with their papers. All are in `bin/recipes/`.
 """
 
 import pathlib
@@ -20,6 +21,11 @@ _NAMES = {
     "magnitude_pruning_extended": "magnitude pruning, extended",
     "scratch_e": "scratch-e",
     "scratch_b": "scratch-b",
+    "acdc": "AC/DC, global",
+    "feather": "Feather, global",
+    "rigl_erk": "RigL, erk",
+    "st3": "ST-3, global",
+    "st3_sigma": "ST-3, sigma, global",
 }
 _GROUPS = ("experiment", "initialization", "time_multiplier", "mean", "runs")
 _TEXTS = ["model", "technique", "variant", "metric", "statistic"]

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 
 from state_of_sparsity.mask_files import load_masks, shuffle_masks
 from state_of_sparsity.models.runs.run import TRAINERS, Run
-from state_of_sparsity.models.runs.settings import DENSE, FIXED_MASK, owners
+from state_of_sparsity.models.runs.settings import DENSE, FIXED_MASK, POWER, owners
 from state_of_sparsity.models.saved_by_keras import (
     is_saved_by_keras,
     load_saved_by_keras,
 )
-from state_of_sparsity.models.training.loop.sparsification import Sparsification
+from state_of_sparsity.models.training.loop.sparsification import (
+    GLOBAL,
+    Sparsification,
+)
 from state_of_sparsity.models.training.rewinding.kept_weights import Start
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.training.run_folder import RunFolder
@@ -22,6 +25,7 @@ from state_of_sparsity.techniques import (
     TECHNIQUES,
     FixedMask,
     MagnitudePruning,
+    Powerpropagation,
     Technique,
 )
 
@@ -48,8 +52,8 @@ def run_of(binary: str, values: Values) -> Run:
             raise ValueError(
                 f"checkpoint_every_steps must be at least 1. Received: {every}"
             )
-    defaults = (rounds or options).technique_defaults()
-    technique = _technique(defaults, values)
+    _check_belong_to(values, options)
+    technique = _technique(_defaults(rounds, options, values["technique"]), values)
     _check_steps(technique, start, options.train_steps)
     with usage_errors():
         masks = _masks_settings(values)
@@ -65,18 +69,35 @@ def _of(cls, values):
     return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
 
+def _defaults(rounds, options, chosen):
+    if rounds is not None:
+        return rounds.technique_defaults()
+    return options.technique_defaults(chosen)
+
+
 def _check_steps(technique, start, train_steps):
-    end_step = getattr(technique, "end_step", 0)
-    if end_step > train_steps:
+    pruning = getattr(technique, "base", technique)
+    for name in ("end_step", "fixed_step", "dense_steps", "phases"):
+        value = getattr(pruning, name, 0)
+        last = max(value, default=0) if isinstance(value, tuple) else value
+        if last > train_steps:
+            raise UsageError(
+                f"--{name} is after the last of --train_steps={train_steps}: the run "
+                f"would end before it is sparse. Received: {last}"
+            )
+    frequency = getattr(pruning, "frequency", 0)
+    if frequency > train_steps:
         raise UsageError(
-            f"--end_step={end_step} is after the last of --train_steps={train_steps}: "
-            "the run would end before it is sparse."
+            f"--frequency is longer than --train_steps={train_steps}. Received: "
+            f"{frequency}"
         )
     ramp_begin = getattr(technique, "ramp_begin", 0)
-    if ramp_begin >= train_steps:
+    ramp_end = ramp_begin + getattr(technique, "ramp_length", 0)
+    if ramp_end > train_steps:
         raise UsageError(
-            f"--ramp_begin={ramp_begin} is not before the last of --train_steps="
-            f"{train_steps}: nothing would become sparse."
+            f"--ramp_begin={ramp_begin} and --ramp_length={ramp_end - ramp_begin} end "
+            f"after the last of --train_steps={train_steps}: the penalty would never "
+            "have its whole weight."
         )
     late = [step for step in start.keep_steps or () if step > train_steps]
     if late:
@@ -117,12 +138,13 @@ def _rounds(options, values):
             f"--technique={chosen} does not have --rounds (it belongs to "
             f"{MagnitudePruning.technique_name()})"
         )
-    for field in dataclasses.fields(MagnitudePruning):
-        value = values.get(field.name)
-        if field.name != "sparsity" and value is not None:
+    names = {field.name for field in dataclasses.fields(MagnitudePruning)}
+    for name in sorted(names - {"sparsity"} | {POWER}):
+        value = values.get(name)
+        if value is not None:
             raise ValueError(
-                f"--{field.name} is not for --rounds, where the smallest weights "
-                f"are masked between trainings. Received: {value}"
+                f"--{name} is not for --rounds, where the smallest weights are masked "
+                f"between trainings. Received: {value}"
             )
     if options.distribution == "multi_worker":
         raise ValueError(
@@ -140,7 +162,6 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
       values: of the settings.
     """
     chosen = values["technique"]
-    _check_belong_to(chosen, values)
     if chosen == DENSE:
         return None
     if chosen == FIXED_MASK:
@@ -154,11 +175,16 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
         required = field.default is dataclasses.MISSING
         if required and field.name not in hyperparameters:
             raise UsageError(f"--technique={chosen} needs --{field.name}")
+    alpha = values[POWER]
     with usage_errors(f"--technique={chosen}"):
-        return TECHNIQUES[chosen](**hyperparameters)
+        technique = TECHNIQUES[chosen](**hyperparameters)
+        return technique if alpha is None else Powerpropagation(alpha, technique)
 
 
-def _check_belong_to(chosen, values):
+def _check_belong_to(values, options):
+    chosen = values["technique"]
+    if values[POWER] is not None and chosen not in TECHNIQUES:
+        raise UsageError(f"--technique={chosen} does not have --{POWER}")
     for name in ("load_masks_from", "shuffle_masks"):
         if values[name] is not None and chosen != FIXED_MASK:
             raise UsageError(
@@ -166,8 +192,10 @@ def _check_belong_to(chosen, values):
                 f"{FIXED_MASK})"
             )
     for name, techniques in owners().items():
-        # The seed belongs to the run as well.
-        if name != "seed" and values[name] is not None and chosen not in techniques:
+        # What is an option, such as the seed, belongs to the run as well.
+        if hasattr(options, name):
+            continue
+        if values[name] is not None and chosen not in techniques:
             raise UsageError(
                 f"--technique={chosen} does not have --{name} "
                 f"(it belongs to {', '.join(techniques)})"
@@ -238,7 +266,14 @@ def _budget(values):
     budget, chosen = values["budget"], values["technique"]
     if budget is None:
         return None
-    if not hasattr(TECHNIQUES.get(chosen), "score"):
+    # One threshold takes more than a target.
+    needed = "sharing" if budget == GLOBAL else "with_sparsity"
+    if not _says(TECHNIQUES.get(chosen, Technique), needed):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
     return os.path.realpath(budget) if "." in budget else budget
+
+
+def _says(cls, method):
+    """Whether a class of techniques has a method that by default is an error."""
+    return getattr(cls, method) is not getattr(Technique, method)

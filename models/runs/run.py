@@ -4,7 +4,7 @@ import dataclasses
 
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.images.task import ImageTask
-from state_of_sparsity.models.runs.settings import DENSE, as_text
+from state_of_sparsity.models.runs.settings import DENSE, POWER, as_text
 from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.options import Options
@@ -55,7 +55,9 @@ class Run:
             if self.rounds.prune_fraction is None:
                 settings["sparsity"] = str(self.sparsification.target_sparsity)
         elif self.sparsification.technique:
-            settings |= as_text(self.sparsification.technique)
+            settings |= as_text(self.sparsification.pruning)
+            if self.sparsification.power is not None:
+                settings[POWER] = str(self.sparsification.power)
         settings["override"] = [
             f"{pattern}={DENSE if sparsity is None else sparsity}"
             for pattern, sparsity in self.sparsification.overrides.items()

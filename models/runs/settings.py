@@ -18,14 +18,19 @@ from state_of_sparsity.techniques.base import field_help
 
 DENSE = "dense"
 FIXED_MASK = FixedMask.technique_name()
+POWER = "powerpropagation_alpha"
 # Hyperparameters that the laboratory leaves at their defaults.
 WITHOUT_FLAG = {
+    "axis",
     "beta",
     "block_pooling_type",
     "clip_log_alpha",
+    "damping",
+    "final_beta",
     "gamma",
+    "initial_beta",
     "initial_sparsity",
-    "masked_weights",
+    "masked_gradient",
     "shared_positions",
     "zeta",
 }
@@ -64,7 +69,7 @@ class Setting:
                 f"Received: {text!r}"
             )
         if typing.get_origin(self.kind) is tuple:
-            return self.parse_list(text.split(","))
+            return self.parse_list(text.split(",") if text else [])
         try:
             return (
                 {"True": True, "False": False}[text]
@@ -92,7 +97,7 @@ def settings_of(options: type[Options]) -> dict[str, Setting]:
 
     Args:
       options: of the task. A hyperparameter that several techniques have is one
-        setting. So is one that has the name of an option: `seed`.
+        setting. So is one that has the name of an option, such as `seed`.
     """
     found = [*of_fields(options), *of_fields(Start), *_OTHERS, *_of_techniques()]
     found += of_fields(Rounds)
@@ -132,10 +137,19 @@ def owners() -> dict[str, list[str]]:
 
 def _of_techniques():
     for name, techniques in owners().items():
-        cls = TECHNIQUES[techniques[0]]
-        (kind,) = (kind for field, kind in _fields(cls) if field.name == name)
-        text = f"{field_help(cls)[name]} ({', '.join(techniques)})"
-        yield Setting(name, kind, None, text)
+        # The first one's, which does for all.
+        kind = dict((f.name, k) for f, k in _fields(TECHNIQUES[techniques[0]]))[name]
+        yield Setting(name, kind, None, " ".join(_help(name, techniques)))
+
+
+def _help(name, techniques):
+    """What a hyperparameter means: each meaning once, with its techniques."""
+    meanings: dict[str, list[str]] = {}
+    for technique in techniques:
+        meaning = field_help(TECHNIQUES[technique])[name]
+        meanings.setdefault(meaning, []).append(technique)
+    for meaning, of in meanings.items():
+        yield f"{meaning} ({', '.join(of)})"
 
 
 _OTHERS = (
@@ -162,6 +176,13 @@ _OTHERS = (
         choices=(DENSE, *TECHNIQUES, FIXED_MASK),
     ),
     Setting(
+        POWER,
+        float,
+        None,
+        "Trains weights that are powers of what is stored, of this exponent, so that "
+        "small ones learn slowly: 1.5 to 4. It goes with techniques that prune.",
+    ),
+    Setting(
         "override",
         str,
         (),
@@ -177,7 +198,7 @@ _OTHERS = (
         "whole model: uniform, first_dense_last_capped, erk, global (one threshold "
         "over all layers), or the layers.csv of another run, whose sparsities each "
         "layer then has. Without it, each layer gets --sparsity, but for those that "
-        "--override names.",
+        "--override names; techniques whose papers have one threshold have that.",
     ),
     Setting(
         "load_masks_from",

@@ -73,7 +73,7 @@ def _train(run, folder, strategy, leg=None, assets=None):
     leg = leg or Leg()
     with usage_errors(), strategy.scope():
         task = run.task(assets or folder)
-        masks = getattr(run.sparsification.technique, "masks", None)
+        masks = getattr(run.sparsification.pruning, "masks", None)
         dense = build_dense(task, _own_start(run.start, folder), masks)
         model = build_model(task, run.sparsification, dense)
     with naming_damage(task.damage):

@@ -21,6 +21,30 @@ PAPER = (
     "scratch-e",
     "scratch-b",
 )
+# The techniques that came later, likewise.
+LATER = (
+    *("feather", "st3", "acdc", "spartan", "rigl", "granet", "set", "str", "srste"),
+    *("saliency_pruning", "movement_pruning", "fisher_pruning"),
+)
+# Those whose names are not what is left of them without underscores.
+_WORDS = {
+    "acdc": "AC/DC",
+    "feather": "Feather",
+    "fisher_pruning": "Fisher pruning",
+    "granet": "GraNet",
+    "l0_regularization": "L0 regularization",
+    "rigl": "RigL",
+    "set": "SET",
+    "spartan": "Spartan",
+    "srste": "SR-STE",
+    "st3": "ST-3",
+    "str": "STR",
+}
+# Those that have one threshold over all layers unless a budget is given. (To read it
+# off their classes, a backend would have to be imported.)
+ONE_THRESHOLD = ("acdc", "feather", "spartan", "st3")
+# Unless their flags say otherwise.
+_USUAL_MASKED_WEIGHTS = {"movement_pruning": "return"}
 # Of lottery tickets and training from scratch, unless their names say otherwise.
 _USUAL_MASKS = PAPER[0]
 # Flags in which runs of one setting differ, or that only say where things are.
@@ -72,11 +96,14 @@ def variant(settings: Settings) -> str:
     if flags["technique"] == "fixed_mask":
         parts = [*_experiment(settings), *_masks(settings)]
     else:
-        parts = [in_words(flags["technique"]), *_rounds(flags), *_start(flags)]
+        parts = [in_words(flags["technique"]), *_own(flags), *_rounds(flags)]
+        parts += _start(flags)
     if flags.get("init") == "sparse":
         parts.append("augmented init")
     if "budget" in flags:
         parts.append(_budget(settings))
+    elif flags["technique"] in ONE_THRESHOLD:
+        parts.append("global")
     if "override" in flags:
         parts.append(flags["override"])
     return ", ".join(parts)
@@ -102,6 +129,9 @@ def group(settings: Settings, sparsity: float) -> str:
         return group(settings.source, sparsity)
     if "sparsity" in flags:
         return target(float(flags["sparsity"]))
+    if "sparsity_m_by_n" in flags:
+        m, n = map(int, flags["sparsity_m_by_n"].split(","))
+        return target(m / n)
     return " ".join(
         f"{name}={value}"
         for name, value in sorted(flags.items())
@@ -115,14 +145,17 @@ def target(sparsity: float) -> str:
 
 
 def order(variant: str) -> tuple:
-    """What variants are sorted by: those of the paper, each with its own variants."""
+    """What variants are sorted by: the paper's, then later ones, each with its own."""
     base = variant.partition(",")[0]
-    return PAPER.index(base) if base in PAPER else len(PAPER), variant
+    return _KNOWN.index(base) if base in _KNOWN else len(_KNOWN), variant
 
 
 def in_words(technique: str) -> str:
     """The name of a technique as it is written in text: "L0 regularization"."""
-    return technique.replace("_", " ").replace("l0", "L0")
+    return _WORDS.get(technique) or technique.replace("_", " ")
+
+
+_KNOWN = (*PAPER, *map(in_words, LATER))
 
 
 def _table(flags):
@@ -137,6 +170,17 @@ def _budget(settings):
     if settings.source is None:
         return "table"
     return f"layers of {variant(settings.source)}"
+
+
+def _own(flags):
+    """What is special about the technique itself."""
+    if flags.get("by_fan") == "True":
+        yield "sigma"
+    usual = _USUAL_MASKED_WEIGHTS.get(flags["technique"], "stay")
+    if flags.get("masked_weights", usual) != usual:
+        yield f"masked weights {flags['masked_weights']}"
+    if "powerpropagation_alpha" in flags:
+        yield f"powerpropagation {float(flags['powerpropagation_alpha']):g}"
 
 
 def _rounds(flags):

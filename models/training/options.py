@@ -9,7 +9,27 @@ from state_of_sparsity.models.training.devices.strategy import DISTRIBUTIONS
 EXPORTED = ("last", "best")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # Hyperparameters of techniques that are numbers of training steps.
-_STEPS = ("begin_step", "end_step", "frequency", "ramp_begin", "ramp_length")
+_STEPS = (
+    *("begin_step", "end_step", "frequency", "ramp_begin", "ramp_length"),
+    *("dense_steps", "phases", "fixed_step"),
+)
+# What goes with a technique whatever the dataset: what its paper has. Steps are shares
+# of the training steps.
+_REGROWING = {"end_step": 3 / 4}
+_OF_TECHNIQUES = {
+    "set": _REGROWING,
+    "rigl": _REGROWING,
+    "granet": _REGROWING,
+    "feather": {"begin_step": 0.0, "end_step": 1 / 2},
+    "st3": {"begin_step": 1 / 20, "end_step": 1 / 2},
+    "acdc": {
+        "dense_steps": 1 / 10,
+        # Five epochs of a hundred each; the last dense phase has ten.
+        "phases": (*(epoch / 100 for epoch in range(15, 80, 5)), 0.85),
+    },
+    "spartan": {"end_step": 1 / 5, "fixed_step": 4 / 5},
+    "srste": {"sparsity_m_by_n": (2, 4)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +38,8 @@ class Preset:
 
     Attributes:
       options: fields of the options.
-      technique: hyperparameters of techniques; those that are steps as a share of
-        the training steps.
+      technique: hyperparameters of techniques, unless their papers say something
+        else; those that are steps as a share of the training steps.
       without: names of the options that the dataset has no use for.
     """
 
@@ -99,12 +119,23 @@ class Options:
             f"and that of {self.dataset} does not: give constant_final."
         )
 
-    def technique_defaults(self) -> dict[str, object]:
-        """Hyperparameters of techniques for which there is no flag."""
-        return {
-            name: max(1, round(value * self.train_steps)) if name in _STEPS else value
-            for name, value in self.presets[self.dataset].technique.items()
+    def technique_defaults(self, technique: str) -> dict[str, object]:
+        """Hyperparameters of a technique for which there is no flag.
+
+        An option that has the name of one, such as the seed, gives its value.
+        """
+        preset = self.presets[self.dataset].technique
+        shares = preset | _OF_TECHNIQUES.get(technique, {})
+        return vars(self) | {
+            name: self._steps(value) if name in _STEPS else value
+            for name, value in shares.items()
         }
+
+    def _steps(self, share):
+        """So many training steps, or several such numbers."""
+        if isinstance(share, tuple):
+            return tuple(map(self._steps, share))
+        return max(1, round(share * self.train_steps))
 
     def check(self) -> None:
         """Raises ValueError for an option that will not do, naming it."""

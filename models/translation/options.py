@@ -30,6 +30,9 @@ PRESETS = {
             "kl_weight": 2e-5,
             "l0_weight": 2e-4,
             "ramp_length": 1 / 2,
+            "threshold_init": -5.0,
+            # It has no option of this name.
+            "weight_decay": 1e-4,
         },
         # The data is embedded.
         without=("data_dir",),

@@ -37,7 +37,7 @@ class FisherPruning(AccumulatingPruning):
     def __post_init__(self):
         super().__post_init__()
         check_number("damping", self.damping, above=0.0)
-        if isinstance(self.block_size, tuple | list):
+        if isinstance(self.block_size, tuple | list) and len(self.block_size) == 1:
             # As a command line has it.
             object.__setattr__(self, "block_size", self.block_size[0])
         if self.block_size is not None:

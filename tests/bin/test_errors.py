@@ -52,7 +52,6 @@ def test_a_sweep_says_the_same_of_a_flag_that_went(refused, tmp_path, given):
         ("--nostrict_data", "a damaged record is always an error"),
         ("--worker_timeout=9", "workers wait as long as TensorFlow does"),
         ("--cpu_devices=2", "examples/two_workers.py"),
-        ("--zeta=1.2", "another value is for sos.sparsify in Python"),
     ],
 )
 def test_a_flag_that_went_says_since_when_and_what_to_do(
@@ -65,6 +64,12 @@ def test_a_flag_that_went_says_since_when_and_what_to_do(
         message = refused("train_resnet50", *tiny, argument)
         assert message.startswith(f"train_resnet50: --{name} went in 0.4.0: ")
         assert instead in message
+
+
+def test_what_has_no_flag_is_said_to_be_for_python(refused, tiny):
+    message = refused("train_resnet50", *tiny, "--zeta=1.2")
+    assert message.startswith("train_resnet50: --zeta is no flag: ")
+    assert "another value is for sos.sparsify in Python" in message
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_a_run_without_checkpoint_is_refused(refused, copied):
     ("line", "expected"),
     [
         ("# by hand", "does not say which binary wrote it"),
-        (f"{BEGUN}--momentum=0.9", "Unknown command line flag 'momentum'"),
+        (f"{BEGUN}--patience=9", "Unknown command line flag 'patience'"),
         (f"{BEGUN}--depth=51", "depth must be one of"),
         (f"{BEGUN}--depth=deep", "--depth must be int. Received: 'deep'"),
         (f"{BEGUN}--technique=foo", "--technique must be one of dense, magnitude"),

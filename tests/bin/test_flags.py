@@ -11,12 +11,15 @@ import state_of_sparsity as sos
 from state_of_sparsity.bin.flags import REMOVED
 from state_of_sparsity.models.images.options import ImageOptions
 from state_of_sparsity.models.runs.settings import WITHOUT_FLAG, of_fields
+from state_of_sparsity.models.runs.variants import ONE_THRESHOLD
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
 from tests.bin.conftest import parsed, run_of
 
 # They hold objects, which no flag can spell out.
-NOT_FLAGS = {"shared_threshold", *WITHOUT_FLAG}
+NOT_FLAGS = {"shared_threshold", "structure", *WITHOUT_FLAG}
+# Hyperparameters that are options of the run, too.
+OPTIONS = {"seed", "weight_decay"}
 
 
 run = functools.partial(run_of, "train_resnet50")
@@ -29,20 +32,29 @@ def documented(cls, name):
     return found[0].partition(": ")[2].strip()
 
 
+def repeated(made):
+    """The flags that repeat a run."""
+    return [
+        f"--{name}={text}"
+        for name, value in made.flags().items()
+        for text in (value if isinstance(value, list) else [value])
+    ]
+
+
 @pytest.mark.parametrize("cls", [ImageOptions, Rounds, *sos.TECHNIQUES.values()])
 def test_every_field_has_a_flag_with_its_help_text(cls):
     values = parsed("train_resnet50")
     for field in dataclasses.fields(cls):
         if field.name in NOT_FLAGS:
             assert field.name not in values
-        elif cls in (ImageOptions, Rounds) or field.name != "seed":
-            assert values[field.name].help.startswith(documented(cls, field.name))
+        elif cls in (ImageOptions, Rounds) or field.name not in OPTIONS:
+            assert documented(cls, field.name) in values[field.name].help
 
 
 def test_there_are_few_flags():
-    """With --output_dir, 50 of train_resnet50."""
-    assert len(list(parsed("train_resnet50"))) == 49
-    assert not REMOVED.keys() & set(parsed("train_resnet50"))
+    """With --output_dir, 61 of train_resnet50."""
+    assert len(list(parsed("train_resnet50"))) == 60
+    assert not (REMOVED.keys() | WITHOUT_FLAG) & set(parsed("train_resnet50"))
 
 
 @pytest.mark.parametrize("name", ["kl_weight", "sparsity", "ramp"])
@@ -99,6 +111,61 @@ def test_without_flags_a_run_prunes_digits_to_90_percent():
 def test_the_seed_is_that_of_the_run_and_of_random_pruning():
     made = run("--technique=random_pruning", "--seed=5")
     assert made.options.seed == made.sparsification.technique.seed == 5
+
+
+def test_the_weight_decay_is_that_of_all_weights_and_of_the_thresholds_of_str():
+    made = run("--technique=str", "--threshold_init=-5")
+    assert made.options.weight_decay == 5e-3
+    assert made.sparsification.technique == sos.STR(-5.0, 5e-3)
+    made = run("--technique=str", "--weight_decay=1e-3")
+    assert made.options.weight_decay == made.sparsification.technique.weight_decay
+
+
+@pytest.mark.parametrize("technique", sos.TECHNIQUES)
+@pytest.mark.parametrize("binary", ["train_resnet50", "train_transformer"])
+def test_each_technique_is_trained_by_its_name_alone(binary, technique):
+    made = run_of(binary, f"--technique={technique}")
+    assert type(made.sparsification.technique) is sos.TECHNIQUES[technique]
+    settled = made.sparsification.settled_step
+    assert 0 <= settled <= made.options.train_steps
+    assert run_of(binary, *repeated(made)) == made
+
+
+def test_schedules_are_those_of_the_papers():
+    def made(technique, *further):
+        return run(f"--technique={technique}", *further).sparsification.technique
+
+    assert made("feather") == sos.Feather(0.9, 1, 300)
+    assert made("st3") == sos.ST3(0.9, 30, 300)
+    assert made("rigl", "--seed=3") == sos.RigL(0.9, 450, 10, seed=3)
+    assert made("spartan") == sos.Spartan(0.9, 120, 480)
+    assert made("srste") == sos.SRSTE((2, 4))
+    steps = [*range(90, 451, 30), 510]
+    assert made("acdc") == sos.ACDC(0.9, 60, tuple(steps))
+    assert made("acdc", "--phases=", "--dense_steps=9") == sos.ACDC(0.9, 9)
+    assert made("fisher_pruning", "--block_size=50").block_size == 50
+
+
+def test_powerpropagation_wraps_the_technique():
+    made = run("--technique=feather", "--powerpropagation_alpha=2")
+    feather = run("--technique=feather").sparsification.technique
+    assert made.sparsification.technique == sos.Powerpropagation(2.0, feather)
+    assert made.sparsification.target_sparsity == 0.9
+    assert made.sparsification.name == "feather"
+    assert "powerpropagation_alpha=2.0 budget=global" in str(made.sparsification)
+
+
+def test_one_threshold_is_the_budget_of_techniques_that_have_it():
+    """`compare` names them without a backend, and so without their classes."""
+    found = {name for name, cls in sos.TECHNIQUES.items() if _is_global(cls)}
+    assert found == set(ONE_THRESHOLD)
+    assert "budget=global" in str(run("--technique=st3").sparsification)
+    assert "budget=erk" in str(run("--technique=st3", "--budget=erk").sparsification)
+    assert "budget" not in str(run("--technique=rigl").sparsification)
+
+
+def _is_global(cls):
+    return getattr(cls, "is_global", False)
 
 
 def test_a_dense_run_has_no_technique():
@@ -203,12 +270,7 @@ def test_a_run_of_twice_the_steps(schedule):
     technique = made.sparsification.technique
     assert technique.end_step == 2 * plain.sparsification.technique.end_step
     # Repeated by its flags, it is the same run.
-    repeated = [
-        f"--{name}={value}"
-        for name, value in made.flags().items()
-        if name != "override"
-    ]
-    assert run(*repeated).options == made.options
+    assert run(*repeated(made)).options == made.options
 
 
 def test_a_learning_rate_without_epochs_is_not_stretched():
@@ -227,6 +289,17 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("technique=dense override=conv1=0.5", r"not have --override=conv1=0\.5"),
         ("technique=dense budget=erk", "dense does not have --budget=erk"),
         ("technique=l0_regularization budget=erk", "l0.* have --budget"),
+        ("technique=srste budget=erk", "srste does not have --budget=erk"),
+        ("technique=rigl budget=global", "rigl does not have --budget=global"),
+        ("technique=rigl begin_step=1", "rigl does not have --begin_step"),
+        ("technique=dense powerpropagation_alpha=2", "dense does not have --power"),
+        ("technique=rigl powerpropagation_alpha=2", "whose weights start again from"),
+        ("technique=str powerpropagation_alpha=2", "must be a technique that prunes"),
+        ("schedule=cosine decay_epochs=9", "decay_epochs must be left out with .*cos"),
+        (
+            "schedule=cosine train_steps_multiplier=2",
+            "stretch_schedule must be scaled with schedule=cosine",
+        ),
         ("load_masks_from=nowhere", "magnitude_pruning does not have --load_masks"),
         ("shuffle_masks=within_layer", "does not have --shuffle_masks"),
         ("technique=fixed_mask sparsity=0.5", "does not have --sparsity"),
@@ -254,7 +327,16 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("sparsity=-0.1", "sparsity must be at least 0.*Received: -0.1"),
         ("frequency=0", "frequency must be at least 1. Received: 0"),
         ("begin_step=560", "begin_step=560, end_step=550"),
-        ("end_step=601", "--end_step=601 is after .* --train_steps=600"),
+        ("end_step=601", "--end_step is after .* --train_steps=600.* 601"),
+        ("technique=spartan fixed_step=601", "--fixed_step is after .* 601"),
+        ("technique=acdc phases=70,601", "--phases is after .* 601"),
+        ("frequency=601", "--frequency is longer than --train_steps=600.* 601"),
+        (
+            "technique=variational_dropout ramp_begin=400",
+            "--ramp_begin=400 and --ramp_length=300 end after",
+        ),
+        ("technique=fisher_pruning block_size=4,4", "block_size must be an integer"),
+        ("technique=saliency_pruning begin_step=1", "begin_step be at least 2"),
         ("sparsity_m_by_n=2,x", "--sparsity_m_by_n must be numbers.*Received: 2,x"),
         ("block_size=4", r"block_size must be two integers. Received: \(4,\)"),
         ("decay_epochs=a", "--decay_epochs must be numbers.*Received: a"),
@@ -273,6 +355,8 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("rounds=2 frequency=3", "--frequency is not for --rounds.*: 3"),
         ("rounds=2 block_size=4,4", "--block_size is not for --rounds"),
         ("rounds=2 kl_weight=1", "does not have --kl_weight"),
+        ("rounds=2 masked_weights=return", "--masked_weights is not for --rounds"),
+        ("rounds=2 powerpropagation_alpha=2", "--powerpropagation_alpha is not for"),
         ("rounds=2 distribution=multi_worker", "--rounds is for one machine"),
     ],
 )
@@ -307,9 +391,4 @@ def test_an_unknown_technique_is_an_error_listing_those_there_are():
 )
 def test_the_flags_of_a_run_repeat_it(arguments):
     made = run(*arguments)
-    again = [
-        f"--{name}={text}"
-        for name, value in made.flags().items()
-        for text in (value if isinstance(value, list) else [value])
-    ]
-    assert run(*again) == made
+    assert run(*repeated(made)) == made

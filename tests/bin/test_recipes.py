@@ -142,6 +142,65 @@ def test_each_published_run_has_a_recipe_with_its_settings():
             assert run.options.dropout == float(expected["dropout"])
 
 
+def in_steps(epochs, batch_size):
+    return round(epochs * 1_281_167 / batch_size)
+
+
+def later(epochs, batch_size, learning_rate, weight_decay):
+    """Options of a run with a cosine and label smoothing."""
+    return {
+        "train_steps": in_steps(epochs, batch_size),
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": "cosine",
+        "warmup_epochs": 5.0,
+        "decay_epochs": (),
+        "momentum": 0.875,
+        "weight_decay": weight_decay,
+        "label_smoothing": 0.1,
+    }
+
+
+def test_each_later_technique_has_recipes_with_its_settings():
+    ends = [*range(15, 80, 5), 85]
+    phases = tuple(in_steps(epoch, 256) for epoch in ends)
+    soft = in_steps(5, 512), in_steps(50, 512)
+    sgd = {"train_steps": 32_000, "batch_size": 4096, "label_smoothing": 0.1}
+    expected = {
+        "acdc": (
+            lambda s: sos.ACDC(s, in_steps(10, 256), phases),
+            later(100, 256, 0.256, 3.05e-5),
+        ),
+        "feather": (
+            lambda s: sos.Feather(s, 0, soft[1]),
+            later(100, 512, 0.1, 5e-5),
+        ),
+        "rigl_erk": (lambda s: sos.RigL(s, 25_000, 100, 0.3), sgd),
+        "srste": (lambda s: sos.SRSTE((round(4 * s), 4)), {}),
+        "st3": (lambda s: sos.ST3(s, *soft), later(100, 512, 0.1, 5e-5)),
+        "st3_sigma": (
+            lambda s: sos.ST3(s, *soft, by_fan=True),
+            later(100, 512, 0.1, 5e-5),
+        ),
+        "str": (
+            lambda s: sos.STR(-3200.0, 2.2518e-5),
+            later(100, 256, 0.256, 2.2518e-5),
+        ),
+    }
+    rows = table("techniques")
+    assert {row["technique"] for row in rows} == expected.keys()
+    for row in rows:
+        name = f"{row['model']}_{row['technique']}_{row['sparsity']}"
+        run, (technique, options) = recipe(name), expected[row["technique"]]
+        assert run.sparsification.technique == technique(float(row["sparsity"]))
+        assert run.sparsification.budget == ("erk" if "erk" in name else None)
+        check_options(run, "resnet50", **options)
+        text = (FOLDER / f"{name}.flags").read_text()
+        assert f" {float(row['score']):.2f} % top-1 at a sparsity of" in text
+        assert row["source"] in text
+        assert f"# Inferred: {row['inferred']}." in text
+
+
 def test_dense_runs_have_recipes():
     for model, expected in (("resnet50", 0.0), ("transformer", 0.1)):
         run = recipe(f"{model}_dense")

@@ -104,8 +104,8 @@ def test_learned_techniques_need_no_flags_on_digits(command, lenet, tmp_path):
     assert "penalty " in outcome.out
 
 
-def test_a_ramp_that_never_begins_is_refused(refused, lenet, tmp_path):
+def test_a_ramp_that_never_ends_is_refused(refused, lenet, tmp_path):
     technique = ("--technique=variational_dropout", "--ramp_begin=8")
     run = f"--output_dir={tmp_path / 'run'}"
     message = refused("train_resnet50", *lenet, *technique, run)
-    assert "--ramp_begin=8 is not before the last of --train_steps=8" in message
+    assert "end after the last of --train_steps=8" in message

@@ -20,16 +20,27 @@ from study.claims import (
     judge,
     pooled_chance,
 )
+from study.contenders import CONTENDERS, TRIALS
 from study.labs import LABS
-from study.plan import EXPERIMENTS, SEEDS, stages
-from study.results import Results
+from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEEDS, stages
+from study.results import Results, Trial, tried
 from tests.models.analysis.conftest import write_run
 
 FOLDER = pathlib.Path("runs/study/x")
 
 
+def first_is_best(run):
+    del run
+    return 0.0
+
+
+def all_of(lab, quality=first_is_best):
+    return [run for stage in stages(lab, FOLDER, quality) for run in stage]
+
+
 def runs_of(lab):
-    return [run for stage in stages(lab, FOLDER) for run in stage]
+    """Those that are compared, without the trials."""
+    return [run for run in all_of(lab) if run.trial is None]
 
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
@@ -38,7 +49,7 @@ def test_each_run_is_another_one_and_has_flags_that_its_binary_takes(lab):
     assert len({run.configuration.name for run in runs}) == len(runs)
     for run in runs:
         assert run.experiment in EXPERIMENTS
-        if "budget" not in run.configuration.settings:
+        if "/" not in run.configuration.settings.get("budget", ""):
             check(run.configuration)
 
 
@@ -48,14 +59,68 @@ def test_the_whole_grid_is_run_on_mnist1d():
     for experiment in EXPERIMENTS:
         own = [run for run in runs if run.experiment == experiment]
         assert {run.seed for run in own} == set(SEEDS), experiment
-        points = 1 if experiment == "dense" else 6
+        points = 1 if experiment == "dense" else 4 if is_later(experiment) else 6
         assert len(own) == points * len(SEEDS), experiment
+    later = {run.point for run in runs if run.experiment == "feather"}
+    assert later == {0.8, 0.9, 0.95, 0.98}
+
+
+def is_later(experiment):
+    return experiment in LATER or experiment in RANDOM_MASKS.values()
+
+
+def test_each_technique_has_as_many_trials_or_points_of_its_own():
+    lab = LABS["mnist1d"]
+    trials = [run for run in all_of(lab) if run.trial is not None]
+    for name, contender in CONTENDERS.items():
+        own = [run for run in trials if run.experiment == name]
+        assert len(own) == len(contender.trials), name
+        assert len(own or contender.points) == TRIALS, name
+        assert len({run.configuration.name for run in own}) == len(own), name
+    assert {run.seed for run in trials} == {0}
+    for run in trials:
+        check(run.configuration)
+
+
+def test_the_best_trial_in_validation_gives_the_settings_of_a_technique():
+    """The run that was tried is one of the runs that are compared."""
+    wanted = {"begin_step": 150, "end_step": 1125}
+
+    def quality(run):
+        return float(run.trial == wanted)
+
+    runs = all_of(LABS["mnist1d"], quality)
+    (best,) = [r for r in runs if r.experiment == "feather" and r.trial == wanted]
+    own = [r for r in runs if r.experiment == "feather" and r.trial is None]
+    for run in own:
+        assert {n: str(v) for n, v in wanted.items()}.items() <= (
+            run.configuration.settings.items()
+        )
+    assert best.configuration.name in {run.configuration.name for run in own}
+    shown = [trial.is_chosen for trial in tried(runs, quality)]
+    assert sum(shown) == len({run.experiment for run in runs if run.trial is not None})
+
+
+def test_random_masks_are_those_of_the_run_at_other_places():
+    runs = {run.configuration.name: run for run in runs_of(LABS["mnist1d"])}
+    found = [r for r in runs.values() if r.experiment == RANDOM_MASKS["rigl"]]
+    for run in found:
+        settings = run.configuration.settings
+        source = runs[pathlib.Path(settings["load_masks_from"]).name]
+        assert source.experiment == "rigl"
+        assert (source.point, source.seed) == (run.point, run.seed)
+        assert settings["shuffle_masks"] == "within_layer"
 
 
 def test_runs_alone_begin_with_other_values_unless_they_are_lottery_tickets():
     runs = runs_of(LABS["mnist1d"])
     sources = {r.configuration.name: r for r in runs if r.experiment == "magnitude"}
-    alone = [r for r in runs if "load_masks_from" in r.configuration.settings]
+    alone = [
+        r
+        for r in runs
+        if "load_masks_from" in r.configuration.settings
+        and r.experiment not in RANDOM_MASKS.values()
+    ]
     assert len(alone) == 6 * 6 * len(SEEDS)
     for run in alone:
         settings = run.configuration.settings
@@ -148,6 +213,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     lab = LABS["mnist1d"]
     fall = dict.fromkeys(EXPERIMENTS, 0.2) | {"dense": 0.0, "random": 0.6, "vd": 0.1}
+    fall["feather"] = 0.1
     runs = runs_of(lab)
     for run in runs:
         # Weights of penalties become sparsities between those of pruning.
@@ -156,6 +222,8 @@ def results(tmp_path_factory):
         sparsity = run.point
         if technique in weights:
             sparsity = 0.4 + 0.09 * weights[technique].index(run.point)
+        if run.experiment in ("str", RANDOM_MASKS["str"]):
+            sparsity = 0.9 + run.point
         quality = 0.9 - fall[run.experiment] * sparsity + 0.001 * run.seed
         path = folder / run.configuration.name
         flags = {"technique": run.experiment, "train_steps": 100}
@@ -214,6 +282,15 @@ def test_claims_are_judged_from_what_came_out(results):
         "Magnitude pruning is comparable to variational dropout, or better": "no",
         "Magnitude pruning is comparable to L0 regularization, or better": "yes",
         "Augmented initial values do not help (scratch-e)": "yes",
+        "Later: Feather, global is better than magnitude pruning with one threshold": (
+            "yes"
+        ),
+        "Later: ST-3, global is better than magnitude pruning with one threshold": (
+            "not seen"
+        ),
+        "Later: RigL is comparable to magnitude pruning, layer by layer": "yes",
+        "Later: Feather, global is better than random masks with as many weights in "
+        "each layer": "yes",
         # It is of images.
         "On the Transformer, a lottery ticket is ahead of scratch-e": "-",
     }
@@ -223,17 +300,30 @@ def test_claims_are_judged_from_what_came_out(results):
 def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     judgements = judge({"mnist1d": results})
     labs = {"mnist1d": LABS["mnist1d"]}
-    page.write({"mnist1d": results}, labs, judgements, {"commit": "abc"}, tmp_path)
+    trials = [
+        Trial("feather", "end_step=750", 0.9123, True),
+        Trial("feather", "end_step=1125", 0.9, False),
+    ]
+    page.write(
+        {"mnist1d": results},
+        labs,
+        {"mnist1d": trials},
+        judgements,
+        {"commit": "abc"},
+        tmp_path,
+    )
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert "| Random pruning is worse than magnitude pruning | yes |" in text
     assert "- commit: abc" in text
+    assert "| Feather, global | end_step=750 | **0.9123** |" in text
+    assert "| Feather, global | end_step=1125 | 0.9 |" in text
     for name in EXPERIMENTS.values():
         assert re.search(f"[|] {name} +[|]", text)
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
-    assert len([link for is_picture, link in links if is_picture]) == 5
+    assert len([link for is_picture, link in links if is_picture]) == 8
     # Other links are to pages that are there already.
     written = [link for _, link in links if link.startswith("assets/")]
-    assert len(written) == 6
+    assert len(written) == 9
     assert all((tmp_path / link).stat().st_size for link in written)
     for line in text.splitlines():
         assert line.startswith("|") or len(line) <= 88

@@ -1,5 +1,7 @@
 """Learning-rate schedules."""
 
+import math
+
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 
 
@@ -66,4 +68,38 @@ class WarmupThenSteps(keras.optimizers.schedules.LearningRateSchedule):
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,
             "boundaries": self.boundaries,
+        }
+
+
+@keras.utils.register_keras_serializable("state_of_sparsity")
+class WarmupThenCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017).
+
+    `rate(t) = peak * (t + 1) / warmup_steps` in the warm-up, and after it
+    `peak / 2 * (1 + cos(pi (t - warmup_steps) / (steps - warmup_steps)))`
+
+    Args:
+      peak: the rate after the warm-up.
+      warmup_steps: length of the warm-up; 0 for none.
+      steps: from which on the rate is 0.
+    """
+
+    def __init__(self, peak, warmup_steps, steps):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.steps = steps
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        warmup = (step + 1) / max(self.warmup_steps, 1)
+        length = max(self.steps - self.warmup_steps, 1)
+        share = tf.clip_by_value((step - self.warmup_steps) / length, 0.0, 1.0)
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * share))
+        return self.peak * tf.where(step < self.warmup_steps, warmup, cosine)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "steps": self.steps,
         }

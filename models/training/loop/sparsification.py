@@ -6,12 +6,13 @@ import functools
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 
+GLOBAL = "global"
 # Over which the sparsity of a technique is distributed.
 BUDGETS = {
     "uniform": sos.Uniform,
     "first_dense_last_capped": sos.FirstDenseLastCapped,
     "erk": sos.ERK,
-    "global": sos.Global,
+    GLOBAL: sos.Global,
 }
 
 
@@ -38,7 +39,23 @@ class Sparsification:
 
     @property
     def name(self) -> str:
-        return self.technique.technique_name() if self.technique else "dense"
+        return self.pruning.technique_name() if self.technique else "dense"
+
+    @property
+    def pruning(self) -> sos.Technique | None:
+        """The technique, without powerpropagation around it."""
+        return getattr(self.technique, "base", self.technique)
+
+    @property
+    def power(self) -> float | None:
+        """The exponent of powerpropagation; None without it."""
+        return None if self.pruning is self.technique else self.technique.alpha
+
+    @property
+    def budget_in_words(self) -> str | None:
+        """Its name or path; that of the technique's own one unless another is given."""
+        is_global = self.budget is None and getattr(self.technique, "is_global", False)
+        return GLOBAL if is_global else self.budget
 
     def __str__(self):
         """The technique with what is not by default, budget and overrides."""
@@ -46,13 +63,15 @@ class Sparsification:
         if self.technique is not None:
             parts += [
                 f"{field.name}={value}"
-                for field in dataclasses.fields(self.technique)
-                if (value := getattr(self.technique, field.name)) != field.default
+                for field in dataclasses.fields(self.pruning)
+                if (value := getattr(self.pruning, field.name)) != field.default
                 # A description of it, and not of all that it holds.
                 and isinstance(value, bool | int | float | str | tuple)
             ]
-        if self.budget is not None:
-            parts.append(f"budget={self.budget}")
+        if self.power is not None:
+            parts.append(f"powerpropagation_alpha={self.power}")
+        if self.budget_in_words is not None:
+            parts.append(f"budget={self.budget_in_words}")
         parts += [f"override={name}={value}" for name, value in self.overrides.items()]
         return " ".join(parts)
 
@@ -75,7 +94,7 @@ class Sparsification:
     def apply(self, model: keras.Model) -> keras.Model:
         if self.technique is None:
             return model
-        if self.budget is not None:
+        if self.budget_in_words is not None:
             self._say_what_is_planned(model)
         return sos.sparsify(
             model, self.technique, self.overrides, self.budget_of_layers
@@ -98,9 +117,10 @@ class Sparsification:
     def _say_what_is_planned(self, model):
         planned = self.planned(model)
         least, most = min(planned, key=planned.get), max(planned, key=planned.get)
-        shared = self.budget_of_layers.shares_threshold
+        shared = self.budget_in_words == GLOBAL
         print(
-            f"budget {self.budget}: from {planned[least]:.2%} ({least}) "
-            f"to {planned[most]:.2%} ({most})"
+            f"budget {self.budget_in_words}: "
+            + ("one threshold over all layers, " if shared else "")
+            + f"from {planned[least]:.2%} ({least}) to {planned[most]:.2%} ({most})"
             + (", if the scores stayed as they are now" if shared else "")
         )

@@ -100,7 +100,7 @@ class Rounds:
         return Rounds(self.rounds, fraction, self.rewind or REWINDS[0], step)
 
     def technique_defaults(self) -> dict[str, object]:
-        """Hyperparameters of the technique for which there is no flag."""
+        """Hyperparameters of magnitude pruning for which there is no flag."""
         # Masks that are renewed between trainings have no schedule.
         defaults = {"begin_step": 0, "end_step": 0, "frequency": 1}
         if self.prune_fraction is not None:

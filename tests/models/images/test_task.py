@@ -63,7 +63,7 @@ def test_an_option_that_is_given_wins_over_that_of_the_dataset(dataset):
 
 @pytest.mark.parametrize("train_steps", [1, 2, 10, 600])
 def test_steps_of_techniques_are_within_a_run_of_any_length(train_steps):
-    defaults = tiny(train_steps=train_steps).technique_defaults()
+    defaults = tiny(train_steps=train_steps).technique_defaults("magnitude_pruning")
     assert 1 <= defaults["begin_step"] <= defaults["end_step"] <= train_steps
     assert defaults["frequency"] >= 1
 

@@ -33,6 +33,26 @@ TICKET = FIXED | {"load_weights_from": "/runs/pruned"}
         ({"technique": "dense"}, "dense"),
         (PRUNED, "magnitude pruning"),
         ({"technique": "l0_regularization"}, "L0 regularization"),
+        (PRUNED | {"masked_weights": "stay"}, "magnitude pruning"),
+        (
+            PRUNED | {"masked_weights": "return"},
+            "magnitude pruning, masked weights return",
+        ),
+        (
+            {"technique": "movement_pruning", "masked_weights": "return"},
+            "movement pruning",
+        ),
+        ({"technique": "rigl"}, "RigL"),
+        ({"technique": "acdc"}, "AC/DC, global"),
+        ({"technique": "st3", "by_fan": "True"}, "ST-3, sigma, global"),
+        (
+            {
+                "technique": "feather",
+                "budget": "erk",
+                "powerpropagation_alpha": "2.0",
+            },
+            "Feather, powerpropagation 2, erk",
+        ),
         (PRUNED | {"budget": "erk"}, "magnitude pruning, erk"),
         (PRUNED | {"budget": "/gone/layers.csv"}, "magnitude pruning, table"),
         (
@@ -102,6 +122,7 @@ def test_the_run_on_which_another_builds_is_named():
 
 
 LONG, SHORT = ({"technique": "dense", "train_steps": s} for s in ("1200", "600"))
+TWO_OF_FOUR = {"technique": "srste", "train_steps": "600", "sparsity_m_by_n": "2,4"}
 # The sparsity of the flags is not that of the table.
 TABLE = {"technique": "random_pruning", "budget": "/runs/vd/layers.csv"}
 TABLE |= {"sparsity": "0.9"}
@@ -113,6 +134,7 @@ TABLE |= {"sparsity": "0.9"}
         # Pruned runs of a target, whatever else differs.
         (PRUNED | {"seed": "1"}, 0.9, PRUNED | {"end_step": "9"}, 0.901, True),
         (PRUNED | {"sparsity": "0.8"}, 0.9, PRUNED, 0.9, False),
+        (TWO_OF_FOUR, 0.5, TWO_OF_FOUR | {"decay": "1e-4"}, 0.49, True),
         # Those of learned techniques with the same flags.
         (DROPOUT, 0.81, DROPOUT | {"seed": "7"}, 0.83, True),
         (DROPOUT, 0.81, DROPOUT | {"kl_weight": "2e-4"}, 0.81, False),

@@ -6,6 +6,7 @@ import pytest
 from state_of_sparsity.engines.tf_keras.backend import keras, tf
 from state_of_sparsity.models.training.loop.learning_rate import (
     InverseSquareRoot,
+    WarmupThenCosine,
     WarmupThenSteps,
 )
 
@@ -41,8 +42,22 @@ def test_rate_at_every_kind_of_step(peak, warmup_steps, boundaries):
         assert rate == pytest.approx(expected, rel=1e-6), step
 
 
-def test_the_schedule_comes_back_from_its_configuration():
-    schedule = WarmupThenSteps(0.4, 5, [10, 20])
+@pytest.mark.parametrize("warmup_steps", [0, 40])
+def test_half_a_cosine_follows_the_warm_up(warmup_steps):
+    schedule = WarmupThenCosine(0.256, warmup_steps, 100)
+    for step in (0, 1, 39, 40, 41, 70, 99, 100, 200):
+        share = min(max(step - warmup_steps, 0) / (100 - warmup_steps), 1)
+        expected = 0.256 * (1 + np.cos(np.pi * share)) / 2
+        if step < warmup_steps:
+            expected = 0.256 * (step + 1) / warmup_steps
+        found = float(schedule(tf.constant(step, tf.int64)))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-8), step
+
+
+@pytest.mark.parametrize(
+    "schedule", [WarmupThenSteps(0.4, 5, [10, 20]), WarmupThenCosine(0.4, 5, 40)]
+)
+def test_the_schedule_comes_back_from_its_configuration(schedule):
     optimizer = keras.optimizers.SGD(schedule)
     config = keras.optimizers.serialize(optimizer)
     again = keras.optimizers.deserialize(config)._learning_rate
