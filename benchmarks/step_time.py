@@ -2,8 +2,8 @@
 
 The models are trained in one process, in turns of a few steps, so that whatever else
 the machine does hits all of them; before that, each in a process of its own, for the
-peak of its memory. Prints medians, their ratios, and images per second. Magnitude
-pruning is measured between renewals of its masks. Keras 3 takes the backend of
+peak of its memory. Prints medians, their ratios, and images per second. What renews
+masks now and then is measured between renewals. Keras 3 takes the backend of
 KERAS_BACKEND, and whatever accelerator that finds:
 
   KERAS_BACKEND=jax python benchmarks/step_time.py --keras=keras --model=cnn
@@ -32,12 +32,30 @@ from absl import app, flags
 
 import state_of_sparsity as sos
 
-# Masks are made at the first step, and not again.
+# After their ramps, where those that renew at every step go on: masks are made at the
+# second step, after that of RigL and its kin no more. A few steps are taken before.
+_ONCE = {"begin_step": 2, "end_step": 2, "frequency": 2}
+_UPDATES = {"end_step": 2000, "frequency": 1000}
 TECHNIQUES = {
-    "magnitude_pruning": sos.MagnitudePruning(0.9, 1, 1, 1),
-    "random_pruning": sos.RandomPruning(0.9, 1, 1, 1),
-    "variational_dropout": sos.VariationalDropout(1e-4),
-    "l0_regularization": sos.L0Regularization(1e-4),
+    technique.technique_name(): technique
+    for technique in (
+        sos.MagnitudePruning(0.9, **_ONCE),
+        sos.RandomPruning(0.9, **_ONCE),
+        sos.VariationalDropout(1e-4),
+        sos.L0Regularization(1e-4),
+        sos.SaliencyPruning(0.9, **_ONCE),
+        sos.MovementPruning(0.9, **_ONCE),
+        sos.FisherPruning(0.9, **_ONCE),
+        sos.SET(0.9, **_UPDATES),
+        sos.RigL(0.9, **_UPDATES),
+        sos.GraNet(0.9, initial_sparsity=0.9, **_UPDATES),
+        sos.Feather(0.9, begin_step=1, end_step=2),
+        sos.ST3(0.9, begin_step=1, end_step=2),
+        sos.STR(-5.0, 1e-4),
+        sos.ACDC(0.9, dense_steps=2),
+        sos.Spartan(0.9, end_step=2, fixed_step=1000),
+        sos.SRSTE((2, 4)),
+    )
 }
 
 _KERAS = flags.DEFINE_enum("keras", "tf_keras", ["keras", "tf_keras"], "Which Keras.")
