@@ -352,7 +352,15 @@ def kinds():
     return keras.Model(ids, keras.layers.Dense(4, name="dense")(x), name="kinds")
 
 
-@pytest.mark.parametrize("technique", [RETURN, Saliency(at=2), Scale()], ids=str)
+@pytest.mark.parametrize(
+    "technique",
+    [
+        RETURN,
+        pytest.param(Saliency(at=2), marks=pytest.mark.slow),
+        pytest.param(Scale(), marks=pytest.mark.slow),
+    ],
+    ids=lambda technique: technique.technique_name(),
+)
 def test_every_kind_of_map_takes_any_technique(technique, rng, tmp_path):
     ids = rng.integers(0, 9, (8, 8))
     sparse = compiled(sos.sparsify(kinds(), technique), run_eagerly=False)
