@@ -3,13 +3,22 @@
 import numpy as np
 import pytest
 
-from tests.flavour import begin_training, compiled, fit, keras, sgd, sites, sos
+from tests.flavour import (
+    ON_PYTORCH,
+    begin_training,
+    compiled,
+    fit,
+    keras,
+    sgd,
+    sites,
+    sos,
+)
 from tests.shared import zoo
 from tests.shared.reference import cubic_sparsity
 
 layers = keras.layers
 STEPS = 10
-pytestmark = pytest.mark.any_backend
+pytestmark = ON_PYTORCH
 
 
 def on_ramp(step, final):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
+    ON_PYTORCH,
     begin_training,
     compiled,
     keras,
@@ -123,10 +124,7 @@ ELSEWHERE = ("magnitude", "magnitude-return", "powerpropagation-st3")
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.any_backend] * (name in ELSEWHERE))
-        for name in CASES
-    ],
+    [pytest.param(name, marks=ON_PYTORCH * (name in ELSEWHERE)) for name in CASES],
 )
 def test_updates_are_those_of_the_formulas(name):
     arguments = {"run_eagerly": False} if name in STEPS else {}
