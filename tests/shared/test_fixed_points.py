@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
-    ON_PYTORCH,
     FLAVOUR,
+    ON_PYTORCH,
     begin_training,
     compiled,
     from_logits,
