@@ -42,9 +42,13 @@ else:
 keras = importlib.import_module(NAME)
 
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 import state_of_sparsity as sos  # noqa: E402
 from state_of_sparsity.engines import engine_of  # noqa: E402
+
+# Marks of what is the same in tf_keras, too, where the slow tests ask for it.
+ON_PYTORCH = [pytest.mark.any_backend, *[pytest.mark.slow] * (not IS_KERAS3)]
 
 
 def to_numpy(value):

@@ -82,8 +82,8 @@ class ACDC(ScoringTechnique):
 
     def state(self, place):
         # The mask as the optimizer sees it, so that it can hold weights at zero.
-        held = State(1.0, changed_by=BACKWARD)
-        return super().state(place) | {"held": held}
+        held_mask = State(1.0, changed_by=BACKWARD)
+        return super().state(place) | {"held_mask": held_mask}
 
     def score(self, weight, state, stream):
         del state, stream
@@ -92,7 +92,7 @@ class ACDC(ScoringTechnique):
     def backward(self, theta, state, gradient, step):
         del theta, step
         mask = ops.cast(state["mask"], gradient.dtype)
-        return gradient * mask, {"held": mask}
+        return gradient * mask, {"held_mask": mask}
 
     def projected(self, theta, state):
-        return theta * ops.cast(state["held"], theta.dtype)
+        return theta * ops.cast(state["held_mask"], theta.dtype)

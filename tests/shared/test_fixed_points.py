@@ -5,6 +5,7 @@ import pytest
 
 from tests.flavour import (
     FLAVOUR,
+    ON_PYTORCH,
     begin_training,
     compiled,
     from_logits,
@@ -71,8 +72,10 @@ def dense():
     return trained(None)
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize("technique", AS_DENSE, ids=lambda t: t.technique_name())
+@pytest.mark.parametrize(
+    "technique",
+    [pytest.param(t, marks=ON_PYTORCH, id=t.technique_name()) for t in AS_DENSE],
+)
 def test_at_sparsity_0_training_is_that_of_the_dense_model_to_the_bit(technique, dense):
     weights, losses = trained(technique)
     assert losses == dense[1]
@@ -80,8 +83,9 @@ def test_at_sparsity_0_training_is_that_of_the_dense_model_to_the_bit(technique,
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize(("technique", "atol"), NEARLY)
+@pytest.mark.parametrize(
+    ("technique", "atol"), [pytest.param(*case, marks=ON_PYTORCH) for case in NEARLY]
+)
 def test_at_sparsity_0_others_are_near_the_dense_model(technique, atol, dense):
     for found, expected in zip(trained(technique)[0], dense[0], strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=atol)

@@ -10,6 +10,7 @@ from state_of_sparsity.structures import SingleWeights
 from state_of_sparsity.techniques.accumulated import AccumulatingPruning
 from state_of_sparsity.techniques.pruning import PruningTechnique
 from tests.flavour import (
+    ON_PYTORCH,
     compiled,
     fit,
     keras,
@@ -68,7 +69,7 @@ class Halving(sos.Budget):
         return 0.5 ** self._names.index(layer.path)
 
 
-pytestmark = pytest.mark.any_backend
+pytestmark = ON_PYTORCH
 BUDGET = Halving("hidden", "logits")
 # Of 6 rows 2 go, and of 8 rows 5: densities of 2/3 and 1/3, and of 5/9 in all.
 RAMP = (4 / 9, 3, 3, 1)

@@ -7,7 +7,7 @@ ways to save a model.
 import numpy as np
 import pytest
 
-from tests.flavour import compiled, fit, keras, sgd, sos, steps_of, to_numpy
+from tests.flavour import ON_PYTORCH, compiled, fit, keras, sgd, sos, steps_of, to_numpy
 from tests.shared import zoo
 
 RAMP = (0.7, 2, 7, 2)
@@ -50,7 +50,7 @@ def state(model):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.any_backend] * (name not in EVERYWHERE))
+        pytest.param(name, marks=ON_PYTORCH * (name not in EVERYWHERE))
         for name in TECHNIQUES
     ],
 )
@@ -77,8 +77,13 @@ def test_a_model_with_every_kind_of_state_trains_on_to_the_bit(name, data, tmp_p
     assert all(np.array_equal(one, other) for one, other in masks)
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize("name", ["a sum", "masks that change places", "a threshold"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=ON_PYTORCH)
+        for name in ("a sum", "masks that change places", "a threshold")
+    ],
+)
 def test_weights_alone_hold_every_kind_of_state(name, data, tmp_path):
     model = fresh(name)
     fit(model, *data, epochs=2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
+    ON_PYTORCH,
     begin_training,
     compiled,
     keras,
@@ -102,7 +103,7 @@ def batches(model, rng, steps):
 @pytest.mark.parametrize(
     ("technique", "network"),
     [
-        pytest.param(t, n, marks=[pytest.mark.any_backend] * ((t, n) != EVERYWHERE))
+        pytest.param(t, n, marks=ON_PYTORCH * ((t, n) != EVERYWHERE))
         for t in TECHNIQUES
         for n in NETWORKS
     ],
