@@ -17,6 +17,7 @@ import math
 from keras import ops
 
 from state_of_sparsity import masks
+from state_of_sparsity.numerics import traced_once
 
 # Steps from one renewal of the weight to the next.
 FREQUENCY = 10
@@ -47,6 +48,7 @@ def margin_at(margins, share: float, guess):
     return ops.log(masks.threshold([scores], count, guess))
 
 
+@traced_once
 def steered(weight, before, now, left, size: int):
     """The next weight of the penalty, in which `u` becomes
 
