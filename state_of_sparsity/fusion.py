@@ -75,7 +75,7 @@ def weighted(function: Callable, weight, *tensors):
         # To decide, it would wait for the device.
         return computed(*tensors)
     if backend == "jax":
-        return ops.cond(weight > 0.0, lambda: computed(*tensors), nothing)
+        return ops.cond(weight != 0.0, lambda: computed(*tensors), nothing)
     tf = importlib.import_module("tensorflow")  # The backend has imported it.
 
     # The gradient of `tf.cond` knows no functions with gradients of their own.
@@ -89,12 +89,14 @@ def weighted(function: Callable, weight, *tensors):
 
         def gradient(upstream):
             return tf.cond(
-                weight > 0.0,
+                tf.not_equal(weight, 0.0),
                 lambda: [*slopes(upstream)],
                 lambda: [tf.zeros_like(value) for value in values],
             )
 
-        return tf.cond(weight > 0.0, lambda: computed(*values), nothing), gradient
+        return tf.cond(
+            tf.not_equal(weight, 0.0), lambda: computed(*values), nothing
+        ), gradient
 
     # Of variables, it would want to know.
     return decided(*map(tf.convert_to_tensor, tensors))

@@ -38,15 +38,22 @@ def values(rng):
     return theta, extra
 
 
+def state_of(extra):
+    """The state of both techniques: each has its own name for the extra."""
+    return {"log_sigma2": extra, "log_alpha": extra}
+
+
 FUNCTIONS = {
-    "variance": VD.sigma2,
-    "KL divergence": VD.penalty,
+    "variance": lambda theta, extra: VD.sigma2(theta, state_of(extra)),
+    "KL divergence": lambda theta, extra: VD.penalty(theta, state_of(extra)),
     # Noise next to 0 differs by 2e-6, as the logarithm of a number next to 1 does.
     "noisy weight": lambda theta, extra: VD.training_weight(
-        theta, 0.01 * extra - 6.0, Noise()
+        theta, state_of(0.01 * extra - 6.0), 1, Noise()
     ),
-    "gated weight": lambda theta, extra: L0.training_weight(theta, extra, Noise()),
-    "expected L0": L0.penalty,
+    "gated weight": lambda theta, extra: L0.training_weight(
+        theta, state_of(extra), 1, Noise()
+    ),
+    "expected L0": lambda theta, extra: L0.penalty(theta, state_of(extra)),
 }
 
 
@@ -80,9 +87,9 @@ def test_xla_compiles_what_is_large_and_nothing_else(values, monkeypatch):
     )
     theta, extra = values
     small = theta[:, :100], extra[:, :100]
-    VD.penalty(*map(ops.convert_to_tensor, small))
+    FUNCTIONS["KL divergence"](*map(ops.convert_to_tensor, small))
     assert not compiled
-    VD.penalty(*map(ops.convert_to_tensor, (theta, extra)))
+    FUNCTIONS["KL divergence"](*map(ops.convert_to_tensor, (theta, extra)))
     assert len(compiled) == 1
 
 
@@ -94,7 +101,8 @@ def test_within_a_step_that_xla_compiles_as_well(values):
 
     def step():
         with tf.GradientTape() as tape:
-            penalty = VD.penalty(tf.convert_to_tensor(theta), tf.identity(extra))
+            state = state_of(tf.identity(extra))
+            penalty = VD.penalty(tf.convert_to_tensor(theta), state)
         return penalty, tape.gradient(penalty, [theta, extra])
 
     penalty, slopes = tf.function(step)()
@@ -105,18 +113,21 @@ def test_within_a_step_that_xla_compiles_as_well(values):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.25])
+@pytest.mark.parametrize("weight", [0.0, 0.25, -0.25])
 @pytest.mark.parametrize("technique", [VD, L0], ids=["VD", "L0"])
 def test_weighted_penalties_have_the_values_and_gradients_of_their_product(
     technique, weight, values
 ):
+    steered = type(technique)(sparsity=0.5)
+
     def product(theta, extra):
         # Which has a gradient by what the penalty does not depend on as well.
-        return weight * technique.penalty(theta, extra) + 0.0 * ops.sum(theta)
+        penalty = technique.penalty(theta, state_of(extra))
+        return weight * penalty + 0.0 * ops.sum(theta)
 
     def weighted(theta, extra):
-        given = ops.convert_to_tensor(weight, "float32")
-        return technique.weighted_penalty(given, theta, extra) + 0.0 * ops.sum(theta)
+        state = state_of(extra) | {"multiplier": ops.convert_to_tensor(weight)}
+        return steered.weighted_penalty(theta, state, 0) + 0.0 * ops.sum(theta)
 
     tensors = [ops.convert_to_tensor(value) for value in values]
     np.testing.assert_allclose(weighted(*tensors), product(*tensors), rtol=1e-6)

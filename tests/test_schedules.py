@@ -1,8 +1,12 @@
-"""The cubic schedule against its formula in Python's float64."""
+"""Schedules against their formulas in Python, and against their own renewals."""
 
+import numpy as np
 import pytest
+from keras import ops
 
-from state_of_sparsity.schedules import CubicSchedule
+import state_of_sparsity as sos
+from state_of_sparsity.schedules import CubicSchedule, Never
+from tests.autodiff import quick
 
 
 def formula(t, sparsity, begin, end, initial):
@@ -37,3 +41,60 @@ def test_masks_are_renewed_every_frequency_steps_and_at_the_end(begin, end, freq
 def test_a_ramp_that_ends_before_the_first_step_is_taken_at_it():
     assert CubicSchedule(0.9, 0, 0, 1).renewals() == [1]
     assert CubicSchedule(0.9, 0, 0, 1).sparsity(1) == 0.9
+
+
+def random_ramps(rng, number=60):
+    for _ in range(number):
+        begin, length = rng.integers(0, 12, 2)
+        frequency, goes_on = rng.integers(1, 8), bool(rng.integers(2))
+        ends = map(int, (begin, begin + length, frequency))
+        yield CubicSchedule(0.9, *ends, goes_on=goes_on)
+
+
+OTHERS = [
+    Never(),
+    sos.RigL(0.9, end_step=11, frequency=4).schedule(),
+    sos.SET(0.9, end_step=5, frequency=1).schedule(),
+    sos.ACDC(0.9, dense_steps=0, phases=(3, 4, 9, 12)).schedule(),
+    sos.Spartan(0.9, end_step=4, fixed_step=13).schedule(),
+]
+
+
+def expected_renewals(schedule, steps):
+    """By step, which renewal there is; none where there is none."""
+    found = {step: i for i, step in enumerate(schedule.renewals())}
+    if getattr(schedule, "goes_on", False):
+        last = schedule.renewals()[-1]
+        for step in range(last, steps + 1, schedule.frequency):
+            found[step] = found[last]
+    return [found.get(step) for step in range(1, steps + 1)]
+
+
+def test_a_number_finds_its_renewal(rng):
+    for schedule in (*random_ramps(rng), *OTHERS):
+        expected = [i is not None for i in expected_renewals(schedule, 30)]
+        found = [bool(schedule.is_due(step)) for step in range(1, 31)]
+        assert found == expected, schedule
+
+
+def test_a_tensor_finds_its_renewal_in_a_ramp(rng):
+    # Its arithmetic is that of each element.
+    steps = np.arange(1, 31, dtype="int32")
+    for schedule in random_ramps(rng):
+        expected = expected_renewals(schedule, 30)
+        due, index = map(
+            ops.convert_to_numpy, schedule.find(ops.convert_to_tensor(steps))
+        )
+        assert [
+            int(i) if d else None for d, i in zip(due, index, strict=True)
+        ] == expected, schedule
+
+
+@pytest.mark.parametrize("schedule", OTHERS[1:], ids=repr)
+def test_a_tensor_finds_its_renewal(schedule):
+    find = quick(schedule.find)
+    for step, expected in enumerate(expected_renewals(schedule, 15), 1):
+        due, index = map(
+            ops.convert_to_numpy, find(ops.convert_to_tensor(step, "int32"))
+        )
+        assert (int(index) if due else None) == expected, step

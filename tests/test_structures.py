@@ -37,23 +37,43 @@ def test_whole_blocks_go_in_order_of_their_pooled_scores(rng, pooling, shape):
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "shape"), [(2, 4, (16, 5)), (1, 4, (3, 3, 8, 4)), (1, 2, (16, 5))]
+    ("m", "n", "shape", "axis"),
+    [
+        (2, 4, (16, 5), -2),
+        (1, 4, (3, 3, 8, 4), -2),
+        (1, 2, (16, 5), -2),
+        (3, 4, (8, 3, 5), -3),
+        (2, 4, (3, 5, 8), -1),
+        (1, 2, (2, 4, 3, 3, 2), -4),
+    ],
 )
-def test_m_of_n_weights_along_the_input_channels_go(rng, shape, m, n):
+def test_m_of_n_weights_along_an_axis_go(rng, shape, m, n, axis):
     scores = np.abs(rng.normal(size=shape)).astype("float32")
-    mask = mask_of(structures.ZerosOfN(m, n), scores, m / n)
-    groups = np.moveaxis(scores, -2, -1).reshape(-1, n)
-    kept = np.moveaxis(mask, -2, -1).reshape(-1, n)
+    mask = mask_of(structures.ZerosOfN(m, n, axis), scores, m / n)
+    groups = np.moveaxis(scores, axis, -1).reshape(-1, n)
+    kept = np.moveaxis(mask, axis, -1).reshape(-1, n)
     assert (kept.sum(axis=1) == n - m).all()
     lowest_kept = np.where(kept, groups, np.inf).min(axis=1)
     highest_gone = np.where(kept, -np.inf, groups).max(axis=1)
     assert (lowest_kept >= highest_gone).all()
 
 
+def test_of_equal_scores_in_a_group_the_first_stay():
+    mask = mask_of(structures.ZerosOfN(2, 4), np.zeros((8, 3), "float32"), 0.5)
+    expected = np.repeat([[True], [True], [False], [False]] * 2, 3, axis=1)
+    np.testing.assert_array_equal(mask, expected)
+
+
 def test_shapes_that_a_structure_does_not_fit_are_refused():
     blocks, groups = structures.Blocks((2, 2), "AVG"), structures.ZerosOfN(2, 4)
     assert blocks.refusal((3, 3, 4, 4)) == "blocks of (2, 2) need matrices"
-    assert "need kernels of Dense and Conv2D" in groups.refusal((3, 4, 4))
-    assert groups.refusal((3, 3, 6, 8)) == "4 does not divide its 6 input channels"
+    assert groups.refusal((8,)) == "2 zeros of 4 need a kernel of a linear map"
+    refusal = "4 does not divide axis 2, its 6 input channels"
+    assert groups.refusal((3, 3, 6, 8)) == refusal
+    assert groups.refusal((3, 4, 4)) is None
+    of_inputs = structures.ZerosOfN(2, 4, axis=-3)
+    assert (
+        of_inputs.refusal((6, 4, 4)) == "4 does not divide axis 0, its 6 input channels"
+    )
     for structure in (blocks, groups, structures.SingleWeights()):
         assert structure.refusal((8, 8)) is None

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import state_of_sparsity as sos
+from state_of_sparsity import structures
 from state_of_sparsity.techniques.base import field_help
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
@@ -69,13 +70,14 @@ def test_techniques_are_frozen():
 
 def test_magnitude_scores_are_magnitudes(rng):
     weight = rng.normal(size=(4, 5)).astype("float32")
-    score = sos.MagnitudePruning(**RAMP).score(ops.convert_to_tensor(weight), (0, 0))
+    technique = sos.MagnitudePruning(**RAMP)
+    score = technique.score(ops.convert_to_tensor(weight), {}, (0, 0))
     np.testing.assert_array_equal(ops.convert_to_numpy(score), np.abs(weight))
 
 
 def random_score(shape=(50,), seed=0, stream=(0, 0), fill=0.0):
     technique = sos.RandomPruning(**RAMP, seed=seed)
-    return ops.convert_to_numpy(technique.score(ops.full(shape, fill), stream))
+    return ops.convert_to_numpy(technique.score(ops.full(shape, fill), {}, stream))
 
 
 def test_random_scores_are_uniform():
@@ -95,31 +97,77 @@ def test_random_scores_depend_on_seed_and_place_and_not_on_the_weight():
 
 @pytest.mark.parametrize("masked_weights", ["stay", "return"])
 def test_a_masked_weight_comes_back_only_if_told(masked_weights):
-    technique = sos.MagnitudePruning(**RAMP, masked_weights=masked_weights)
+    technique = sos.MagnitudePruning(0.5, 2, 10, 4, masked_weights=masked_weights)
     theta = ops.convert_to_tensor(np.array([5.0, 1.0, 2.0, 3.0], "float32"))
     mask = ops.convert_to_tensor(np.array([False, True, True, True]))
-    (renewed,) = technique.renewed_masks([(theta, mask, (0, 0))], [2])
-    renewed = ops.convert_to_numpy(renewed)
+    # Halfway, of 4 weights 0.5 (1 - 0.5^3) are to go: 1.75.
+    (renewed,) = technique.renewed([(theta, {"mask": mask}, (0, 0))], 1)
+    kept = ops.convert_to_numpy(renewed["mask"])
     expected = {
         "stay": [False, False, True, True],
         "return": [True, False, False, True],
     }
-    np.testing.assert_array_equal(renewed, expected[masked_weights])
-    deployed = technique.deployed_weight(theta, ops.convert_to_tensor(renewed))
+    np.testing.assert_array_equal(kept, expected[masked_weights])
+    deployed = technique.deployed_weight(theta, renewed)
     np.testing.assert_array_equal(
-        ops.convert_to_numpy(deployed), ops.convert_to_numpy(theta) * renewed
+        ops.convert_to_numpy(deployed), ops.convert_to_numpy(theta) * kept
     )
 
 
+def test_what_stays_masked_goes_before_what_scores_zero():
+    """As weights do of a unit that nothing uses, whose gradients are zero."""
+    technique = sos.SaliencyPruning(0.5, 2, 10, 4)
+    state = {"mask": np.array([True, True, True, False]), "statistic": [0.0, 0, 3, 0]}
+    assert renewed_mask(technique, state) == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("masked_weights", "expected"),
+    [("stay", [False, True, True, False]), ("return", [False, True, False, True])],
+)
+def test_masked_weights_return_by_their_movement_only_if_told(masked_weights, expected):
+    technique = sos.MovementPruning(0.5, 2, 10, 4, masked_weights=masked_weights)
+    mask = np.array([True, True, True, False])
+    state = {"mask": mask, "statistic": [-2.0, 1.0, -1.0, 5.0]}
+    assert renewed_mask(technique, state) == expected
+
+
+def renewed_mask(technique, state):
+    """Of four weights halfway up the ramp, where 0.5 (1 - 0.5^3) of them are to go."""
+    state = {name: ops.convert_to_tensor(value) for name, value in state.items()}
+    (renewed,) = technique.renewed([(ops.ones(4), state, (0, 0))], 1)
+    return ops.convert_to_numpy(renewed["mask"]).tolist()
+
+
+SHARED = SharedThreshold("model", 3)
 EVERY_TECHNIQUE = [
     sos.MagnitudePruning(**RAMP, initial_sparsity=0.3),
     sos.MagnitudePruning(0.5, 0, 0, 1, sparsity_m_by_n=(2, 4)),
     sos.MagnitudePruning(**RAMP, block_size=(2, 4), block_pooling_type="MAX"),
     sos.RandomPruning(**RAMP, seed=7, masked_weights="return"),
-    sos.MagnitudePruning(**RAMP, shared_threshold=SharedThreshold("model", 3)),
+    sos.MagnitudePruning(**RAMP, shared_threshold=SHARED),
     sos.VariationalDropout(1e-3, log_alpha_threshold=1.0),
     sos.L0Regularization(1e-3, ramp="cubic", ramp_begin=3, ramp_length=9),
+    sos.MagnitudePruning(**RAMP, structure=structures.ZerosOfN(2, 4, axis=-3)),
+    sos.SaliencyPruning(**RAMP),
+    sos.MovementPruning(**RAMP, masked_weights="stay", shared_threshold=SHARED),
+    sos.FisherPruning(**RAMP, block_size=3, damping=1e-3),
+    sos.SET(0.9, 10, 4, 0.5, seed=2),
+    sos.RigL(0.9, 10, 4),
+    sos.GraNet(0.9, 10, 4, initial_sparsity=0.2),
+    sos.Feather(0.9, 2, 10, masked_gradient=0.5),
+    sos.ST3(0.9, 2, 10, by_fan=True, shared_threshold=SHARED),
+    sos.STR(-5.0, 1e-4),
+    sos.ACDC(0.9, 5, (10, 15)),
+    sos.Spartan(0.9, 5, 10, initial_beta=2.0),
+    sos.SRSTE((2, 4), decay=1e-3, axis=-3),
+    sos.Powerpropagation(2.0, sos.MagnitudePruning(**RAMP, shared_threshold=SHARED)),
 ]
+
+
+def test_every_technique_is_in_the_round_trip():
+    classes = {type(technique) for technique in EVERY_TECHNIQUE}
+    assert classes == {*sos.TECHNIQUES.values(), sos.Powerpropagation}
 
 
 @pytest.mark.parametrize("technique", EVERY_TECHNIQUE, ids=repr)

@@ -79,7 +79,9 @@ class L0Regularization(ReparameterizationTechnique):
       TypeError, ValueError: for a bad value, naming it.
     """
 
-    l0_weight: float
+    penalty_weight = "l0_weight"
+
+    l0_weight: float | None = None
     ramp: str = "linear"
     ramp_begin: int = 0
     ramp_length: int = 1
@@ -89,19 +91,13 @@ class L0Regularization(ReparameterizationTechnique):
     initial_log_alpha: float = 2.197
 
     def __post_init__(self):
-        check_number("l0_weight", self.l0_weight, minimum=0.0)
         super().__post_init__()
         check_number("beta", self.beta, above=0.0)
         check_number("gamma", self.gamma, below=0.0)
         check_number("zeta", self.zeta, above=1.0)
         check_number("initial_log_alpha", self.initial_log_alpha)
 
-    @property
-    def penalty_weight(self):
-        return self.l0_weight
-
-    def state(self, place):
-        del place
+    def parameter(self):
         initial, deviation = self.initial_log_alpha, INITIAL_DEVIATION
         return {"log_alpha": State(initial, deviation, changed_by=OPTIMIZER)}
 
@@ -112,6 +108,11 @@ class L0Regularization(ReparameterizationTechnique):
 
     def deployed_weight(self, theta, state):
         return theta * deployed_gate(state["log_alpha"], self.gamma, self.zeta)
+
+    def margin(self, theta, state):
+        del theta
+        # The gate is 0 from `sigmoid(log alpha) = -gamma / (zeta - gamma)` down.
+        return state["log_alpha"] - math.log(-self.gamma / self.zeta)
 
     def keeps(self, theta, state):
         del theta

@@ -37,12 +37,7 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
         """
 
     def renewed(self, weights, index):
-        # What stays masked scores as zero does, or else momentum alone would, between
-        # renewals, lift it over the threshold.
-        scores = [
-            self.score(self.regularized_weight(theta, state), state, stream)
-            for theta, state, stream in weights
-        ]
+        scores = [self._score_to_compare(*each) for each in weights]
         zeros = zeros_at(self, weights, index)
         if self.shared_threshold is not None:
             units = [self.pattern.unit_scores(tensor) for tensor in scores]
@@ -52,6 +47,14 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
             {"mask": self.pattern.mask(tensor, count)}
             for tensor, count in zip(scores, zeros, strict=True)
         ]
+
+    def _score_to_compare(self, theta, state, stream):
+        score = self.score(self.regularized_weight(theta, state), state, stream)
+        if self.masked_weights == "return":
+            return score
+        # What stays masked comes before all others: before those that score zero, too,
+        # as those of a unit that nothing uses.
+        return ops.where(state["mask"], score, -float("inf"))
 
     def kept_weights(self, mask, steps):
         lengths, sparsities = schedules.sparsities(self.schedule(), steps)

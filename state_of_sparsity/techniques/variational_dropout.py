@@ -7,6 +7,7 @@ eps)` says how much of it is noise.
 """
 
 import dataclasses
+import math
 
 import keras
 from keras import ops
@@ -130,7 +131,8 @@ class VariationalDropout(ReparameterizationTechnique):
     Attributes:
       kl_weight: of the KL divergence, summed over all weights, in the loss.
       log_alpha_threshold: from which log alpha on a weight is zero.
-      clip_log_alpha: log alpha is clipped to plus or minus this in training.
+      clip_log_alpha: log alpha is clipped to plus or minus this in training; with a
+        sparsity, for the noise alone.
       initial_log_sigma2: log variance of the noise of each weight at the beginning.
       shared_positions: whether all positions of a sequence share the noise of a dense
         map, which is one number per example and unit.
@@ -139,7 +141,9 @@ class VariationalDropout(ReparameterizationTechnique):
       TypeError, ValueError: for a bad value, naming it.
     """
 
-    kl_weight: float
+    penalty_weight = "kl_weight"
+
+    kl_weight: float | None = None
     ramp: str = "linear"
     ramp_begin: int = 0
     ramp_length: int = 1
@@ -149,19 +153,13 @@ class VariationalDropout(ReparameterizationTechnique):
     shared_positions: bool = True
 
     def __post_init__(self):
-        check_number("kl_weight", self.kl_weight, minimum=0.0)
         super().__post_init__()
         check_number("log_alpha_threshold", self.log_alpha_threshold)
         check_number("clip_log_alpha", self.clip_log_alpha, above=0.0)
         check_number("initial_log_sigma2", self.initial_log_sigma2)
         check_boolean("shared_positions", self.shared_positions)
 
-    @property
-    def penalty_weight(self):
-        return self.kl_weight
-
-    def state(self, place):
-        del place
+    def parameter(self):
         return {"log_sigma2": State(self.initial_log_sigma2, changed_by=OPTIMIZER)}
 
     def sigma2(self, theta, state):
@@ -182,6 +180,9 @@ class VariationalDropout(ReparameterizationTechnique):
         shape = [1 if a in shared else n for a, n in enumerate(ops.shape(mean))]
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
 
+    def margin(self, theta, state):
+        return self.log_alpha_threshold - log_alpha(theta, state["log_sigma2"])
+
     def keeps(self, theta, state):
         noise_share = log_alpha(theta, state["log_sigma2"])
         # So turned, what is NaN is no zero.
@@ -191,6 +192,8 @@ class VariationalDropout(ReparameterizationTechnique):
         return ops.where(self.keeps(theta, state), theta, 0.0)
 
     def penalty(self, theta, state):
+        # Beyond the clip is no slope to steer weights by.
+        limit = math.inf if self.is_steered else self.clip_log_alpha
         # XLA would sum them up one by one, in float32.
-        divergence = fused(_clipped_kl_divergence, (self.clip_log_alpha,))
+        divergence = fused(_clipped_kl_divergence, (limit,))
         return ops.sum(divergence(theta, state["log_sigma2"]))

@@ -61,7 +61,7 @@ def test_the_table_of_another_model_is_a_budget(rng, tmp_path):
     [
         (NOW, 0.9, r"budget must be one of .*Received: 0\.9"),
         (NOW, sos.ERK, r"budget must be one of .*ERK"),
-        (sos.L0Regularization(1e-3), sos.ERK(), r"for pruning.*l0_regularization"),
+        (sos.L0Regularization(1e-3), sos.ERK(), r"target sparsity.*l0_regularization"),
         (sos.MagnitudePruning(0.99, 1, 1, 1), sos.ERK(), r"ERK cannot make 99\.00%"),
     ],
 )

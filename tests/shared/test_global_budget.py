@@ -270,9 +270,9 @@ def test_training_operations_add_up_to_those_of_the_ramp(data):
             {},
             r"one threshold .* has no choice.*\(1, 2\)",
         ),
-        (sos.L0Regularization(1e-3), {}, "for pruning.*l0_regularization"),
-        (sos.VariationalDropout(1e-3), {}, "for pruning.*variational_dropout"),
-        (sos.FixedMask(ALL_GO), {}, "for pruning.*fixed_mask"),
+        (sos.L0Regularization(1e-3), {}, "target sparsity.*l0_regularization"),
+        (sos.VariationalDropout(1e-3), {}, "target sparsity.*variational_dropout"),
+        (sos.FixedMask(ALL_GO), {}, "target sparsity.*fixed_mask"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(technique, overrides, message):

@@ -37,7 +37,6 @@ class Sparse:
       sparse_weights: a `SparseWeight` each; none until the layer is built.
       training_step: in how many training steps the layer has taken part.
       noise_seed: of a technique that draws noise, the seed.
-      draws: how often noise was drawn for the present step.
     """
 
     plain_class: ClassVar[type[keras.layers.Layer]]
@@ -78,7 +77,8 @@ class Sparse:
         after = look_up
         if weight.is_elementwise:
             theta = look_up(theta)
-            state = {name: look_up(value) for name, value in state.items()}
+            # A scalar is of all of them.
+            state = {k: look_up(v) if v.shape else v for k, v in state.items()}
             after = _unchanged
         if not training:
             return after(self.technique.deployed_weight(theta, state))
@@ -88,14 +88,10 @@ class Sparse:
 
     def _with_backward_pass(self, weight):
         """The weight in training, once a step: what its uses send back is summed up."""
-        scope = private.tracing_scope()
-        if weight.position not in self._used:
-            used = self._used[weight.position] = (
-                scope,
-                feedback.used_weight(self, weight),
-            )
-            return used[1]
-        known, used = self._used[weight.position]
+        scope, weights = private.tracing_scope(), self.present_call().weights
+        if weight.position not in weights:
+            weights[weight.position] = scope, feedback.used_weight(self, weight)
+        known, used = weights[weight.position]
         if known != scope:
             raise ValueError(
                 f"Sparse layer {self.name!r} is used within a function that is "
@@ -148,12 +144,21 @@ class Sparse:
     def _begin_step(self):
         """Counts the step, once however often it uses the layer, and renews masks."""
         token = private.step_token()
-        if token is not None and self._token() is token:
+        if token is not None and token in self._calls:
             return
+        # One without a token is followed by no other.
+        key = _ALONE if token is None else token
+        self._calls[key] = _Call()
         # Past Keras's tracking, which takes its time.
-        token = weakref.ref(token) if token is not None else _no_token
-        vars(self).update(_token=token, draws=0, _used={}, _has_trained=True)
+        vars(self)["_has_trained"] = True
         self._renew(private.counted(self.training_step))
+
+    def present_call(self):
+        """What the layer knows of the step that uses it, in training.
+
+        Replicas of TensorFlow's take turns, each with a step of its own.
+        """
+        return self._calls.get(private.step_token() or _ALONE)
 
     def _renew(self, step):
         """Renews the state, if the schedule says so at this step."""
@@ -341,17 +346,28 @@ def _add_variables(layer):
         )
 
 
-def _no_token():
-    return None
+class _Call:
+    """What a layer knows of a step.
+
+    Attributes:
+      draws: how often noise was drawn for it.
+      weights: by position, the weights that it uses, and where they were made.
+    """
+
+    def __init__(self):
+        self.draws, self.weights = 0, {}
+
+
+# Stands for calls that no outermost one holds.
+_ALONE = _Call()
 
 
 def _state_of_calls():
     """What a layer knows of its calls in this process.
 
-    How often noise was drawn in the present step, which that is, the weights that it
-    uses, and whether there was ever one of training.
+    By token of a step, what it knows of that; and whether it was ever trained.
     """
-    return {"draws": 0, "_token": _no_token, "_used": {}, "_has_trained": False}
+    return {"_calls": weakref.WeakKeyDictionary(), "_has_trained": False}
 
 
 # Variables of a sparse layer itself, by attribute.

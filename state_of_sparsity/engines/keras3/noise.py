@@ -50,8 +50,9 @@ class Noise:
     def _next_draw(self):
         layer = self._layer
         # A layer that a step uses twice draws other noise the second time.
-        place = (layer.index, self._position, layer.draws)
-        vars(layer)["draws"] += 1
+        call = layer.present_call()
+        place = (layer.index, self._position, call.draws)
+        call.draws += 1
         seed = private.in_full_precision(layer.noise_seed)
         return seed, private.in_full_precision(layer.training_step), place
 

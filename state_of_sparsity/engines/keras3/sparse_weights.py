@@ -38,7 +38,7 @@ class SparseWeight:
             for name, state in states.items()
         }
         self.is_elementwise = not technique.has_own("backward") and all(
-            state.shape is None for state in states.values()
+            state.shape in (None, ()) for state in states.values()
         )
         if technique.has_own("initial_theta"):
             self.theta.assign(technique.initial_theta(self.values()[0]))

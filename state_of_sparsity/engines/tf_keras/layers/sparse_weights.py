@@ -44,7 +44,7 @@ class SparseWeight:
             for key, state in states.items()
         }
         self.is_elementwise = not technique.has_own("backward") and all(
-            state.shape is None for state in states.values()
+            state.shape in (None, ()) for state in states.values()
         )
         if technique.has_own("initial_theta"):
             theta = technique.initial_theta(tf.cast(self.theta, tf.float32))
@@ -78,7 +78,11 @@ class SparseWeight:
     def values(self, part=tf.convert_to_tensor):
         """Theta, in float32, and the state by name, or a part of each of them."""
         theta = part(tf.cast(self.theta, tf.float32))
-        return theta, {n: part(variable) for n, variable in self.state.items()}
+        # A scalar is of all of them.
+        return theta, {
+            name: part(value) if value.shape.rank else tf.convert_to_tensor(value)
+            for name, value in self.state.items()
+        }
 
     def _projected(self, theta):
         if self._constraint is not None:
