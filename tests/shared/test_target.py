@@ -278,7 +278,7 @@ def test_a_file_of_a_given_weight_does_not_load_into_a_steered_model(tmp_path):
     path = tmp_path / "model.weights.h5"
     sos.sparsify(zoo.perceptron(), sos.L0Regularization(1e-3)).save_weights(path)
     steered = sos.sparsify(zoo.perceptron(), sos.L0Regularization(sparsity=0.5))
-    with pytest.raises(ValueError, match="l0_regularization|log_alpha"):
+    with pytest.raises(ValueError, match=r"l0_regularization|log_alpha"):
         steered.load_weights(path)
 
 
