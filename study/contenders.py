@@ -56,6 +56,7 @@ def _zeros_of_32(sparsity):
 _RAMPS = _grid(begin_step=(150, 450), end_step=(750, 1125))
 _THRESHOLDS = _grid(begin_step=(1, 150), end_step=(750, 1125))
 _REGROWTH = _grid(drop_fraction=(0.3, 0.5), frequency=(15, 60))
+_STEERING = _grid(ramp_begin=(0, 150), ramp_length=(600, 900))
 _PHASES = (
     # As published; half as often; compressed for longer in the end; earlier.
     _alternating(150, *[75] * 13, 150),
@@ -118,6 +119,14 @@ CONTENDERS = {
         tuned_at=30 / 32,
         at=_zeros_of_32,
         points=(26 / 32, 29 / 32, 30 / 32, 31 / 32),
+    ),
+    "vd_steered": Contender(
+        "variational dropout, steered",
+        {"technique": "variational_dropout"},
+        _STEERING,
+    ),
+    "l0_steered": Contender(
+        "L0 regularization, steered", {"technique": "l0_regularization"}, _STEERING
     ),
     "str": Contender(
         "STR",

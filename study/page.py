@@ -29,8 +29,9 @@ _ALONE = (
 )
 _ONE_THRESHOLD = ("global", "powerpropagation", "feather", "st3", "st3_sigma")
 _SOFT = ("dense", "magnitude", *_ONE_THRESHOLD, "acdc", "spartan")
-_BY_LAYER = ("saliency", "movement", "fisher", "set", "rigl", "granet", "srste", "str")
-_CRITERIA = ("dense", "magnitude", "returning", "random", *_BY_LAYER)
+_CRITERIA = ("dense", "magnitude", "returning", "random", "saliency", "movement")
+_CRITERIA += ("fisher", "set", "rigl", "granet", "srste", "str")
+_CRITERIA += ("vd_steered", "l0_steered")
 _SHOWN_RANDOM = ("global", "feather", "st3", "acdc", "rigl")
 _RANDOM = (
     "dense",
@@ -98,7 +99,7 @@ could be made sparse; the axis is that of the logarithm of the density. Settings
 weights of penalties were chosen on the validation split, with the number of
 configurations that is given. Where later techniques are compared, each had as many
 trials, of one seed at one sparsity; they are listed. STR has no target sparsity: its
-points are weight decays.
+points are weight decays. Steered are learned techniques that are given a sparsity.
 
 ## Claims
 

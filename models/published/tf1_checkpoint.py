@@ -24,6 +24,7 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.conversion import DENSE
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.training.run_folder.checkpoint import CheckpointError
+from state_of_sparsity.techniques.state import Place
 
 # Magnitude and random pruning leave the same variables.
 PRUNING = "pruning"
@@ -215,12 +216,13 @@ class TF1Checkpoint:
         theta = self.read(name)
         if extra_name is None:
             return StoredWeight(name, DENSE, np.ones(theta.shape, bool), theta)
-        extra = self._read_for(theta, name, extra_name)
+        (kept,) = technique.state(Place(theta.shape))
+        state = {kept: self._read_for(theta, name, extra_name)}
         return StoredWeight(
             name,
             technique.technique_name(),
-            np.asarray(technique.keeps(theta, extra)),
-            np.asarray(technique.deployed_weight(theta, extra)),
+            np.asarray(technique.keeps(theta, state)),
+            np.asarray(technique.deployed_weight(theta, state)),
         )
 
     def _read_for(self, theta, name, extra_name):

@@ -58,7 +58,7 @@ def run_of(binary: str, values: Values) -> Run:
     with usage_errors():
         masks = _masks_settings(values)
         sparsification = Sparsification(
-            technique, _overrides(values), _budget(values), masks
+            technique, _overrides(values), _budget(technique, values), masks
         )
     if start.init == "sparse" and not masks:
         raise UsageError("--init=sparse needs --technique=fixed_mask.")
@@ -167,8 +167,10 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
     if chosen == FIXED_MASK:
         return _fixed_mask(values)
     hyperparameters = {}
+    without = _replaced(TECHNIQUES[chosen], values)
     for name, techniques in owners().items():
-        value = values[name] if values[name] is not None else defaults.get(name)
+        default = None if name == without else defaults.get(name)
+        value = values[name] if values[name] is not None else default
         if chosen in techniques and value is not None:
             hyperparameters[name] = value
     for field in dataclasses.fields(TECHNIQUES[chosen]):
@@ -179,6 +181,17 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
     with usage_errors(f"--technique={chosen}"):
         technique = TECHNIQUES[chosen](**hyperparameters)
         return technique if alpha is None else Powerpropagation(alpha, technique)
+
+
+def _replaced(cls, values):
+    """What has no default, since one of the weight of a penalty and a sparsity is due.
+
+    It is the weight if a sparsity is given.
+    """
+    weight = getattr(cls, "penalty_weight", None)
+    if weight is None:
+        return None
+    return "sparsity" if values["sparsity"] is None else weight
 
 
 def _check_belong_to(values, options):
@@ -261,14 +274,15 @@ def _overrides(values):
     return overrides
 
 
-def _budget(values):
+def _budget(technique, values):
     """The budget, by name or path."""
     budget, chosen = values["budget"], values["technique"]
     if budget is None:
         return None
     # One threshold takes more than a target.
     needed = "sharing" if budget == GLOBAL else "with_sparsity"
-    if not _says(TECHNIQUES.get(chosen, Technique), needed):
+    has_target = getattr(technique, "sparsity", None) is not None
+    if not has_target or not _says(TECHNIQUES[chosen], needed):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
     return os.path.realpath(budget) if "." in budget else budget

@@ -95,9 +95,6 @@ class Conversion(abc.ABC):
         del model
         return []
 
-    def check_technique(self, technique: Technique) -> None:  # noqa: B027
-        """Raises ValueError for what only the other engine can do."""
-
     @abc.abstractmethod
     def sparsify(self, model, plan: Mapping[int, tuple[int, Technique]]):
         """A copy of a model in which some layers are sparse.

@@ -62,8 +62,8 @@ def test_the_help_of_a_hyperparameter_names_its_techniques(name):
     text = parsed("train_resnet50")[name].help
     for technique in ("magnitude_pruning", "random_pruning"):
         assert (technique in text) == (name == "sparsity")
-    assert ("variational_dropout" in text) == (name != "sparsity")
-    assert ("l0_regularization" in text) == (name == "ramp")
+    assert "variational_dropout" in text
+    assert ("l0_regularization" in text) == (name != "kl_weight")
 
 
 def test_a_field_without_help_is_an_error():
@@ -144,6 +144,17 @@ def test_schedules_are_those_of_the_papers():
     assert made("acdc") == sos.ACDC(0.9, 60, tuple(steps))
     assert made("acdc", "--phases=", "--dense_steps=9") == sos.ACDC(0.9, 9)
     assert made("fisher_pruning", "--block_size=50").block_size == 50
+
+
+def test_a_sparsity_is_in_place_of_the_weight_of_a_penalty():
+    made = run("--technique=variational_dropout", "--sparsity=0.8", "--budget=erk")
+    assert made.sparsification.technique.kl_weight is None
+    assert made.sparsification.target_sparsity == 0.8
+    assert run(*repeated(made)) == made
+    made = run("--technique=variational_dropout", "--kl_weight=1e-3")
+    assert made.sparsification.target_sparsity is None
+    with pytest.raises(UsageError, match=r"either l0_weight.*or sparsity"):
+        run("--technique=l0_regularization", "--sparsity=0.8", "--l0_weight=1")
 
 
 def test_powerpropagation_wraps_the_technique():

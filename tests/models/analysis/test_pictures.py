@@ -11,8 +11,8 @@ from state_of_sparsity.models.analysis.finished_runs import read_runs, runs_name
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality, save
 from state_of_sparsity.models.analysis.points import summarize
 from state_of_sparsity.models.analysis.styles import styles
-from state_of_sparsity.models.runs.variants import PAPER
-from tests.models.analysis.conftest import ACCURACIES, LAYERS, points_of
+from state_of_sparsity.models.runs.variants import LATER, PAPER, Settings, variant
+from tests.models.analysis.conftest import ACCURACIES, LAYERS, PUBLISHED, points_of
 
 
 def lines_of(figure):
@@ -115,6 +115,21 @@ def test_a_point_at_which_nothing_is_left_is_not_on_the_axis(make_run, tmp_path)
     assert len(points) == 2
     line = lines_of(draw_quality(points, OVER_SPARSITY))["magnitude pruning"]
     np.testing.assert_allclose(line.get_xdata(), [0.1])
+
+
+def test_later_techniques_look_as_their_published_scores_in_every_picture():
+    path = PUBLISHED[0].with_name("published_techniques.csv")
+    names = set(points_of(path).variant)
+    global_ones = {"AC/DC, global", "Feather, global", "ST-3, global"}
+    assert names == global_ones | {
+        *("ST-3, sigma, global", "RigL, erk", "STR", "SR-STE")
+    }
+    known = [*PAPER, *(variant(Settings({"technique": name})) for name in LATER)]
+    assert global_ones <= set(known)
+    alone = {name: styles([name])[name] for name in known}
+    look = styles([*known, *map(str, range(20))])
+    assert alone.items() <= look.items()
+    assert len(set(look.values())) == len(look)
 
 
 def test_variants_of_the_paper_look_the_same_in_every_picture():
