@@ -184,9 +184,9 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
 
 
 def _replaced(cls, values):
-    """What has no default, since one of the weight of a penalty and a sparsity is due.
+    """Which one of a penalty's weight and a sparsity has no default here.
 
-    It is the weight if a sparsity is given.
+    Together they are an error: the weight if a sparsity is given, or else the sparsity.
     """
     weight = getattr(cls, "penalty_weight", None)
     if weight is None:
