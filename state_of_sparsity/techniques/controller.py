@@ -8,8 +8,11 @@ be negative, which has weights come back.
 Dual ascent (Gallego-Posada et al. 2022, arXiv 2208.04425) would raise the multiplier
 for as long as weights take to go, and go too far. So its speed is what is steered,
 which has no delay: an integral controller of how fast `q` falls within a proportional
-one of `q`; as Sohrabi et al. 2024 (arXiv 2406.04558) add a proportional term. Neither
-knows the scale of the loss or of the gradients, the optimizer or the learning rate.
+one of `q`; as Sohrabi et al. 2024 (arXiv 2406.04558) add a proportional term. It
+need not know the scale of gradients, the optimizer or the learning rate, within limits:
+it gives the penalty no weight above `SCALE sinh(LIMIT) / n = 110 / n`, since then all
+weights of a tensor would go alike, whatever they are good for. A loss that is worth
+more to them keeps them, and the target is missed.
 """
 
 import math
