@@ -141,7 +141,9 @@ def _threshold(count, guess, *scores):
         guess=ops.maximum(ops.view(guess, "int32"), 0),
         interpolates=True,
     )
-    highest = ops.max(ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys]))
+    highest = ops.max(
+        ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys])
+    )
     return ops.where(count > 0, ops.view(highest, "float32"), -1.0)
 
 
