@@ -119,9 +119,7 @@ def _threshold(count, guess, *scores):
         lowest=0,
         guess=ops.maximum(ops.view(guess, "int32"), 0),
     )
-    highest = ops.max(
-        ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys])
-    )
+    highest = ops.max(ops.stack([ops.max(ops.where(x <= high, x, 0)) for x in keys]))
     return ops.where(count > 0, ops.view(highest, "float32"), -1.0)
 
 
