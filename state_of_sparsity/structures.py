@@ -5,6 +5,7 @@ Another pattern is a class that derives from `SingleWeights`.
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -158,17 +159,20 @@ class ZerosOfN(SingleWeights):
 
     def mask(self, scores, zeros):
         del zeros
-        # All but the input channels first.
-        moved = ops.moveaxis(ops.cast(scores, "float32"), self.axis, -1)
-        groups = ops.reshape(moved, (-1, self.n))
+        scores, axis = ops.cast(scores, "float32"), len(scores.shape) + self.axis
+        before, after = scores.shape[:axis], scores.shape[axis + 1 :]
+        grouped = ops.reshape(scores, (*before, -1, self.n, *after))
+        # Place by place, of which compilers make one loop.
+        columns = ops.unstack(grouped, axis=axis + 1)
         # A weight stays if fewer than n - m of its group are ahead of it.
-        kept = self._rank(groups) < self.n - self.m
-        return ops.moveaxis(ops.reshape(kept, moved.shape), -1, self.axis)
+        kept = [ahead < self.n - self.m for ahead in self._ahead(columns)]
+        return ops.reshape(ops.stack(kept, axis + 1), scores.shape)
 
-    def _rank(self, groups):
-        """How many scores of its group are ahead of each; the first of equals is."""
-        mine, others = ops.expand_dims(groups, -1), ops.expand_dims(groups, -2)
-        places = ops.arange(self.n)
-        earlier = ops.expand_dims(places, 0) < ops.expand_dims(places, 1)
-        ahead = ops.logical_or(others > mine, ops.logical_and(others == mine, earlier))
-        return ops.sum(ops.cast(ahead, "int32"), axis=-1)
+    def _ahead(self, columns):
+        """How many of its group are ahead of each weight; the first of equals is."""
+        ahead = [0] * self.n
+        for first, second in itertools.combinations(range(self.n), 2):
+            is_ahead = ops.cast(columns[first] >= columns[second], "int32")
+            ahead[second] = ahead[second] + is_ahead
+            ahead[first] = ahead[first] + (1 - is_ahead)
+        return ahead
