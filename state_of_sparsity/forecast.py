@@ -8,6 +8,7 @@ from state_of_sparsity.engines import engine_of
 from state_of_sparsity.layer_budgets import pruned, target_of
 from state_of_sparsity.planning import planned
 from state_of_sparsity.techniques import Technique
+from state_of_sparsity.techniques.accumulated import AccumulatingPruning
 from state_of_sparsity.techniques.state import Place
 
 
@@ -17,7 +18,8 @@ def planned_sparsities(
     """How sparse pruning with these arguments of `sparsify` will make each layer.
 
     With `sos.Global` nothing is planned: what each layer comes to depends on the scores
-    at the last renewal. Here it is by the scores as they are now.
+    at the last renewal. Here it is by the scores as they are now, or, where those are
+    of gradients, the same for each layer.
 
     Returns:
       By path of the layer, those that stay dense included.
@@ -39,6 +41,8 @@ def planned_sparsities(
 def _sparsities_now(engine, shared):
     """How sparse layers that share a threshold are by the scores of their weights."""
     technique = shared[0][2]
+    if isinstance(getattr(technique, "base", technique), AccumulatingPruning):
+        return {}  # There are no gradients yet.
     paths, weights = [], []
     for site, index, _ in shared:
         for position, name in enumerate(pruned(technique, site)):

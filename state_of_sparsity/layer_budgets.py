@@ -43,7 +43,9 @@ def _layers(technique, sites, plan):
     """The sites as a budget sees them."""
     for site in sites:
         chosen = plan.get(id(site.layer), (0, None))[1]
-        fixed = 0.0 if chosen is None else target_of(chosen)
+        fixed = 0.0
+        if chosen is not None and chosen is not technique:
+            fixed = _target_of_override(site, chosen)
         masked = pruned(chosen, site) if chosen else list(site.weights)
         shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
         for name in shapes.keys() - set(masked):
@@ -58,6 +60,18 @@ def pruned(technique, site):
         return list(site.weights)
     # Of a separable convolution, a part stays dense.
     return [name for name in site.weights if name != "depthwise_kernel"]
+
+
+def _target_of_override(site, technique):
+    try:
+        return target_of(technique)
+    except ValueError as error:
+        raise ValueError(
+            f"Layer {site.path!r} has a technique without a target sparsity, of which "
+            "neither a budget nor one threshold for the model can take account: give "
+            "the others sos.Uniform(), or this one a target. Received: "
+            f"{technique.technique_name()}"
+        ) from error
 
 
 def target_of(technique: Technique) -> float:

@@ -133,23 +133,30 @@ class ZerosOfN(SingleWeights):
     Attributes:
       m: zeros in a group.
       n: size of a group.
-      axis: of the kernel, counted from its end.
+      axis: of the kernel, counted from its end; by default that which the layer sums
+        over.
     """
 
     m: int
     n: int
-    axis: int = -2
+    axis: int | None = None
 
     def for_site(self, site):
+        if self.axis is not None or site.summed_axis == self._axis:
+            return self
         return dataclasses.replace(self, axis=site.summed_axis)
 
+    @property
+    def _axis(self):
+        return -2 if self.axis is None else self.axis
+
     def refusal(self, shape):
-        if len(shape) < -self.axis:
+        if len(shape) < -self._axis:
             return f"{self.m} zeros of {self.n} need a kernel of a linear map"
-        if shape[self.axis] % self.n:
+        if shape[self._axis] % self.n:
             return (
-                f"{self.n} does not divide axis {len(shape) + self.axis}, its "
-                f"{shape[self.axis]} input channels"
+                f"{self.n} does not divide axis {len(shape) + self._axis}, its "
+                f"{shape[self._axis]} input channels"
             )
         return None
 
@@ -159,7 +166,7 @@ class ZerosOfN(SingleWeights):
 
     def mask(self, scores, zeros):
         del zeros
-        scores, axis = ops.cast(scores, "float32"), len(scores.shape) + self.axis
+        scores, axis = ops.cast(scores, "float32"), len(scores.shape) + self._axis
         before, after = scores.shape[:axis], scores.shape[axis + 1 :]
         grouped = ops.reshape(scores, (*before, -1, self.n, *after))
         # Place by place, of which compilers make one loop.

@@ -48,11 +48,12 @@ class AccumulatingPruning(PruningTechnique):
           statistic: before it.
           theta: the trainable weight.
           weight: as it was used, zero where it is masked.
-          gradient: of the loss with respect to the latter.
+          gradient: of the loss with respect to the latter; zero where it stays masked.
         """
 
-    def first_statistic(self, statistic):
+    def first_statistic(self, statistic, gradient):
         """With what the statistic, which is given, begins anew."""
+        del gradient
         return ops.zeros_like(statistic)
 
     def state(self, place):
@@ -60,9 +61,11 @@ class AccumulatingPruning(PruningTechnique):
 
     def backward(self, theta, state, gradient, step):
         weight = self.training_weight(theta, state, step, None)
+        slope = gradient * ops.cast(state["mask"], gradient.dtype)
+        seen = slope if self.masked_weights == "stay" else gradient
         statistic = state["statistic"]
         if self.begins_anew:
             renewed, _ = self.schedule().find(step)
-            statistic = ops.where(renewed, self.first_statistic(statistic), statistic)
-        slope = gradient * ops.cast(state["mask"], gradient.dtype)
-        return slope, {"statistic": self.added(statistic, theta, weight, gradient)}
+            first = self.first_statistic(statistic, seen)
+            statistic = ops.where(ops.logical_or(renewed, step == 1), first, statistic)
+        return slope, {"statistic": self.added(statistic, theta, weight, seen)}

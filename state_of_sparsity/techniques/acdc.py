@@ -95,4 +95,6 @@ class ACDC(ScoringTechnique):
         return gradient * mask, {"held_mask": mask}
 
     def projected(self, theta, state):
-        return theta * ops.cast(state["held_mask"], theta.dtype)
+        # Also of what gradients were added to.
+        held = ops.cast(state["held_mask"], "bool")
+        return theta * ops.cast(held, theta.dtype)

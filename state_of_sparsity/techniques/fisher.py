@@ -24,13 +24,14 @@ class FisherPruning(AccumulatingPruning):
     Attributes:
       block_size: weights in a block, 50 in the former paper; None for none. A block
         takes so many numbers per weight. (A pattern of blocks is a `structure`.)
-      damping: added to the diagonal of a block.
+      damping: added to the diagonal of a block, as a share of the mean of the squared
+        gradients of the first step that counts.
     """
 
     _: dataclasses.KW_ONLY
     # Not a pattern, as in the family.
     block_size: int | None = None
-    damping: float = 1e-7
+    damping: float = 0.01
 
     pairs = ("sparsity_m_by_n",)
 
@@ -42,6 +43,11 @@ class FisherPruning(AccumulatingPruning):
             object.__setattr__(self, "block_size", self.block_size[0])
         if self.block_size is not None:
             check_integer("block_size", self.block_size, minimum=1)
+            if self.masked_weights != "stay":
+                raise ValueError(
+                    "masked_weights must be 'stay' with a block_size, since the others "
+                    f"make up for what goes. Received: {self.masked_weights!r}"
+                )
 
     def state(self, place):
         if self.block_size is None:
@@ -54,10 +60,12 @@ class FisherPruning(AccumulatingPruning):
     def deployed_weight(self, theta, state):
         return super().deployed_weight(theta + state.get("offset", 0.0), state)
 
-    def first_statistic(self, statistic):
+    def first_statistic(self, statistic, gradient):
         if self.block_size is None:
-            return super().first_statistic(statistic)
-        return ops.eye(self.block_size) / self.damping + ops.zeros_like(statistic)
+            return super().first_statistic(statistic, gradient)
+        # In float32, an inverse of far less is none.
+        damping = self.damping * ops.mean(ops.square(gradient)) + 1e-12
+        return ops.eye(self.block_size) / damping + ops.zeros_like(statistic)
 
     def added(self, statistic, theta, weight, gradient):
         del theta, weight

@@ -15,7 +15,7 @@ class GraNet(RigL):
     arXiv 2106.10404).
 
     Attributes:
-      initial_sparsity: sparsity at which training begins.
+      initial_sparsity: sparsity at which training begins, if it is below the target.
     """
 
     initial_sparsity: float = 0.5

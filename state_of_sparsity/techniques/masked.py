@@ -29,8 +29,9 @@ class MaskingTechnique(Technique):
         return self.deployed_weight(theta, state)
 
     def deployed_weight(self, theta, state):
-        return theta * ops.cast(state["mask"], theta.dtype)
+        return theta * ops.cast(self.keeps(theta, state), theta.dtype)
 
     def keeps(self, theta, state):
         del theta
+        # Also of a mask that is a number, to which gradients were added.
         return ops.cast(state["mask"], "bool")

@@ -19,7 +19,7 @@ class Powerpropagation(Technique):
     weights are what they were. A regularizer of the layer is one of theta.
 
     Attributes:
-      alpha: above 1; the paper has 1.5 to 4.
+      alpha: at least 1, which changes nothing; the paper has 1.5 to 4.
       base: the technique that masks the weights.
 
     Raises:
@@ -118,6 +118,9 @@ class Powerpropagation(Technique):
     def kept_weights(self, mask, steps):
         return self.base.kept_weights(mask, steps)
 
+    def check_sites(self, sites):
+        self.base.check_sites(sites)
+
     def for_site(self, site):
         return self._of(self.base.for_site(site))
 
@@ -128,8 +131,9 @@ class Powerpropagation(Technique):
         return self._of(self.base.sharing(shared))
 
     def _of(self, base):
-        same = base is self.base
-        return self if same else dataclasses.replace(self, base=base)
+        if base is None or base is self.base:
+            return base and self
+        return dataclasses.replace(self, base=base)
 
     def get_config(self):
         return {"alpha": self.alpha, "base": saved_technique(self.base)}

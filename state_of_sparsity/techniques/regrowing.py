@@ -20,7 +20,7 @@ from state_of_sparsity.techniques.targeted import TargetedTechnique
 
 @dataclasses.dataclass(frozen=True)
 class Updates(schedules.Schedule):
-    """At every `frequency` steps up to `last`, from the second step on.
+    """At every `frequency` steps, from the second step on, and at the last one.
 
     Attributes:
       ramp: says how sparse a weight is when.
@@ -34,8 +34,18 @@ class Updates(schedules.Schedule):
 
     def renewals(self):
         # Before the first step, there is no gradient.
-        steps = range(self.frequency, self.last + 1, self.frequency)
-        return [step for step in steps if step > 1]
+        steps = {*range(self.frequency, self.last + 1, self.frequency), self.last}
+        return sorted(steps - {0, 1})
+
+    def find(self, step):
+        is_regular = ops.logical_or(step % self.frequency == 0, step == self.last)
+        due = ops.logical_and(is_regular, ops.logical_and(step > 1, step <= self.last))
+        index = (step + self.frequency - 1) // self.frequency - 1
+        return due, index - int(self.frequency == 1)
+
+    def is_due(self, step):
+        is_regular = step % self.frequency == 0 or step == self.last
+        return is_regular and 1 < step <= self.last
 
     def sparsity(self, step):
         return self.ramp.sparsity(step)
@@ -112,27 +122,31 @@ class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
         return {"mask": State(mask, changed_by=BACKWARD)}
 
     def backward(self, theta, state, gradient, step):
-        mask = state["mask"]
+        active = self.keeps(theta, state)
+        mask = ops.cast(active, gradient.dtype)
         due, index = self.schedule().find(step)
 
         def updated():
-            drops, grows = _counts(self, math.prod(theta.shape))
-            active = mask > 0.0
+            left, grows = (
+                ops.take(counts, index)
+                for counts in _counts(self, math.prod(theta.shape))
+            )
+            # Of what there is: an update of the optimizer may have been left out.
+            present = ops.sum(ops.cast(active, "int32"))
+            drops = ops.maximum(present - left + grows, 0)
+            grows = left - present + drops
             dropped = masks.lowest(
-                ops.where(active, ops.abs(theta), float("inf")), ops.take(drops, index)
+                ops.where(active, ops.abs(theta), float("inf")), drops
             )
             kept = ops.logical_and(active, ops.logical_not(dropped))
-            grown = masks.lowest(
-                ops.where(kept, float("inf"), -self.growth(gradient, state, step)),
-                ops.take(grows, index),
-            )
+            growth = self.growth(gradient, state, step)
+            grown = masks.lowest(ops.where(kept, float("inf"), -growth), grows)
             return ops.cast(ops.logical_or(kept, grown), mask.dtype)
 
-        new = ops.cond(due, updated, lambda: mask)
-        return gradient * mask, {"mask": new}
+        return gradient * mask, {"mask": ops.cond(due, updated, lambda: mask)}
 
     def projected(self, theta, state):
-        return theta * ops.cast(state["mask"], theta.dtype)
+        return self.deployed_weight(theta, state)
 
     def kept_weights(self, mask, steps):
         lengths, sparsities = schedules.sparsities(self.schedule(), steps)
@@ -144,17 +158,13 @@ class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
 
 @functools.cache
 def _counts(technique, size):
-    """How many of a weight are dropped, and grown, at each update: int32 vectors."""
+    """How many of a weight are active after each update, and grown: int32 vectors."""
     # In Python: a cosine in float32 is off by what makes one of a floor.
     schedule = technique.schedule()
-    active = size - masks.zero_count(technique.first_sparsity, size)
-    drops, grows = [], []
+    left, grows = [], []
     for step in schedule.renewals():
-        left = size - masks.zero_count(schedule.sparsity(step), size)
         share = technique.drop_fraction / 2
         share *= 1.0 + math.cos(math.pi * step / technique.end_step)
-        grown = math.floor(share * left + 1e-9)
-        drops.append(active - left + grown)
-        grows.append(grown)
-        active = left
-    return np.asarray(drops, "int32"), np.asarray(grows, "int32")
+        left.append(size - masks.zero_count(schedule.sparsity(step), size))
+        grows.append(math.floor(share * left[-1] + 1e-9))
+    return np.asarray(left, "int32"), np.asarray(grows, "int32")

@@ -5,7 +5,7 @@ import dataclasses
 from keras import ops
 
 from state_of_sparsity import structures
-from state_of_sparsity.checks import check_integer, check_number, check_pair
+from state_of_sparsity.checks import check_number, check_pair
 from state_of_sparsity.techniques.base import Technique
 
 
@@ -20,7 +20,8 @@ class SRSTE(Technique):
     Attributes:
       sparsity_m_by_n: m zeros among each n, such as 2,4.
       decay: of the masked weights.
-      axis: of the groups, counted from the end of the kernel's.
+      axis: of the groups, counted from the end of the kernel's: -1, -2, and so on; by
+        default that which the layer sums over.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
@@ -28,13 +29,14 @@ class SRSTE(Technique):
 
     sparsity_m_by_n: tuple[int, int]
     decay: float = 2e-4
-    axis: int = -2
+    axis: int | None = None
 
     def __post_init__(self):
         pair = check_pair("sparsity_m_by_n", self.sparsity_m_by_n)
         object.__setattr__(self, "sparsity_m_by_n", pair)
         check_number("decay", self.decay, minimum=0.0)
-        check_integer("-axis", -self.axis, minimum=1)
+        if self.axis not in (None, *range(-9, 0)):
+            raise ValueError(f"axis must be below 0. Received: {self.axis!r}")
         if not pair[0] < pair[1]:
             raise ValueError(f"sparsity_m_by_n must be m below n. Received: {pair}")
 
@@ -52,6 +54,8 @@ class SRSTE(Technique):
         return self._pattern.refusal(shape)
 
     def for_site(self, site):
+        if self.axis is not None or site.summed_axis == -2:
+            return self
         return dataclasses.replace(self, axis=site.summed_axis)
 
     @property

@@ -174,7 +174,8 @@ class Accumulated(Pruning):
             self.begin_anew()
         used = self.weights(thetas)
         for i, gradient in enumerate(gradients):
-            self.state["statistic"][i] += self.added(thetas[i], used[i], gradient)
+            seen = gradient * self.masks[i] if t.masked_weights == "stay" else gradient
+            self.state["statistic"][i] += self.added(thetas[i], used[i], seen)
         return super().slopes(thetas, gradients, step)
 
     def begin_anew(self):
@@ -222,15 +223,16 @@ class BlockFisher(Pruning):
     def __init__(self, technique, masks):
         super().__init__(technique, masks)
         self.offsets = [np.zeros_like(mask) for mask in self.masks]
-        self._begin_anew()
 
-    def _begin_anew(self):
-        size, damping = self.technique.block_size, self.technique.damping
+    def _begin_anew(self, gradients):
+        size, share = self.technique.block_size, self.technique.damping
         self._fishers = [
-            np.tile(damping * np.eye(size), (-(-mask.size // size), 1, 1))
-            for mask in self.masks
+            np.tile(
+                (share * np.mean(g**2) + 1e-12) * np.eye(size),
+                (-(-g.size // size), 1, 1),
+            )
+            for g in gradients
         ]
-        self.state["statistic"] = [np.linalg.inv(f) for f in self._fishers]
 
     def _blocks(self, tensor, filling=0.0):
         size = self.technique.block_size
@@ -278,9 +280,10 @@ class BlockFisher(Pruning):
 
     def slopes(self, thetas, gradients, step):
         t = self.technique
-        if is_renewal(step, t.begin_step, t.end_step, t.frequency):
-            self._begin_anew()
-        for fisher, gradient in zip(self._fishers, gradients, strict=True):
+        seen = [g * mask for g, mask in zip(gradients, self.masks, strict=True)]
+        if step == 1 or is_renewal(step, t.begin_step, t.end_step, t.frequency):
+            self._begin_anew(seen)
+        for fisher, gradient in zip(self._fishers, seen, strict=True):
             rows = self._blocks(gradient)
             fisher += rows[:, :, None] * rows[:, None, :] / t.frequency
         self.state["statistic"] = [np.linalg.inv(f) for f in self._fishers]

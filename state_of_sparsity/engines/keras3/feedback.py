@@ -63,16 +63,23 @@ def used_weight(layer, weight):
     return private.with_gradient(forward, backward, theta, *values, *counts)
 
 
-def check(layer, due) -> None:
-    """Has a step fail whose renewal is due and that was not told what it depends on."""
+def check(layer, due, step) -> None:
+    """Has a step fail whose renewal is due and that was not told what it depends on.
+
+    Raises:
+      RuntimeError: with the reason; on TensorFlow not where XLA compiles the step.
+    """
     if not hasattr(layer, HEARD):
         return
     heard = private.in_full_precision(getattr(layer, HEARD))
-    private.check(
-        ops.logical_or(ops.logical_not(due), ops.equal(heard, 1.0)),
+    # In the first step, nothing can have been.
+    is_lost = ops.logical_and(ops.not_equal(heard, 1.0), step > 1)
+    private.fail_if(
+        ops.logical_and(due, is_lost),
         f"{type(layer.technique).__name__} of layer {layer.name!r} depends on its "
         "gradients, which an optimizer of Keras hands over: one backward pass for each "
         "of its updates. Train with keras.optimizers, by `fit`, `apply_gradients` or "
         "`stateless_apply`, on all trainable variables, and do not add up the "
-        "gradients of several passes.",
+        "gradients of several passes. A frozen layer gets none, nor does one whose "
+        "gradients have overflowed in all steps (use a lower loss scale).",
     )

@@ -128,7 +128,8 @@ class Sparse:
             return
         vars(self)["_has_trained"] = True
         step = private.number_now(self.training_step)
-        if token in _NOTICED or (step or 0) >= self.technique.settled_step:
+        is_over = (step or 0) >= self.technique.settled_step
+        if token in _NOTICED or (is_over and not self.technique.has_own("backward")):
             return
         if token is not None:
             _NOTICED.add(token)
@@ -169,7 +170,7 @@ class Sparse:
         ):
             return
         due, index = schedule.find(step)
-        feedback.check(self, due)
+        feedback.check(self, due, step)
         layers = sharing.renewed_with(self)
         weights = [
             (layer, weight) for layer in layers for weight in layer.sparse_weights

@@ -426,29 +426,30 @@ def summed_over_replicas(tensor):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
 
-def check(condition, message: str) -> None:
-    """Has a step fail unless a condition holds: at once, or when it is computed.
+def fail_if(condition, message: str) -> None:
+    """Has a step fail if a condition holds: at once, or when it is computed.
 
     Raises:
-      RuntimeError: or what the backend makes of it, with the message.
+      RuntimeError: or what the backend makes of it, with the message. What XLA compiles
+        for TensorFlow goes on.
     """
     backend_name = keras.backend.backend()
     if backend_name == "torch":
-        if not bool(condition):
+        if bool(condition):
             raise RuntimeError(message)
         return
     if backend_name == "tensorflow":
         import tensorflow as tf  # The backend, which has imported it.
 
-        tf.debugging.Assert(condition, [message])
+        tf.debugging.Assert(tf.logical_not(condition), [message])
         return
     import jax  # The backend, which has imported it.
 
-    def fail_unless(holds):
-        if not holds:
-            raise RuntimeError(message)
+    def fail():
+        raise RuntimeError(message)
 
-    jax.debug.callback(fail_unless, condition)
+    # The callback itself is one of the host, which a step waits for.
+    jax.lax.cond(condition, lambda: jax.debug.callback(fail), lambda: None)
 
 
 @contextlib.contextmanager
