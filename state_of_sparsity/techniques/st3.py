@@ -16,8 +16,8 @@ class ST3(ThresholdTechnique):
     For each place on the last axis, which is that of the outputs of all but transposed
     convolutions, `c = 1.01 / (r + 0.01)`, where r is the share of the magnitudes that
     stays: `r = (mean(|w| m) + 1e-6) / (mean(|w|) + 1e-6)`, with m the mask. The
-    gradient passes to all weights as it is (Vanderschueren & De Vleeschouwer 2023, arXiv
-    2212.01076).
+    gradient passes to all weights as it is (Vanderschueren & De Vleeschouwer 2023,
+    arXiv 2212.01076).
 
     Attributes:
       by_fan: whether the threshold is on `|w| sqrt(sum of the kernel's dimensions)`,
