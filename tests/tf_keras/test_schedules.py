@@ -31,8 +31,8 @@ def test_the_graph_has_the_renewals_and_the_sparsity_since_the_last(
     renewals = schedule.renewals()
     np.testing.assert_array_equal(steps[due], renewals)
     # What the masks have, which is none before the first.
-    last = [max((r for r in renewals if r <= step), default=None) for step in steps]
-    expected = [0.0 if step is None else schedule.sparsity(step) for step in last]
+    held = [0.0, *map(schedule.sparsity, renewals)]
+    expected = [held[n] for n in np.searchsorted(renewals, steps, side="right")]
     np.testing.assert_array_equal(sparsities, np.float32(expected))
 
 
