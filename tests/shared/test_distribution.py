@@ -79,7 +79,8 @@ def test_model_parallel_shards_masks_as_the_weights(technique, distribution):
     sparse, losses = trained(technique, weights)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     (weight,) = sparse.get_layer("hidden").sparse_weights
-    assert weight.extra.value.sharding == weight.theta.value.sharding
+    (beside,) = weight.state.values()
+    assert beside.value.sharding == weight.theta.value.sharding
     inputs = np.ones((2, zoo.FEATURES), "float32")
     np.testing.assert_allclose(
         outputs_of(sos.strip(sparse), inputs), outputs_of(sparse, inputs), atol=1e-6
