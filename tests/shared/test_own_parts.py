@@ -122,3 +122,27 @@ def test_one_threshold_over_structures_of_ones_own(rng):
     assert (hidden == hidden[:, :1]).all()
     assert (logits == logits[:, :1]).all()
     assert (~hidden[:, 0]).sum() + (~logits[:, 0]).sum() == 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Priced(SmallestLast):
+    """Weights cost their magnitudes, and nothing beside them is trained."""
+
+    def penalty(self, theta, state):
+        return 0.25 * ops.sum(ops.abs(theta))
+
+
+def test_a_penalty_needs_no_parameter_and_joins_a_regularizer():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5)),
+            layers.Dense(2),
+        ]
+    )
+    kernels = [to_numpy(layer.kernel) for layer in model.layers]
+    sparse = sos.sparsify(model, Priced(0.5, 5, 10, 5))
+    losses = sum(float(to_numpy(loss)) for loss in sparse.losses)
+    priced = sum(0.25 * np.abs(kernel).sum() for kernel in kernels)
+    np.testing.assert_allclose(losses, priced + 0.5 * (kernels[0] ** 2).sum(), 1e-5)

@@ -57,8 +57,14 @@ class SparseWeight:
         if technique.has_own("penalty"):
             # It is what a regularizer is: once for each variable, however often the
             # layer is used, and among the losses of every model that holds it.
-            name = self.names(OPTIMIZER)[0]
-            self.state[name].regularizer = self._penalized
+            trained = self.names(OPTIMIZER)
+            if trained:
+                self.state[trained[0]].regularizer = self._penalized
+            else:
+                of_layer = self.theta.regularizer or _nothing
+                self.theta.regularizer = lambda theta: (
+                    of_layer(theta) + self._penalized(theta)
+                )
 
     def names(self, changed_by: str) -> list[str]:
         """The names of the state that something changes; see `State`."""
@@ -102,6 +108,10 @@ class SparseWeight:
         # Within a step, it has been counted already.
         step = ops.maximum(private.in_full_precision(self._layer.training_step) - 1, 0)
         return self._layer.technique.weighted_penalty(*self.values(), step)
+
+
+def _nothing(_):
+    return 0.0
 
 
 def _variable(layer, theta, name, state: State):
