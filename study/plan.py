@@ -182,7 +182,7 @@ def _alone(lab, folder, masks):
             run = _Maker(
                 lab, seed, technique="fixed_mask", load_masks_from=source, alone=True
             )
-            yield run("lottery", sparsity, load_weights_from=source, seed=seed)
+            yield run("lottery", sparsity, load_weights_from=source)
             yield run("scratch_e", sparsity)
             longer = {
                 "train_steps_multiplier": 2,
