@@ -10,7 +10,6 @@ from state_of_sparsity.structures import SingleWeights
 from state_of_sparsity.techniques.accumulated import AccumulatingPruning
 from state_of_sparsity.techniques.pruning import PruningTechnique
 from tests.flavour import (
-    IS_KERAS3,
     ON_PYTORCH,
     compiled,
     fit,
@@ -147,13 +146,3 @@ def test_a_penalty_needs_no_parameter_and_joins_a_regularizer():
     losses = sum(float(to_numpy(loss)) for loss in sparse.losses)
     priced = sum(0.25 * np.abs(kernel).sum() for kernel in kernels)
     np.testing.assert_allclose(losses, priced + 0.5 * (kernels[0] ** 2).sum(), 1e-5)
-
-
-@pytest.mark.skipif(not IS_KERAS3, reason="tf_keras has no accumulation")
-def test_accumulated_gradients_are_refused_by_what_depends_on_each():
-    sparse = sos.sparsify(zoo.perceptron(), sos.RigL(0.5, end_step=8, frequency=2))
-    sparse.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
-    inputs = np.ones((4, zoo.FEATURES), "float32")
-    targets = np.ones(sparse(inputs).shape, "float32")
-    with pytest.raises(ValueError, match=r"gradient_accumulation_steps .*Received: 2"):
-        sparse.fit(inputs, targets, verbose=0)

@@ -504,7 +504,6 @@ def _fed_back_class(cls: type) -> type:
         optimizer, purpose = _calling_optimizer()
         if optimizer is None:
             return super(fed_back, self).assign(value)
-        _check_optimizer(optimizer, self.path)
         # A moving average would be of what is no weight.
         if purpose != "_overwrite_variables_directly_with_gradients":
             return self.value
@@ -514,12 +513,21 @@ def _fed_back_class(cls: type) -> type:
             value = keras.ops.where(is_one, value, self.value)
         return super(fed_back, self).assign(value)
 
-    fed_back = type(cls.__name__, (cls,), {"assign": assign})
+    def is_fed_back(self):
+        optimizer, _ = _calling_optimizer()
+        if optimizer is not None:
+            # Optimizers ask when they are built.
+            _check_optimizer(optimizer, self.path)
+        return cls.overwrite_with_gradient.fget(self)
+
+    asked = property(is_fed_back, cls.overwrite_with_gradient.fset)
+    members = {"assign": assign, "overwrite_with_gradient": asked}
+    fed_back = type(cls.__name__, (cls,), members)
     return fed_back
 
 
 def _calling_optimizer():
-    """The optimizer of Keras that assigns, and the name of its method, or None."""
+    """The optimizer of Keras that calls, and the name of its method, or None."""
     frame = sys._getframe(2)
     caller = frame.f_locals.get("self")
     is_optimizer = isinstance(caller, keras.optimizers.Optimizer)
