@@ -22,6 +22,23 @@ MAGNITUDE = sos.MagnitudePruning(0.75, 1, 4, 1)
 RANDOM = sos.RandomPruning(0.75, 1, 4, 1)
 VARIATIONAL = sos.VariationalDropout(1e-4)
 L0 = sos.L0Regularization(1e-4)
+# What each adds up, overwrites, draws from all gradients, or trains beside the weights.
+OF_GRADIENTS = {
+    "saliency": (sos.SaliencyPruning(0.75, 2, 4, 1), None),
+    "fisher": (sos.FisherPruning(0.75, 2, 4, 1, block_size=4), None),
+    "rigl": (sos.RigL(0.75, end_step=4, frequency=2), None),
+    "acdc": (sos.ACDC(0.75, 1, (3, 4)), None),
+    "st3": (sos.ST3(0.75, 1, 3), None),
+    "str": (sos.STR(-2.0, 1e-2), None),
+}
+of_gradients = pytest.mark.parametrize(
+    ("technique", "budget"),
+    [
+        # One of them among the tests that take seconds.
+        pytest.param(*case, marks=[pytest.mark.slow] * (name != "rigl"), id=name)
+        for name, case in OF_GRADIENTS.items()
+    ],
+)
 
 
 def trained(technique, weights=None, budget=None):
@@ -49,6 +66,16 @@ def distribution():
     keras.distribution.set_distribution(None)
 
 
+@pytest.fixture
+def strategy():
+    if BACKEND != "tensorflow":
+        pytest.skip("tf.distribute is TensorFlow's")
+    tf = importlib.import_module("tensorflow")
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+
+
 @pytest.mark.feature("DataParallel")
 @pytest.mark.parametrize(
     ("technique", "budget"),
@@ -61,6 +88,17 @@ def test_data_parallel_trains_as_one_device_does(technique, budget, distribution
     distribution(keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]))
     sparse, losses = trained(technique, weights, budget)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert_same_masks(sparse, alone)
+
+
+@pytest.mark.feature("DataParallel")
+@of_gradients
+def test_data_parallel_adds_up_the_gradients_of_all(technique, budget, distribution):
+    weights = zoo.perceptron().get_weights()
+    alone, expected = trained(technique, weights, budget)
+    distribution(keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]))
+    sparse, losses = trained(technique, weights, budget)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert_same_masks(sparse, alone)
 
 
@@ -93,13 +131,7 @@ def test_model_parallel_shards_masks_as_the_weights(technique, distribution):
     [(VARIATIONAL, None), (L0, None), (RANDOM, None), (MAGNITUDE, sos.Global())],
     ids=["variational", "l0", "random", "global"],
 )
-def test_replicas_train_as_one_model_does(technique, budget):
-    if BACKEND != "tensorflow":
-        pytest.skip("tf.distribute is TensorFlow's")
-    tf = importlib.import_module("tensorflow")
-    strategy = tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
-    )
+def test_replicas_train_as_one_model_does(technique, budget, strategy):
     weights = zoo.perceptron().get_weights()
     with strategy.scope():
         sparse, losses = trained(technique, weights, budget)
@@ -117,3 +149,14 @@ def test_replicas_train_as_one_model_does(technique, budget):
     if technique in (RANDOM, MAGNITUDE):
         assert sos.sparsity_report(sparse).sparsity == 0.75
         assert_same_masks(sparse, trained(technique, weights, budget)[0])
+
+
+@pytest.mark.feature("MirroredStrategy")
+@of_gradients
+def test_replicas_add_up_the_gradients_of_all(technique, budget, strategy):
+    weights = zoo.perceptron().get_weights()
+    alone, expected = trained(technique, weights, budget)
+    with strategy.scope():
+        sparse, losses = trained(technique, weights, budget)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert_same_masks(sparse, alone)

@@ -47,11 +47,12 @@ class ChecksWeights(AsksForWeights):
     def finalize_state(self):
         """Raises if the weights that were loaded are of another technique."""
         super().finalize_state()
-        if self.built:
-            self.check_mark()
+        self.check_mark()
 
     def check_mark(self):
         """Raises if the weights that the layer has are of another technique."""
+        if not self.built:
+            return
         number = int(raw_variable(self.marked_variable()))
         # The step of a layer that was not trained yet is -1.
         mark = max(number, 0) // _SEEDS * _SEEDS
