@@ -162,6 +162,7 @@ setuptools.setup(
             "jax>=0.10,<0.11",
             "orbax-checkpoint>=0.12,<0.13",
             "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<0.18",
             "scipy>=1.13,<2",
