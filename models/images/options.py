@@ -141,6 +141,9 @@ class ImageOptions(Options):
         every hidden layer.
       train_steps: number of training steps.
       batch_size: images per step, over all replicas.
+      accumulate_steps: equal parts in which each replica takes its images of a step,
+        one after the other, for want of memory. The step is that of all of them, with
+        batch normalization over the images of a part, or of batch_norm_batch.
       batch_norm_batch: most images over which batch normalization takes mean and
         variance: a replica with more of them normalizes equal parts. By default 128 on
         imagenet2012, and all images of a replica elsewhere.
@@ -176,6 +179,7 @@ class ImageOptions(Options):
     width: float | None = None
     train_steps: int | None = None
     batch_size: int | None = None
+    accumulate_steps: int = 1
     batch_norm_batch: int | None = None
     optimizer: str | None = None
     learning_rate: float | None = None

@@ -36,7 +36,8 @@ class ImageTask(Task):
       folder: the run's folder, of which images need nothing.
 
     Raises:
-      ValueError: if the network takes no images of the dataset's shape.
+      ValueError: if the network takes no images of the dataset's shape, or a batch
+        cannot be taken in equal parts.
     """
 
     quality_metric = "top1"
@@ -47,7 +48,7 @@ class ImageTask(Task):
         self.dataset: ImageDataset = DATASETS[options.dataset](options)
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._images_per_replica = math.ceil(options.batch_size / self._replicas)
+        self._images_per_part = options.at_a_time(options.batch_size, self._replicas)
         _check_memory(options.batch_size, self.dataset.image_shape)
         # Where networks have several depths, it is said which.
         self.name = f"{options.network}{options.depth or ''}"
@@ -71,9 +72,10 @@ class ImageTask(Task):
     @property
     def batch(self):
         images = f"{self.options.batch_size:,} images on {counted(self._replicas)}"
+        images += self.options.in_parts
         if "batch_norm_batch" not in self._network.options:
             return images
-        normalized = math.ceil(self._images_per_replica / self._batch_norm_parts)
+        normalized = math.ceil(self._images_per_part / self._batch_norm_parts)
         return f"{images}, with batch normalization over {normalized:,}"
 
     def build(self):
@@ -90,7 +92,7 @@ class ImageTask(Task):
     @property
     def _batch_norm_parts(self):
         most = self.options.batch_norm_batch
-        return 1 if most is None else math.ceil(self._images_per_replica / most)
+        return 1 if most is None else math.ceil(self._images_per_part / most)
 
     def compile(self, model):
         sgd = self.options.optimizer == "sgd"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Self
 
-from state_of_sparsity.models.training.devices.strategy import DISTRIBUTIONS
+from state_of_sparsity.models.training.devices.strategy import DISTRIBUTIONS, counted
 
 EXPORTED = ("last", "best")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -62,7 +62,11 @@ class Options:
     """
 
     presets: ClassVar[dict[str, Preset]]
-    at_least_one: ClassVar[tuple[str, ...]] = ("train_steps", "eval_steps")
+    at_least_one: ClassVar[tuple[str, ...]] = (
+        "train_steps",
+        "eval_steps",
+        "accumulate_steps",
+    )
     positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     not_negative: ClassVar[tuple[str, ...]] = ("seed",)
     fractions: ClassVar[tuple[str, ...]] = ("label_smoothing",)
@@ -137,15 +141,38 @@ class Options:
             return tuple(map(self._steps, share))
         return max(1, round(share * self.train_steps))
 
+    def at_a_time(self, examples: int, replicas: int) -> int:
+        """How many of the examples of a step a replica takes at a time, at most.
+
+        Raises:
+          ValueError: if accumulate_steps does not make equal parts of them.
+        """
+        parts = self.accumulate_steps * replicas
+        if self.accumulate_steps > 1 and examples % parts:
+            raise ValueError(
+                f"accumulate_steps must make equal parts of the {examples:,} examples "
+                f"that a step takes on {counted(replicas)}. "
+                f"Received: {self.accumulate_steps}"
+            )
+        return math.ceil(examples / parts)
+
+    @property
+    def in_parts(self) -> str:
+        """What there is to say of a batch that is taken in parts."""
+        parts = self.accumulate_steps
+        return f", accumulated over {parts} parts" if parts > 1 else ""
+
     def check(self) -> None:
         """Raises ValueError for an option that will not do, naming it."""
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         check_choice("export", self.export, EXPORTED)
         for name in self.at_least_one:
-            self._require(name, getattr(self, name) >= 1, "be at least 1")
-            # TensorFlow counts the rows of a tensor, and much else, in 32 bits.
-            self._require(name, getattr(self, name) < 2**31, f"be below {2**31}")
+            value = getattr(self, name)
+            if value is not None:
+                self._require(name, value >= 1, "be at least 1")
+                # TensorFlow counts the rows of a tensor, and much else, in 32 bits.
+                self._require(name, value < 2**31, f"be below {2**31}")
         for name in self.positive:
             value = getattr(self, name)
             self._require(name, 0 < value < math.inf, "be positive and finite")

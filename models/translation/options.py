@@ -14,7 +14,7 @@ PRESETS = {
             "feed_forward": 128,
             "heads": 4,
             "train_steps": 1_000,
-            "tokens_per_replica": 2_048,
+            "tokens_per_step": 2_048,
             "packed_length": 64,
             "warmup_steps": 300,
             "dropout": 0.0,
@@ -45,7 +45,8 @@ PRESETS = {
             "feed_forward": 2_048,
             "heads": 8,
             "train_steps": 500_000,
-            "tokens_per_replica": 2_048,
+            # 2,048 on each of what were most likely 8 devices.
+            "tokens_per_step": 16_384,
             "packed_length": 256,
             "warmup_steps": 8_000,
             "dropout": 0.1,
@@ -80,7 +81,11 @@ class TranslationOptions(Options):
       heads: of each attention.
       dropout: rate at residual connections, attention weights and ReLU.
       train_steps: number of training steps.
-      tokens_per_replica: target positions per step of each replica.
+      tokens_per_step: target positions per step, over all replicas.
+      tokens_per_replica: target positions per step of each replica, in place of
+        tokens_per_step.
+      accumulate_steps: equal parts in which each replica takes its rows of a step, one
+        after the other, for want of memory. The step is that of all of them.
       packed_length: of the rows that sentences are packed into, in tokens.
       learning_rate: constant factor of the schedule of Vaswani et al. 2017.
       warmup_steps: training steps in which the learning rate grows linearly.
@@ -106,6 +111,7 @@ class TranslationOptions(Options):
         "width",
         "feed_forward",
         "heads",
+        "tokens_per_step",
         "tokens_per_replica",
         "packed_length",
         "warmup_steps",
@@ -123,7 +129,9 @@ class TranslationOptions(Options):
     heads: int | None = None
     dropout: float | None = None
     train_steps: int | None = None
+    tokens_per_step: int | None = None
     tokens_per_replica: int | None = None
+    accumulate_steps: int = 1
     packed_length: int | None = None
     learning_rate: float = 2.0
     warmup_steps: int | None = None
@@ -138,18 +146,37 @@ class TranslationOptions(Options):
     precision: str = "float32"
     distribution: str = "auto"
 
-    @property
-    def rows_per_replica(self) -> int:
-        """Packed rows in the batch of a replica."""
-        return math.floor(self.tokens_per_replica / self.packed_length)
+    def resolved(self):
+        options = super().resolved()
+        if self.tokens_per_replica is None:
+            return options
+        self._require(
+            "tokens_per_replica",
+            self.tokens_per_step is None,
+            f"be left out with tokens_per_step={self.tokens_per_step}",
+        )
+        return dataclasses.replace(options, tokens_per_step=None)
+
+    def rows_per_replica(self, replicas: int) -> int:
+        """Packed rows in the batch of each of so many replicas.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        name, tokens = "tokens_per_replica", self.tokens_per_replica
+        if tokens is None:
+            name, tokens = "tokens_per_step", self.tokens_per_step
+            tokens /= replicas
+        self._require(
+            name,
+            tokens >= self.packed_length,
+            f"be at least packed_length={self.packed_length} on each device",
+        )
+        return math.floor(tokens / self.packed_length)
 
     def check(self):
         super().check()
-        if self.rows_per_replica < 1:
-            raise ValueError(
-                "tokens_per_replica must be at least packed_length="
-                f"{self.packed_length}. Received: {self.tokens_per_replica}"
-            )
+        self.rows_per_replica(replicas=1)
         # One for the end of a sentence.
         self._require("max_length", self.max_length >= 2, "be at least 2")
         if self.width % self.heads or self.width % 2:

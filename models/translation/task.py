@@ -54,6 +54,9 @@ class TranslationTask(Task):
       options: resolved.
       folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
         learned from the training split.
+
+    Raises:
+      ValueError: if a step has too few rows for all replicas and parts.
     """
 
     quality_metric = "bleu"
@@ -65,7 +68,8 @@ class TranslationTask(Task):
         self._folder = folder
         # Task and model are made under the strategy.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._rows = options.rows_per_replica * self._replicas
+        self._rows = options.rows_per_replica(self._replicas) * self._replicas
+        options.at_a_time(self._rows, self._replicas)
 
     @functools.cached_property
     def dataset(self) -> TranslationDataset:
@@ -156,7 +160,7 @@ class TranslationTask(Task):
         length = self.options.packed_length
         return (
             f"{self._rows * length:,} target positions on {counted(self._replicas)}, "
-            f"in {self._rows:,} rows of {length:,} tokens"
+            f"in {self._rows:,} rows of {length:,} tokens{self.options.in_parts}"
         )
 
     def build(self):

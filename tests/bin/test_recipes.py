@@ -40,9 +40,9 @@ OPTIONS = {
         "vocabulary_size": 33_288,
         "train_steps": 500_000,
         "warmup_steps": 8_000,
-        "tokens_per_replica": 2048,
+        # 2048 on each of 8 cores.
+        "tokens_per_step": 8 * 2048,
         "packed_length": 256,
-        "rows_per_replica": 8,
         "extra_length": 100,
         "learning_rate": 2.0,
         "beams": 4,

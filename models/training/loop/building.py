@@ -7,6 +7,7 @@ import numpy as np
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.models.training.loop.accumulation import accumulate
 from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.loop.task import Task
 from state_of_sparsity.models.training.rewinding.kept_weights import Start
@@ -54,6 +55,8 @@ def build_model(
         model = sparsification.apply(dense)
         # Here Keras adds the loss scaling that float16 needs.
         task.compile(model)
+    if task.options.accumulate_steps > 1:
+        accumulate(model, task.options.accumulate_steps)
     return model
 
 

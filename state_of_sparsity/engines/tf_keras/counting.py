@@ -3,6 +3,7 @@
 import weakref
 
 from state_of_sparsity.engines.tf_keras.backend import keras, of_thread, tf
+from state_of_sparsity.engines.tf_keras.parts import part_of_batch
 
 
 def is_first_call_in_graph(
@@ -11,7 +12,7 @@ def is_first_call_in_graph(
     """Whether no earlier call of a layer is in the graph that is being traced.
 
     Each replica of a `MirroredStrategy` has a first call of its own. Without a graph,
-    every call is a first one.
+    every call is a first one; with a part of a batch, none is, as the step has begun.
 
     Args:
       layer: that is being called.
@@ -19,6 +20,8 @@ def is_first_call_in_graph(
         counted apart.
       purpose: of asking, if not the call: purposes are counted apart.
     """
+    if part_of_batch() is not None:
+        return False
     if tf.executing_eagerly():
         return True
     graph = tf.compat.v1.get_default_graph()

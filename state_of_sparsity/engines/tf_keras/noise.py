@@ -1,12 +1,14 @@
-"""Noise that depends on a layer's seed, the weight, the step and the replica.
+"""Noise that depends on a layer's seed, the weight, the step, and where in the batch.
 
-So a run that is saved and loaded goes on with the noise that it would have had.
+So a run that is saved and loaded goes on with the noise that it would have had, and
+parts of a batch get that of as many more replicas.
 """
 
 import zlib
 
 from state_of_sparsity import numerics
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.engines.tf_keras.parts import part_of_batch
 from state_of_sparsity.engines.tf_keras.replicas import replica
 
 _REPLICAS = 2**40  # Above any number of steps.
@@ -44,14 +46,14 @@ class Noise:
             tf.cast(self._layer.noise_seed, tf.int32),
             self._layer.training_step,
         )
-        if (number := replica()) is not None:
+        if (number := _place_in_batch()) is not None:
             seed += numerics.mixed(number + 1)
         first, second = numerics.keys(self._place_of_draw())
         return seed + first, tf.cast(step, tf.int32) + second
 
     def _seed(self):
         # Seeds that differ in either number give independent streams.
-        number = replica()
+        number = _place_in_batch()
         first = tf.convert_to_tensor(self._layer.noise_seed) + self._place_of_draw()
         second = tf.convert_to_tensor(self._layer.training_step)
         if number is not None:
@@ -62,3 +64,11 @@ class Noise:
         place = zlib.crc32(f"{self._place}/{self._draws}".encode())
         self._draws += 1
         return place
+
+
+def _place_in_batch():
+    """The number of the replica, or of the part among those of all, if there is one."""
+    number, part = replica(), part_of_batch()
+    if part is None:
+        return number
+    return part.number if number is None else number * part.count + part.number

@@ -94,12 +94,20 @@ class PrunedLayer(ChecksWeights, PruneLowMagnitude):
         if training is None:
             training = keras.backend.learning_phase()
         if is_first_call_in_graph(self, training):
-            count = self._count_step
-            if self.renewal.begins(training):
-                count = self._count_step_and_renew
-            smart_cond(training, count, tf.no_op)
-            self.pruning_obj.weight_mask_op()
+            self.begin_step(training)
         return self.layer.call(inputs, *args, **self._expected_by_layer(kwargs))
+
+    def begin_step(self, training):
+        """Counts a step, if in training, renews masks if it is due, and masks weights.
+
+        Args:
+          training: as of a call.
+        """
+        count = self._count_step
+        if self.renewal.begins(training):
+            count = self._count_step_and_renew
+        smart_cond(training, count, tf.no_op)
+        self.pruning_obj.weight_mask_op()
 
     # Nothing here is for AutoGraph, which takes its time to find that out.
     @tf.autograph.experimental.do_not_convert

@@ -29,6 +29,7 @@ class TinyOptions:
     precision: str = "float32"
     units: int = 16
     dropout: float = 0.0
+    accumulate_steps: int = 1
 
 
 class TinyTask(Task):

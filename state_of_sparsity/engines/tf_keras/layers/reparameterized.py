@@ -233,19 +233,26 @@ class Reparameterized(ChecksWeights):
         """
         if training is None:
             training = keras.backend.learning_phase()
-        uses = of_thread(self).setdefault("uses", {})
-        phase = training if isinstance(training, bool | int) else "decided in the graph"
         if is_first_call_in_graph(self, training):
-            begins = self.renewal.begins(training)
-            begin = self._count_step_and_renew if begins else self._count_step
-            smart_cond(training, begin, tf.no_op)
-            uses[phase] = 0
-            if phase:
-                of_thread(self)["used"] = {}
-        else:
-            uses[phase] += 1
+            self.begin_step(training)
+        uses, phase = of_thread(self)["uses"], _phase(training)
+        uses[phase] += 1
         use = uses[phase]
         return smart_cond(training, lambda: drawn(use), deployed)
+
+    def begin_step(self, training):
+        """Counts a step, if in training, and renews what is due: before the first use.
+
+        Args:
+          training: as of a call.
+        """
+        begins = self.renewal.begins(training)
+        begin = self._count_step_and_renew if begins else self._count_step
+        smart_cond(training, begin, tf.no_op)
+        phase = _phase(training)
+        of_thread(self).setdefault("uses", {})[phase] = -1
+        if phase:
+            of_thread(self)["used"] = {}
 
     @without_autograph
     def _count_step(self):
@@ -284,6 +291,13 @@ class Reparameterized(ChecksWeights):
         if not tf.executing_eagerly():
             used[name] = tensor
         return tensor
+
+    def use_weights(self, weights):
+        """Has the uses of a step compute with given tensors, by name.
+
+        For weights whose technique has a backward pass, which is of the whole step.
+        """
+        of_thread(self)["used"].update(weights)
 
     def training_output(self, name, linear, inputs, use, sequence_axes=()):
         """What a linear map gives in training; see `Technique.training_output`."""
@@ -362,6 +376,10 @@ class Reparameterized(ChecksWeights):
             # As earlier releases saved the layers that are made by hand.
             check_version(config.pop("version", None))
         return super().from_config(config)
+
+
+def _phase(training):
+    return training if isinstance(training, bool | int) else "decided in the graph"
 
 
 @deployed_weights.register
