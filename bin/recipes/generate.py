@@ -43,7 +43,12 @@ NON_UNIFORM = ("conv1=dense", "logits=0.8")
 # The paper starts ResNet-50 from a log variance of -15. Both ramps there are linear.
 VARIATIONAL = {**STANDARD, "initial_log_sigma2": "-15", "ramp": "linear"}
 
-TRANSFORMER = {"train_steps": "500000"}
+# 2,048 positions are published of each core of a TPU, and not how many cores. Eight are
+# the default of the code, without which its lottery tickets could not load weights.
+TRANSFORMER = {"train_steps": "500000", "tokens_per_step": "16384"}
+BATCH = """\
+# Inferred: the tokens of a step. Published are 2,048 on each core, most likely of 8.
+# One device takes them in parts of 2,048 with --accumulate_steps=8."""
 # What the table does not say of the dense runs.
 DENSE = {
     "resnet50": {"label_smoothing": "0.0"},
@@ -265,7 +270,8 @@ def _lines(flags):
 
 
 def _flagfile(comment, flags, overrides):
-    lines = [f"# {comment}", *_lines(flags)]
+    batch = [BATCH] if "tokens_per_step" in flags else []
+    lines = [f"# {comment}", *batch, *_lines(flags)]
     lines += [f"--override={override}" for override in overrides]
     return "\n".join([*lines, ""])
 
