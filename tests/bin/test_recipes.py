@@ -120,6 +120,10 @@ def test_recipes_are_what_the_generator_makes_of_the_published_tables():
     assert on_disk == generator.recipes()
     for name, text in on_disk.items():
         assert text.count("\n--label_smoothing=") == 1, name
+        says_what_is_known = (
+            "Published are 2,048 on each core, most likely of 8." in text
+        )
+        assert says_what_is_known == name.startswith("transformer"), name
 
 
 def test_each_published_run_has_a_recipe_with_its_settings():

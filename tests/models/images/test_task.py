@@ -55,7 +55,7 @@ def test_a_run_says_how_many_images_a_step_takes_over_all_devices(mirrored):
     )
     with mirrored.scope():
         task = ImageTask(tiny(batch_size=64, accumulate_steps=4))
-        with pytest.raises(ValueError, match="accumulate_steps must .* 64 .*: 3"):
+        with pytest.raises(ValueError, match=r"accumulate_steps must .* 64 .*: 3"):
             ImageTask(tiny(batch_size=64, accumulate_steps=3))
     assert task.batch == (
         "64 images on 2 devices, accumulated over 4 parts, with batch normalization "
