@@ -75,8 +75,8 @@ class CubicSchedule(Schedule):
       initial_sparsity: at the beginning of the ramp.
       goes_on: whether renewals go on after the ramp, every `frequency` steps, as the
         last of it.
-      last_renewal: of the ramp: end_step, or multiple, which is a multiple of
-        `frequency` after `begin`.
+      last_renewal: of the ramp: end_step, or multiple, the last step up to there that
+        is `begin` plus a multiple of `frequency`.
     """
 
     final_sparsity: float

@@ -78,23 +78,19 @@ TECHNIQUES = {
 }
 # What nothing published says, by model and name in the tables.
 INFERRED = {
-    (
-        "resnet50",
-        "dense",
-    ): "label smoothing: of sparse runs both 0 and 0.1 are published",
-    (
-        "resnet50",
-        "magnitude_pruning_extended",
-    ): "the epochs of the decay, 30, 60 and 80 "
-    "times 1.5, as the steps; those of the warm-up stay",
-    (
-        "resnet50",
-        "random_pruning",
-    ): "the renewals, which are those of magnitude pruning, whose code is published",
-    ("resnet50", "l0_regularization"): "where the ramp begins and ends",
-    ("transformer", "dense"): "dropout and label smoothing: of sparse runs both 0 and "
-    "0.1 are published",
-    ("transformer", "scratch_b"): "that it has twice the steps, as on ResNet-50",
+    "resnet50": {
+        "dense": "label smoothing: of sparse runs both 0 and 0.1 are published",
+        "magnitude_pruning_extended": "the epochs of the decay: 30, 60 and 80 times "
+        "1.5, as the steps; the warm-up stays",
+        "random_pruning": "the renewals: those of magnitude pruning, whose code is "
+        "published",
+        "l0_regularization": "where the ramp begins and ends",
+    },
+    "transformer": {
+        "dense": "dropout and label smoothing: of sparse runs both 0 and 0.1 are "
+        "published",
+        "scratch_b": "that it has twice the steps, as on ResNet-50",
+    },
 }
 # What was tried of L0 regularization on ResNet-50: by the initial log alpha, the least
 # and the largest weight, times the number of images, and the weight decay, which is
@@ -296,7 +292,7 @@ def _lines(flags):
 
 def _inferred(model, name):
     """The line of a comment on what is inferred, if something is."""
-    text = INFERRED.get((model, name))
+    text = INFERRED[model].get(name)
     return f"\n# Inferred: {text}." if text else ""
 
 

@@ -80,9 +80,8 @@ class PruningTechnique(ScoringTechnique):
       initial_sparsity: sparsity at which the ramp begins.
       masked_weights: whether they stay masked, or return once a later threshold falls
         below the value that they had: stay or return.
-      last_renewal: the last step at which masks are renewed: end_step, or multiple, the
-        last multiple of frequency after begin_step, where the sparsity is not yet the
-        final one unless that is end_step.
+      last_renewal: step of the last renewal: end_step, or multiple, the last one up to
+        there that is begin_step plus a multiple of frequency, at its sparsity.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
