@@ -57,7 +57,7 @@ def decode_then_crop(encoded, window, image_size):
     top, left, height, width = tf.unstack(window)
     image = tf.io.decode_jpeg(encoded, channels=3)
     crop = tf.image.crop_to_bounding_box(image, top, left, height, width)
-    return tf.image.resize(crop, (image_size, image_size), "bicubic")
+    return imagenet.resize(crop, image_size)
 
 
 def training_image(encoded, index, decode):

@@ -16,7 +16,9 @@ _BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
 _VOCABULARY = flags.DEFINE_integer(
     "vocabulary_size", 33_288, "Subwords of the Transformer."
 )
-_LAYERS = flags.DEFINE_integer("layers", 6, "Of its encoder, and of its decoder.")
+_LAYERS = flags.DEFINE_integer(
+    "layers", 6, "Of its encoder, and of its decoder; or of the network `deep`."
+)
 _ROWS = flags.DEFINE_integer("rows", 32, "Of 64 tokens each, in its batch.")
 
 
@@ -100,8 +102,16 @@ def transformer_on_tokens(keras):
     return Network(model, inputs, inputs["target"], optimizer, loss, "tokens", count)
 
 
+def deep(keras):
+    """`--layers` dense layers of 1,024 units, whose first step takes to compile."""
+    layers = [keras.layers.Dense(1024) for _ in range(_LAYERS.value)]
+    model = keras.Sequential([keras.layers.InputLayer((1024,)), *layers])
+    return _on_images(keras, model, (1024,))
+
+
 NETWORKS = {
     "resnet": resnet_on_images,
     "cnn": cnn_on_digits,
     "transformer": transformer_on_tokens,
+    "deep": deep,
 }

@@ -2,9 +2,10 @@
 
 The models are trained in one process, in turns of a few steps, so that whatever else
 the machine does hits all of them; before that, each in a process of its own, for the
-peak of its memory. Prints medians, their ratios, and images per second. What renews
-masks now and then is measured between renewals. Keras 3 takes the backend of
-KERAS_BACKEND, and whatever accelerator that finds:
+peak of its memory. Prints medians and their ratios, and the processor's seconds of the
+first steps, which trace and compile. What renews masks now and then is measured between
+renewals. Keras 3 takes the backend of KERAS_BACKEND, and whatever accelerator that
+finds:
 
   KERAS_BACKEND=jax python benchmarks/step_time.py --keras=keras --model=cnn
 
@@ -15,6 +16,11 @@ Transformer, of which not all fit into one process:
       --rounds=9 --steps=1
   python benchmarks/step_time.py --model=transformer --rounds=3 --steps=1 \
       --techniques=variational_dropout
+
+What compiling takes where each layer brings renewals of its own:
+
+  KERAS_BACKEND=jax python benchmarks/step_time.py --keras=keras --model=deep \
+      --layers=60 --batch_size=8 --rounds=1 --steps=1 --memory=False
 """
 
 import importlib
@@ -22,6 +28,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import figures
 import memory
@@ -151,15 +158,29 @@ def of_memory(names):
 
 
 def of_time(keras, names):
-    """Times of steps, in turns."""
+    """Times of the first steps, and of later ones, in turns."""
     steps = {name: training_steps(keras, name) for name in names}
+    first = {name: processor_seconds(step) for name, step in steps.items()}
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
     times = turns.take_turns(steps, _ROUNDS.value)
-    return figures.of_times(
-        {name: [time / _STEPS.value for time in all_] for name, all_ in times.items()}
+    found = figures.of_times(
+        {n: [seconds / _STEPS.value for seconds in all_] for n, all_ in times.items()}
     )
+    for name, seconds in first.items():
+        found.append(figures.Figure(name, "s at first", seconds))
+        if name != "dense":
+            ratio = seconds / first["dense"]
+            found.append(figures.Figure(name, "at first over dense", ratio))
+    return found
+
+
+def processor_seconds(step):
+    """Of all threads, which other processes do not slow down."""
+    begin = time.process_time()
+    step()
+    return time.process_time() - begin
 
 
 def main(argv):

@@ -53,6 +53,12 @@ SUITE = (
         *("--width=1", "--image_size=64", "--batch_size=32"),
         *("--rounds=7", "--steps=1"),
     ),
+    _steps(
+        "60 layers of 1,024 units",
+        *("--model=deep", "--layers=60", "--batch_size=8", "--rounds=1", "--steps=1"),
+        "--memory=False",
+        backend="jax",
+    ),
     # Two models of the base Transformer are what fits into the memory of a laptop.
     *(
         _steps(

@@ -63,8 +63,9 @@ class CubicSchedule(Schedule):
 
     for `begin <= t <= end`. Masks are renewed at `begin`, every `frequency` steps
     after it, and at `end`, also where the ramp is no multiple of `frequency`, so
-    that the final sparsity is always reached. Steps count from one: what is due at 0
-    is not done, and a ramp that ends at 0 is taken at the first step.
+    that the final sparsity is always reached, unless `last_renewal` says otherwise.
+    Steps count from one: what is due at 0 is not done, and a ramp that ends at 0 is
+    taken at the first step.
 
     Attributes:
       final_sparsity: at the end of the ramp.
@@ -74,6 +75,8 @@ class CubicSchedule(Schedule):
       initial_sparsity: at the beginning of the ramp.
       goes_on: whether renewals go on after the ramp, every `frequency` steps, as the
         last of it.
+      last_renewal: of the ramp: end_step, or multiple, the last step up to there that
+        is `begin` plus a multiple of `frequency`.
     """
 
     final_sparsity: float
@@ -82,10 +85,13 @@ class CubicSchedule(Schedule):
     frequency: int
     initial_sparsity: float = 0.0
     goes_on: bool = False
+    last_renewal: str = "end_step"
 
     @property
     def last(self) -> int:
         """Step of the last renewal of the ramp."""
+        if self.last_renewal == "multiple":
+            return self.end_step - (self.end_step - self.begin_step) % self.frequency
         return max(self.end_step, 1)
 
     def renewals(self):

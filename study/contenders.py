@@ -24,6 +24,8 @@ class Contender:
       tuned_at: the point at which they are tried.
       at: flags that make it so sparse, of a point.
       points: None for those of the dataset.
+      random_masks: the experiment whose masks are random ones with as many weights in
+        each layer, where it is another's: None for one of its own.
     """
 
     title: str
@@ -32,6 +34,7 @@ class Contender:
     tuned_at: float = 0.95
     at: Callable[[float], Flags] = lambda sparsity: {"sparsity": sparsity}
     points: tuple[float, ...] | None = None
+    random_masks: str | None = None
 
 
 def _grid(**values) -> tuple[Flags, ...]:
@@ -52,6 +55,8 @@ def _zeros_of_32(sparsity):
     return {"sparsity_m_by_n": f"{round(32 * sparsity)},32"}
 
 
+# Random masks with the same share of each layer, and with that of ERK.
+_UNIFORM, _ERK = "shuffled", "random_masks_rigl"
 # Steps are of 1,500.
 _RAMPS = _grid(begin_step=(150, 450), end_step=(750, 1125))
 _THRESHOLDS = _grid(begin_step=(1, 150), end_step=(750, 1125))
@@ -78,6 +83,7 @@ CONTENDERS = {
         "magnitude pruning, masked weights return",
         {"technique": "magnitude_pruning", "masked_weights": "return"},
         _RAMPS,
+        random_masks=_UNIFORM,
     ),
     "global": Contender(
         "magnitude pruning, global",
@@ -90,16 +96,35 @@ CONTENDERS = {
         _grid(powerpropagation_alpha=(1.5, 2, 3, 4)),
     ),
     "saliency": Contender(
-        "saliency pruning", {"technique": "saliency_pruning"}, _RAMPS
+        "saliency pruning",
+        {"technique": "saliency_pruning"},
+        _RAMPS,
+        random_masks=_UNIFORM,
     ),
     "movement": Contender(
-        "movement pruning", {"technique": "movement_pruning"}, _RAMPS
+        "movement pruning",
+        {"technique": "movement_pruning"},
+        _RAMPS,
+        random_masks=_UNIFORM,
     ),
-    "fisher": Contender("Fisher pruning", {"technique": "fisher_pruning"}, _RAMPS),
-    "set": Contender("SET, erk", {"technique": "set", "budget": "erk"}, _REGROWTH),
+    "fisher": Contender(
+        "Fisher pruning",
+        {"technique": "fisher_pruning"},
+        _RAMPS,
+        random_masks=_UNIFORM,
+    ),
+    "set": Contender(
+        "SET, erk",
+        {"technique": "set", "budget": "erk"},
+        _REGROWTH,
+        random_masks=_ERK,
+    ),
     "rigl": Contender("RigL, erk", {"technique": "rigl", "budget": "erk"}, _REGROWTH),
     "granet": Contender(
-        "GraNet, erk", {"technique": "granet", "budget": "erk"}, _REGROWTH
+        "GraNet, erk",
+        {"technique": "granet", "budget": "erk"},
+        _REGROWTH,
+        random_masks=_ERK,
     ),
     "feather": Contender("Feather, global", {"technique": "feather"}, _THRESHOLDS),
     "st3": Contender("ST-3, global", {"technique": "st3"}, _THRESHOLDS),

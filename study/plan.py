@@ -102,12 +102,16 @@ LATER = {
     for name, contender in CONTENDERS.items()
     if name not in _OF_PAPER
 }
-# With as many weights in each layer as a technique left there.
-RANDOM_MASKS = {name: f"random_masks_{name}" for name in LATER}
+# With as many weights in each layer as a technique left there: an experiment for all
+# that leave the same.
+RANDOM_MASKS = {
+    name: CONTENDERS[name].random_masks or f"random_masks_{name}" for name in LATER
+}
+_OWN_MASKS = [name for name in LATER if CONTENDERS[name].random_masks is None]
 EXPERIMENTS |= LATER
 EXPERIMENTS |= {
-    RANDOM_MASKS[name]: f"random masks, layers as of {title}"
-    for name, title in LATER.items()
+    RANDOM_MASKS[name]: f"random masks, layers as of {LATER[name]}"
+    for name in _OWN_MASKS
 }
 
 
@@ -217,7 +221,7 @@ def _random_masks(lab, folder, techniques):
     They never change, and are trained from fresh values.
     """
     for run in techniques:
-        if run.experiment in RANDOM_MASKS:
+        if run.experiment in _OWN_MASKS:
             make = _Maker(lab, run.seed, alone=True)
             yield make(
                 RANDOM_MASKS[run.experiment],

@@ -76,7 +76,7 @@ def test_all_benchmarks_write_one_table_and_compare_it_with_the_last(tmp_path):
 
 
 @pytest.mark.slow
-def test_step_times_stand_beside_the_peak_of_memory(tmp_path):
+def test_step_times_stand_beside_first_steps_and_the_peak_of_memory(tmp_path):
     path = tmp_path / "figures.json"
     tiny = ("--model=cnn", "--rounds=1", "--steps=1", "--batch_size=4")
     run("step_time.py", *tiny, "--techniques=l0_regularization", f"--json={path}")
@@ -85,6 +85,8 @@ def test_step_times_stand_beside_the_peak_of_memory(tmp_path):
     ratio = values["l0_regularization", "memory over dense"]
     assert ratio == pytest.approx(peak / values["dense", "MiB at most"])
     assert values["l0_regularization", "over dense"] > 0
+    first = values["l0_regularization", "s at first"] / values["dense", "s at first"]
+    assert values["l0_regularization", "at first over dense"] == pytest.approx(first)
 
 
 def test_peak_of_memory_is_that_of_the_process_and_not_of_its_parent():

@@ -43,12 +43,37 @@ def test_a_ramp_that_ends_before_the_first_step_is_taken_at_it():
     assert CubicSchedule(0.9, 0, 0, 1).sparsity(1) == 0.9
 
 
+@pytest.mark.parametrize(
+    ("ramp", "steps", "sparsity"),
+    [
+        ((2, 11, 4), [2, 6, 10], 0.8 * (1 - (1 / 9) ** 3)),
+        ((2, 10, 4), [2, 6, 10], 0.8),
+        ((0, 11, 4), [4, 8], 0.8 * (1 - (3 / 11) ** 3)),
+        ((0, 8, 4), [4, 8], 0.8),
+        # A published one: 1,500 of the 23,500 steps of the ramp are left.
+        (
+            (12_500, 36_000, 2_000),
+            list(range(12_500, 34_501, 2_000)),
+            0.8 * (1 - (3 / 47) ** 3),
+        ),
+    ],
+)
+def test_the_last_renewal_is_at_a_multiple_of_the_frequency_if_told(
+    ramp, steps, sparsity
+):
+    schedule = CubicSchedule(0.8, *ramp, last_renewal="multiple")
+    assert schedule.renewals() == steps
+    assert schedule.sparsity(steps[-1]) == pytest.approx(sparsity, abs=1e-12)
+
+
 def random_ramps(rng, number=60):
     for _ in range(number):
-        begin, length = rng.integers(0, 12, 2)
-        frequency, goes_on = rng.integers(1, 8), bool(rng.integers(2))
-        ends = map(int, (begin, begin + length, frequency))
-        yield CubicSchedule(0.9, *ends, goes_on=goes_on)
+        begin, length = map(int, rng.integers(0, 12, 2))
+        frequency, goes_on = int(rng.integers(1, 8)), bool(rng.integers(2))
+        ends = begin, begin + length, frequency
+        # Of one that is shorter, techniques refuse the latter.
+        for last in ("end_step", "multiple") if length >= frequency else ("end_step",):
+            yield CubicSchedule(0.9, *ends, goes_on=goes_on, last_renewal=last)
 
 
 OTHERS = [

@@ -45,6 +45,11 @@ def test_bad_hyperparameters_are_named_with_the_value_received(
         ({"block_size": (0, 1)}, "block_size"),
         ({"block_pooling_type": "SUM"}, "block_pooling_type.*'SUM'"),
         ({"masked_weights": "leave"}, "masked_weights must be one of stay, return"),
+        ({"last_renewal": "never"}, "last_renewal must be one of.*Received: 'never'"),
+        (
+            {"last_renewal": "multiple", "frequency": 9},
+            "last_renewal must be.*Received: 'multiple'.*end_step=10, frequency=9",
+        ),
         ({"sparsity_m_by_n": (2, 4)}, r"sparsity_m_by_n=\(2, 4\).*sparsity=0.9"),
         (
             {"sparsity": 0.5, "sparsity_m_by_n": (2, 4), "block_size": (2, 2)},
@@ -144,7 +149,7 @@ EVERY_TECHNIQUE = [
     sos.MagnitudePruning(**RAMP, initial_sparsity=0.3),
     sos.MagnitudePruning(0.5, 0, 0, 1, sparsity_m_by_n=(2, 4)),
     sos.MagnitudePruning(**RAMP, block_size=(2, 4), block_pooling_type="MAX"),
-    sos.RandomPruning(**RAMP, seed=7, masked_weights="return"),
+    sos.RandomPruning(**RAMP, seed=7, masked_weights="return", last_renewal="multiple"),
     sos.MagnitudePruning(**RAMP, shared_threshold=SHARED),
     sos.VariationalDropout(1e-3, log_alpha_threshold=1.0),
     sos.L0Regularization(1e-3, ramp="cubic", ramp_begin=3, ramp_length=9),
@@ -175,6 +180,13 @@ def test_configuration_round_trip(technique):
     saved = json.loads(json.dumps(saved_technique(technique, index=3)))
     assert saved["index"] == 3
     assert restored_technique(saved) == technique
+
+
+def test_a_configuration_without_a_later_hyperparameter_has_its_default():
+    saved = saved_technique(sos.MagnitudePruning(**RAMP))
+    # Of 0.4.0.
+    del saved["config"]["last_renewal"]
+    assert restored_technique(saved) == sos.MagnitudePruning(**RAMP)
 
 
 @pytest.mark.parametrize("version", [None, 2])

@@ -31,11 +31,17 @@ SOURCE = "Gale, Elsen & Hooker 2019, arXiv 1902.09574"
 # Flags for what the table calls by another name.
 LEARNED = ("variational_dropout", "l0_regularization")
 FLAGS = {"begin": "begin_step", "end": "end_step", "layer_target": "sparsity"}
+# What the published code does, and the tables do not say: masks are renewed at
+# multiples of the frequency only, and from weights that keep their values. (In a random
+# order, these do not matter.)
+MULTIPLE = {"last_renewal": "multiple"}
+PRUNING = {
+    "magnitude_pruning": {"masked_weights": "return", **MULTIPLE},
+    "random_pruning": MULTIPLE,
+}
 
 STANDARD = {"train_steps": "128000", "batch_size": "1024"}
-# 1.5 times the epochs of the standard runs. The paper says nothing of the learning
-# rate in them; our reading is that the epochs at which it decays, 30, 60 and 80,
-# are stretched by the same factor, while the five epochs of warm-up stay.
+# 1.5 times the epochs of the standard runs.
 EXTENDED = {"train_steps": "48000", "batch_size": "4096", "decay_epochs": "45,90,120"}
 # They leave the first layer dense, and the last one at most 80 % sparse.
 NON_UNIFORM = ("conv1=dense", "logits=0.8")
@@ -75,6 +81,22 @@ TECHNIQUES = {
         )
     },
 }
+# What nothing published says, by model and name in the tables.
+INFERRED = {
+    "resnet50": {
+        "dense": "label smoothing: of sparse runs both 0 and 0.1 are published",
+        "magnitude_pruning_extended": "the epochs of the decay: 30, 60 and 80 times "
+        "1.5, as the steps; the warm-up stays",
+        "random_pruning": "the renewals: those of magnitude pruning, whose code is "
+        "published",
+        "l0_regularization": "where the ramp begins and ends",
+    },
+    "transformer": {
+        "dense": "dropout and label smoothing: of sparse runs both 0 and 0.1 are "
+        "published",
+        "scratch_b": "that it has twice the steps, as on ResNet-50",
+    },
+}
 # What was tried of L0 regularization on ResNet-50: by the initial log alpha, the least
 # and the largest weight, times the number of images, and the weight decay, which is
 # 1e-4 over the initial probability that a gate is open. It was tried without weight
@@ -102,8 +124,8 @@ LATER = {
 WITHOUT_SPARSITY = ("srste", "str")
 
 # Of scratch-b: as many operations as of the dense network, and at most twice the steps,
-# which is what comes of it where half of the weights go, or more. The table says it of
-# ResNet-50 only. The Transformer's learning rate has no schedule to stretch.
+# which is what comes of it where half of the weights go, or more. The Transformer's
+# learning rate has no schedule to stretch.
 MULTIPLIER = "2"
 REGULARIZATION = {
     "dropout+label_smoothing": {"dropout": "0.1", "label_smoothing": "0.1"},
@@ -183,10 +205,13 @@ def _l0_attempts():
             "initial_log_alpha": log_alpha,
             "l0_weight": f"{(least + largest) / 2 / IMAGES:.6g}",
             "ramp": "linear",
+            "ramp_begin": "0",
+            "ramp_length": "1",
             "weight_decay": weight_decay,
             "label_smoothing": "0.0",
         }
         comment = f"Published: no sparse model that kept its accuracy ({SOURCE})"
+        comment += _inferred("resnet50", technique)
         name = f"resnet50_{technique}_log_alpha_{log_alpha}.flags"
         texts[name] = _flagfile(comment, flags, ())
     return texts
@@ -203,6 +228,7 @@ def _alone(row, texts):
     pruning = {
         "technique": "magnitude_pruning",
         "sparsity": sparsity,
+        **PRUNING["magnitude_pruning"],
         "begin_step": row["mask_begin_step"],
         "end_step": row["mask_end_step"],
         "frequency": row["mask_frequency"],
@@ -223,7 +249,7 @@ def _alone(row, texts):
         needed += " and --load_weights_from"
     comment = (
         f"{_mean_of_many(row)} ({SOURCE})\n# Needs {needed}: the folder of a run of "
-        f"{source}"
+        f"{source}{_inferred(model, row['experiment'])}"
     )
     text = _flagfile(comment, flags | _regularization(row), ())
     return masks | {_name_alone(row): text}
@@ -269,6 +295,12 @@ def _lines(flags):
     return [f"--{flag}={value}" for flag, value in flags.items()]
 
 
+def _inferred(model, name):
+    """The line of a comment on what is inferred, if something is."""
+    text = INFERRED[model].get(name)
+    return f"\n# Inferred: {text}." if text else ""
+
+
 def _flagfile(comment, flags, overrides):
     batch = [BATCH] if "tokens_per_step" in flags else []
     lines = [f"# {comment}", *batch, *_lines(flags)]
@@ -290,6 +322,7 @@ def _text(model, name, sparsity, rows):
         published = dict(p.split("=") for p in rows[0]["hyperparameters"].split())
         flags |= _hyperparameters(technique, sparsity, published)
     comment = f"{_published(model, sparsity, rows)} ({SOURCE})"
+    comment += _inferred(model, name)
     return _flagfile(comment, flags, overrides)
 
 
@@ -302,7 +335,7 @@ def _hyperparameters(technique, sparsity, published):
         length = published.pop("length") if end is None else int(end) - begin
         return {"ramp_begin": begin, "ramp_length": length, **published}
     # The extended runs' own target makes up for the layers that stay denser.
-    return {"sparsity": sparsity} | {
+    return {"sparsity": sparsity, **PRUNING[technique]} | {
         FLAGS.get(key, key): value for key, value in published.items()
     }
 

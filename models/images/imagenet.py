@@ -1,8 +1,9 @@
 """ImageNet (ILSVRC 2012) as prepared by TensorFlow Datasets, decoded crop by crop.
 
 A JPEG is decoded only where its crop lies, which is most of what the input pipeline
-costs. Random crops follow Szegedy et al. 2015 (arXiv 1409.4842), as the ResNet-50 runs
-of Gale, Elsen & Hooker 2019 (arXiv 1902.09574) do.
+costs. Crops and interpolation are those of the ResNet-50 runs of Gale, Elsen & Hooker
+2019 (arXiv 1902.09574), so that their checkpoints score here what was published; random
+crops follow Szegedy et al. 2015 (arXiv 1409.4842).
 """
 
 import numpy as np
@@ -188,7 +189,9 @@ def training_window(shape, seed):
 
 
 def central_window(shape):
-    """The central square window with 224/256 of the shorter side, rounded down.
+    """The central square window with 224/256 of the shorter side.
+
+    The side is rounded down, `top` and `left` up, as in the published evaluation.
 
     Args:
       shape: int32 `(height, width, channels)` of the image.
@@ -198,11 +201,12 @@ def central_window(shape):
     """
     numerator, denominator = CENTRAL_CROP
     side = tf.minimum(shape[0], shape[1]) * numerator // denominator
-    return tf.stack([(shape[0] - side) // 2, (shape[1] - side) // 2, side, side])
+    top, left = (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2
+    return tf.stack([top, left, side, side])
 
 
 def decode_window(encoded, window, image_size):
-    """The window of a JPEG, decoded alone and resized by bicubic interpolation.
+    """The window of a JPEG, decoded alone and resized, see `resize`.
 
     Args:
       encoded: scalar string, the JPEG; gray images get three equal channels.
@@ -214,7 +218,29 @@ def decode_window(encoded, window, image_size):
       interpolation may overshoot.
     """
     crop = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
-    return tf.image.resize(crop, (image_size, image_size), "bicubic")
+    return resize(crop, image_size)
+
+
+def resize(image, image_size):
+    """Bicubic interpolation as TensorFlow 1 had it, without antialiasing.
+
+    Row `i` of the result is the image at row `i · height / image_size`, by cubic
+    convolution with a = -0.75 over four rows, those beyond an edge being that at the
+    edge; columns alike. `tf.image.resize` takes rows half a pixel off, and a = -0.5.
+
+    Args:
+      image: `(height, width, channels)`.
+      image_size: height and width of the result, in pixels.
+
+    Returns:
+      float32 `(image_size, image_size, channels)`.
+    """
+    return tf.raw_ops.ResizeBicubic(
+        images=image[tf.newaxis],
+        size=(image_size, image_size),
+        align_corners=False,
+        half_pixel_centers=False,
+    )[0]
 
 
 def normalize(image):

@@ -11,8 +11,9 @@ from state_of_sparsity.techniques.pruning import PruningTechnique
 class MagnitudePruning(PruningTechnique):
     """The score of a weight is its magnitude (Zhu & Gupta 2017, arXiv 1710.01878).
 
-    The published runs are those with `masked_weights="return"`: there, a masked weight
-    keeps the value that it had, and comes back if the threshold falls below it.
+    The runs of Gale et al. 2019 are those with `masked_weights="return"`: there, a
+    masked weight keeps the value that it had, and comes back if the threshold falls
+    below it. Their code renews masks as `last_renewal="multiple"` does.
     """
 
     # Not only by its name, as in the family.

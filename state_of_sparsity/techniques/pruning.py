@@ -80,6 +80,8 @@ class PruningTechnique(ScoringTechnique):
       initial_sparsity: sparsity at which the ramp begins.
       masked_weights: whether they stay masked, or return once a later threshold falls
         below the value that they had: stay or return.
+      last_renewal: step of the last renewal: end_step, or multiple, the last one up to
+        there that is begin_step plus a multiple of frequency, at its sparsity.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
@@ -91,6 +93,7 @@ class PruningTechnique(ScoringTechnique):
     _: dataclasses.KW_ONLY
     initial_sparsity: float = 0.0
     masked_weights: str = "stay"
+    last_renewal: str = "end_step"
 
     def __post_init__(self):
         super().__post_init__()
@@ -98,6 +101,15 @@ class PruningTechnique(ScoringTechnique):
         check_integer("frequency", self.frequency, minimum=1)
         check_fraction("initial_sparsity", self.initial_sparsity)
         check_choice("masked_weights", self.masked_weights, ("stay", "return"))
+        check_choice("last_renewal", self.last_renewal, ("end_step", "multiple"))
+        length = self.end_step - self.begin_step
+        if self.last_renewal == "multiple" and length < self.frequency:
+            raise ValueError(
+                "last_renewal must be 'end_step' for a ramp that is shorter than "
+                "frequency, since nothing would be pruned. Received: 'multiple', "
+                f"begin_step={self.begin_step}, end_step={self.end_step}, "
+                f"frequency={self.frequency}"
+            )
 
     @property
     def settled_step(self):
@@ -110,6 +122,7 @@ class PruningTechnique(ScoringTechnique):
             self.end_step,
             self.frequency,
             self.initial_sparsity,
+            last_renewal=self.last_renewal,
         )
 
 

@@ -22,10 +22,14 @@ STEPS = 10
 pytestmark = ON_PYTORCH
 
 
-def on_ramp(step, final):
+def on_ramp(step, final, end=8):
     """Renewals at 2, 5 and 8."""
     renewals = [t for t in (2, 5, 8) if t <= step]
-    return cubic_sparsity(renewals[-1], final, 2, 8) if renewals else 0.0
+    return cubic_sparsity(renewals[-1], final, 2, end) if renewals else 0.0
+
+
+def up_to_a_multiple(step, final):
+    return on_ramp(step, final, end=10)
 
 
 def constant(step, final):
@@ -56,7 +60,7 @@ RAMP = (0.6, 2, 8, 3)
 # Techniques, and how sparse they are at a step, given the sparsity in the end.
 SHARING = [
     (sos.MagnitudePruning(*RAMP, masked_weights="return"), on_ramp),
-    (sos.RandomPruning(*RAMP), on_ramp),
+    (sos.RandomPruning(0.6, 2, 10, 3, last_renewal="multiple"), up_to_a_multiple),
     (sos.SaliencyPruning(*RAMP), on_ramp),
     (sos.MovementPruning(*RAMP), on_ramp),
     (sos.FisherPruning(*RAMP), on_ramp),

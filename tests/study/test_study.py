@@ -22,7 +22,7 @@ from study.claims import (
 )
 from study.contenders import CONTENDERS, TRIALS
 from study.labs import LABS
-from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEEDS, stages
+from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEED_ALONE, SEEDS, stages
 from study.results import Results, Trial, tried
 from tests.models.analysis.conftest import write_run
 
@@ -66,7 +66,7 @@ def test_the_whole_grid_is_run_on_mnist1d():
 
 
 def is_later(experiment):
-    return experiment in LATER or experiment in RANDOM_MASKS.values()
+    return experiment in LATER or experiment.startswith("random_masks_")
 
 
 def test_each_technique_has_as_many_trials_or_points_of_its_own():
@@ -112,14 +112,13 @@ def test_random_masks_are_those_of_the_run_at_other_places():
         assert settings["shuffle_masks"] == "within_layer"
 
 
-def test_runs_alone_begin_with_other_values_unless_they_are_lottery_tickets():
+def test_lottery_tickets_differ_from_other_runs_alone_in_initial_values_only():
     runs = runs_of(LABS["mnist1d"])
     sources = {r.configuration.name: r for r in runs if r.experiment == "magnitude"}
     alone = [
         r
         for r in runs
-        if "load_masks_from" in r.configuration.settings
-        and r.experiment not in RANDOM_MASKS.values()
+        if "load_masks_from" in r.configuration.settings and not is_later(r.experiment)
     ]
     assert len(alone) == 6 * 6 * len(SEEDS)
     for run in alone:
@@ -128,8 +127,7 @@ def test_runs_alone_begin_with_other_values_unless_they_are_lottery_tickets():
         assert (source.point, source.seed) == (run.point, run.seed)
         is_ticket = run.experiment == "lottery"
         assert ("load_weights_from" in settings) == is_ticket
-        same_seed = settings["seed"] == source.configuration.settings["seed"]
-        assert same_seed == is_ticket
+        assert settings["seed"] == str(source.seed + SEED_ALONE)
 
 
 def compared(*pairs):

@@ -116,6 +116,58 @@ def test_training_batches_have_the_documented_shapes_and_types(dataset):
     assert np.std(images) > 0.5
 
 
+def interpolation(length, size):
+    """The weights of TensorFlow 1's bicubic resize, as float64 `(size, length)`.
+
+    Pixels lie at 0, 1, ... of a line, those of the result every `length / size` from 0.
+    """
+    a = -0.75
+    places = np.arange(size) * length / size
+    pixels = np.floor(places)[:, None] + [-1, 0, 1, 2]
+    x = np.abs(places[:, None] - pixels)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    matrix = np.zeros((size, length))
+    at_the_edge = np.clip(pixels, 0, length - 1).astype(int)
+    np.add.at(
+        matrix, (np.arange(size)[:, None], at_the_edge), np.where(x < 1, near, far)
+    )
+    return matrix
+
+
+# Ratios are multiples of 1/1024, at which TensorFlow tabulates the kernel: so exact.
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(5, 6, 16), (10, 12, 8), (6, 10, 8)]
+)
+def test_an_impulse_is_resized_as_in_tensorflow_1(height, width, size):
+    # One at each pixel, in a channel of its own.
+    impulses = np.eye(height * width).reshape(height, width, -1)
+    rows, columns = interpolation(height, size), interpolation(width, size)
+    np.testing.assert_allclose(
+        imagenet.resize(impulses, size),
+        np.kron(rows, columns).reshape(size, size, -1),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window"),
+    [
+        # (256 - 224) / 2, and (257 - 224 + 1) / 2: half a pixel is rounded up.
+        (256, 257, (16, 17, 224, 224)),
+        (257, 256, (17, 16, 224, 224)),
+        # 328 is 375 · 224/256, rounded down.
+        (375, 500, (24, 86, 328, 328)),
+        (401, 300, (70, 19, 262, 262)),
+    ],
+)
+def test_the_central_window_lies_below_the_middle_by_half_a_pixel(
+    height, width, window
+):
+    found = imagenet.central_window(tf.constant([height, width, 3]))
+    np.testing.assert_array_equal(found, window)
+
+
 def test_evaluation_images_are_resized_normalized_central_crops(dataset):
     jpegs = evaluation_jpegs()
     seen = 0
@@ -126,12 +178,14 @@ def test_evaluation_images_are_resized_normalized_central_crops(dataset):
             pixels = tf.io.decode_jpeg(jpegs[label], channels=3).numpy()
             height, width, _ = pixels.shape
             side = int(0.875 * min(height, width))
-            top, left = (height - side) // 2, (width - side) // 2
+            top, left = (height - side + 1) // 2, (width - side + 1) // 2
             crop = pixels[top : top + side, left : left + side]
-            resized = tf.image.resize(crop, (224, 224), "bicubic").numpy()
-            unit = resized.astype("float64") / 255
+            matrix = interpolation(side, 224)
+            across = matrix @ (crop / 255)
+            unit = np.tensordot(matrix, across, 1)
             expected = (unit - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-            np.testing.assert_allclose(image, expected, atol=1e-5)
+            # The kernel is tabulated at 1024 places between two pixels.
+            np.testing.assert_allclose(image, expected, atol=3e-3)
             seen += 1
     assert seen == len(jpegs)
 
@@ -164,8 +218,8 @@ def test_training_windows_keep_to_the_bounds_of_area_and_aspect(height, width):
 
 
 def test_an_image_too_long_for_any_window_is_cropped_centrally():
-    # 35 is 40 · 224/256.
-    top, left, side = (40 - 35) // 2, (1200 - 35) // 2, 35
+    # 35 is 40 · 224/256; (40 - 35) / 2 and (1200 - 35) / 2 are rounded up.
+    top, left, side = 3, 583, 35
     for window in draw_windows(40, 1200, 20):
         np.testing.assert_array_equal(window, [top, left, side, side])
 
