@@ -91,9 +91,7 @@ def check_same(found, expected, rtol=1e-6, atol=1e-7):
     [
         "magnitude",
         "rigl",
-        "l0",
-        pytest.param("return", marks=SLOW),
-        pytest.param("saliency", marks=SLOW),
+        *(pytest.param(t, marks=SLOW) for t in ("l0", "return", "saliency")),
     ],
 )
 def test_parts_train_the_network_of_the_whole_batch(technique):
