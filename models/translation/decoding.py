@@ -2,7 +2,8 @@
 
 A search takes a function that gives the logits of the next tokens, and state of any
 structure that the function hands on from step to step, such as cached keys and
-values. Hypotheses start from id 0, which is never emitted, and end with id 1.
+values. Hypotheses start from id 0, of which the embedding is zero and which is never
+emitted, and end with id 1.
 """
 
 from collections.abc import Callable

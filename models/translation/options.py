@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from state_of_sparsity.models.training.options import Options, Preset
+from state_of_sparsity.models.translation.subwords import read_subwords
 
 PRESETS = {
     "numbers": Preset(
@@ -74,7 +75,9 @@ class TranslationOptions(Options):
     Attributes:
       dataset: numbers (embedded) or wmt14_translate/de-en (from --data_dir).
       data_dir: folder of datasets prepared by TFDS.
-      vocabulary_size: number of subwords that are learned from the training split.
+      subwords: file of subwords as Tensor2Tensor writes it, to take in place of those
+        learned from the training split.
+      vocabulary_size: number of subwords that are learned, or that the file has.
       layers: of the encoder, and as many of the decoder.
       width: of embeddings and residual connections.
       feed_forward: width inside of the feed-forward blocks.
@@ -122,6 +125,7 @@ class TranslationOptions(Options):
 
     dataset: str = "numbers"
     data_dir: str | None = None
+    subwords: str | None = None
     vocabulary_size: int | None = None
     layers: int | None = None
     width: int | None = None
@@ -147,6 +151,9 @@ class TranslationOptions(Options):
     distribution: str = "auto"
 
     def resolved(self):
+        if self.subwords is not None and self.vocabulary_size is None:
+            size = len(read_subwords(self.subwords))
+            return dataclasses.replace(self, vocabulary_size=size).resolved()
         options = super().resolved()
         if self.tokens_per_replica is None:
             return options

@@ -1,7 +1,8 @@
 """The ids that stand for no text, which vocabulary, model and decoding agree on."""
 
-# Also the symbol that a translation starts from.
+# Its embedding is zero. A translation starts from it, too.
 PADDING_ID = 0
 # Of a sentence.
 END_ID = 1
+# Of the vocabulary that is learned; no text becomes it.
 UNKNOWN_ID = 2

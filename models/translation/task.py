@@ -30,6 +30,7 @@ from state_of_sparsity.models.translation.sparse_engine import (
     ENCODER,
     write_sparse,
 )
+from state_of_sparsity.models.translation.subwords import Subwords
 from state_of_sparsity.models.translation.transformer import INPUT_NAMES, Transformer
 from state_of_sparsity.models.translation.translator import Translator
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
@@ -52,8 +53,8 @@ class TranslationTask(Task):
 
     Args:
       options: resolved.
-      folder: the run's folder, whose vocabulary is used if it has one; otherwise one is
-        learned from the training split.
+      folder: the run's folder, whose vocabulary is used if it has one; otherwise it is
+        that of the options, or learned from the training split.
 
     Raises:
       ValueError: if a step has too few rows for all replicas and parts.
@@ -83,25 +84,29 @@ class TranslationTask(Task):
     # Not before the model is built: `tf.random.set_seed`, which comes first, drops the
     # resources of tokenizers that are there already.
     @functools.cached_property
-    def vocabulary(self) -> Vocabulary:
-        """From the run's folder, or learned from the training split.
+    def vocabulary(self) -> Vocabulary | Subwords:
+        """From the run's folder, a file, or learned from the training split.
 
         Raises:
-          ValueError: if it cannot be learned or is not that of the options.
+          FileNotFoundError: if there is no such file.
+          ValueError: if it cannot be learned or read, or is not that of the options.
         """
         folder, size = self._folder, self.options.vocabulary_size
-        if folder is None or not folder.vocabulary.is_file():
-            if folder is not None and folder.checkpoints.exists():
-                raise ValueError(
-                    f"{folder.path} has checkpoints and no {folder.vocabulary.name}, "
-                    "without which they are of no use: put it back."
-                )
+        path = self.options.subwords
+        if folder is not None and folder.vocabulary.is_file():
+            path = folder.vocabulary
+        elif folder is not None and folder.checkpoints.exists():
+            raise ValueError(
+                f"{folder.path} has checkpoints and no {folder.vocabulary.name}, "
+                "without which they are of no use: put it back."
+            )
+        elif path is None:
             return self._learned_vocabulary(size)
-        vocabulary = Vocabulary.load(folder.vocabulary)
+        vocabulary = (Subwords if self.options.subwords else Vocabulary).load(path)
         if vocabulary.size != size:
             raise ValueError(
-                f"{folder.vocabulary} has {vocabulary.size} subwords and not "
-                f"vocabulary_size={size}: it is another run's."
+                f"{path} has {vocabulary.size} subwords and not "
+                f"vocabulary_size={size}: it is of another model."
             )
         return vocabulary
 

@@ -2,8 +2,8 @@
 
 The variant with layer normalization before each block and after each stack, without
 biases in the attention projections, and with one embedding for source, target and
-softmax. Id 0 is padding and the symbol that a translation starts from, 1 ends a
-sentence, 2 stands for what is not in the vocabulary.
+softmax. Id 0 is padding, whose embedding is zero; from such a vector of zeros a
+translation starts, as in Tensor2Tensor. Id 1 ends a sentence.
 
 Training takes rows into which several sentences are packed; decoding takes a sentence
 per row and goes token by token, with the keys and values of earlier tokens cached.
@@ -57,7 +57,8 @@ class Transformer(keras.Model):
     packed into a row from 1 on, 0 is padding; positions count from 0 within each
     sentence. The output is (batch, T, vocabulary_size) in float32: the logits of each
     target token, given the tokens of its sentence before it and the source sentence of
-    the same segment.
+    the same segment. The first token of a row is given a vector of zeros, that of a
+    later sentence in the row the end symbol of the one before.
 
     Example:
       >>> model = Transformer(vocabulary_size=1000, layers=2, width=64, heads=4)
@@ -130,7 +131,7 @@ class Transformer(keras.Model):
         memory = self._encode(x, same_segment(segments, segments), training)
 
         target_segments = inputs["target_segments"]
-        ids = shifted_right(inputs["target"], target_segments)
+        ids = shifted_right(inputs["target"])
         x = self._embed(ids, inputs["target_positions"], training)
         visible = same_segment(target_segments, target_segments) & causal(ids)
         memory_visible = same_segment(target_segments, segments)
@@ -192,7 +193,9 @@ class Transformer(keras.Model):
 
     def _embed(self, ids, positions, training):
         x = self.embedding(ids)
-        x = x * self.width**0.5 + tf.cast(sinusoids(positions, self.width), x.dtype)
+        is_token = tf.cast(ids != PADDING_ID, x.dtype)[..., tf.newaxis]
+        x = x * is_token * self.width**0.5
+        x += tf.cast(sinusoids(positions, self.width), x.dtype)
         return self.dropout(x, training=training)
 
     def _encode(self, x, visible, training):
@@ -386,11 +389,9 @@ def sinusoids(positions: tf.Tensor, width: int) -> tf.Tensor:
     return tf.concat([tf.sin(angles), tf.cos(angles)], axis=-1)
 
 
-def shifted_right(target: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-    """The token before each one in its segment, 0 for the first: (batch, T)."""
-    before = tf.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=PADDING_ID)
-    segments_before = tf.pad(segments[:, :-1], ((0, 0), (1, 0)))
-    return tf.where(segments == segments_before, before, PADDING_ID)
+def shifted_right(target: tf.Tensor) -> tf.Tensor:
+    """The token before each one in its row, 0 for the first: (batch, T)."""
+    return tf.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=PADDING_ID)
 
 
 def same_segment(queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:

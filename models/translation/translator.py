@@ -9,6 +9,7 @@ from state_of_sparsity.exporting import check_free
 from state_of_sparsity.models.translation.decoding import beam_search
 from state_of_sparsity.models.translation.sparse_engine import SparseTransformer
 from state_of_sparsity.models.translation.special_ids import END_ID, PADDING_ID
+from state_of_sparsity.models.translation.subwords import Subwords
 from state_of_sparsity.models.translation.transformer import Transformer
 from state_of_sparsity.models.translation.vocabulary import Vocabulary
 
@@ -37,7 +38,7 @@ class Translator:
     def __init__(
         self,
         model: Transformer | SparseTransformer,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | Subwords,
         max_length: int,
         beams: int = 4,
         alpha: float = 0.6,

@@ -155,12 +155,7 @@ class Vocabulary(tf.Module):
         Returns:
           UTF-8 strings `(batch,)`.
         """
-        if isinstance(ids, tf.RaggedTensor):
-            ids = ids.to_tensor(PADDING_ID)
-        ids = tf.convert_to_tensor(ids, tf.int32)
-        ends = tf.cumsum(tf.cast(ids == END_ID, tf.int32), axis=-1)
-        pieces = tf.ragged.boolean_mask(ids, (ends == 0) & (ids != PADDING_ID))
-        text = self._live_tokenizer().detokenize(pieces)
+        text = self._live_tokenizer().detokenize(text_ids(ids))
         return tf.strings.regex_replace(text, "^ ", "")
 
     def _live_tokenizer(self):
@@ -174,6 +169,15 @@ class Vocabulary(tf.Module):
             except tf.errors.NotFoundError:
                 self._tokenizer = _tokenizer(self._model)
         return self._tokenizer
+
+
+def text_ids(ids) -> tf.RaggedTensor:
+    """Those of ids (batch, length) that stand for text: before an end, no padding."""
+    if isinstance(ids, tf.RaggedTensor):
+        ids = ids.to_tensor(PADDING_ID)
+    ids = tf.convert_to_tensor(ids, tf.int32)
+    ends = tf.cumsum(tf.cast(ids == END_ID, tf.int32), axis=-1)
+    return tf.ragged.boolean_mask(ids, (ends == 0) & (ids != PADDING_ID))
 
 
 def _tokenizer(model):

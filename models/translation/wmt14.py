@@ -15,7 +15,8 @@ SOURCE, TARGET = "en", "de"
 class Wmt14(TranslationDataset):
     """`wmt14_translate/de-en`: English to German, 4.5 million pairs for training.
 
-    Its validation split is newstest2013, its test split newstest2014.
+    Europarl v7, Common Crawl and News Commentary v9; the published runs had version 13
+    of the last. The validation split is newstest2013, the test split newstest2014.
 
     Args:
       data_dir: the `--data_dir` of TensorFlow Datasets, in which

@@ -296,6 +296,35 @@ def test_a_run_in_mixed_precision_trains_and_translates(
     assert task.translator(stripped).translate(["one", ""]).shape == (2,)
 
 
+@pytest.mark.slow
+def test_a_run_with_subwords_of_a_file_needs_its_folder_alone_from_then_on(
+    command, load, tiny_transformer, tmp_path
+):
+    folder, file = tmp_path / "run", tmp_path / "numbers.subwords"
+    words = ("hundred_", "thousand", "and_", ", _", "hundert", "tausend", "zig", "und")
+    letters = dict.fromkeys("\\_u;0123456789abcdefghijklmnopqrstvwxyzüöß ,-")
+    subwords = ["<pad>_", "<EOS>_", *words, *letters]
+    file.write_text("".join(f"'{s}'\n" for s in subwords), encoding="utf-8")
+    flags = (*tiny_transformer, f"--subwords={file}", f"--output_dir={folder}")
+    outcome = command("train_transformer", *flags, "--packed_length=128")
+    assert outcome.code == 0, outcome
+    assert "Learning a vocabulary" not in outcome.out
+    assert (folder / "vocabulary.model").read_bytes() == file.read_bytes()
+    assert f"--vocabulary_size={len(subwords)}\n" in (folder / "flags.txt").read_text()
+
+    file.unlink()
+    outcome = command("evaluate_transformer", f"--run_dir={folder}")
+    assert outcome.code == 0, outcome
+    result = json.loads((folder / "result.json").read_text())
+    assert json.loads(outcome.out)["quality"] == pytest.approx(result["quality"])
+    task, model = load(folder)
+    sentences = tf.constant(["one", "", "twenty-two", "日_"])
+    expected = task.translator(sos.strip(model)).translate(sentences).numpy()
+    exported = tf.saved_model.load(str(folder / "export"))
+    assert exported.serve(sentences).numpy().tolist() == expected.tolist()
+    assert expected[0] != b""
+
+
 def test_a_run_without_its_vocabulary_is_refused(folder, refused):
     hidden = folder / "vocabulary.hidden"
     (folder / "vocabulary.model").rename(hidden)
@@ -326,6 +355,8 @@ def test_a_vocabulary_of_another_size_is_refused(folder, refused):
     [
         ("--vocabulary_size=100", "vocabulary_size=100: `size` must be above 259"),
         ("--dataset=wmt14_translate/de-en", "--data_dir"),
+        ("--subwords=none.txt", "No such file or directory: 'none.txt'"),
+        (f"--subwords={__file__}", f"{__file__}: line 2 is no subword in quotes"),
         ("--heads=3", "width must be even and a multiple of heads"),
     ],
 )

@@ -12,7 +12,7 @@
     sparsity.png     sparsity by layer
     thresholds.csv   written by evaluation: sparsity and quality by threshold
     export/          the stripped SavedModel
-    vocabulary.model of translation: the SentencePiece model
+    vocabulary.model of translation: the SentencePiece model, or the file of --subwords
     failed.txt       why a run failed; gone as soon as it goes on
     imported.json    of a model that was trained elsewhere: where it is from
     rounds/          of iterative pruning: a folder such as this one for each round but

@@ -112,7 +112,8 @@ class Reference:
         }
         self.layers = len(model.encoder)
 
-    def logits(self, source, target):
+    def logits(self, source, target, start=0):
+        """Of a target whose first token is given that of id `start`."""
         memory = self.embed(source)
         for i in range(1, self.layers + 1):
             name = f"encoder_{i}"
@@ -121,7 +122,7 @@ class Reference:
             memory = memory + self.feed_forward(memory, name)
         memory = self.norm(memory, "encoder_norm")
 
-        x = self.embed([0, *target[:-1]])
+        x = self.embed([start, *target[:-1]])
         for i in range(1, self.layers + 1):
             name = f"decoder_{i}"
             normed = self.norm(x, f"{name}/self_attention_norm")
@@ -134,6 +135,7 @@ class Reference:
 
     def embed(self, ids):
         vectors = self.values["embedding/embeddings"][ids] * np.sqrt(WIDTH)
+        vectors[np.equal(ids, 0)] = 0
         timescales = np.geomspace(1, 10_000, WIDTH // 2)
         for position in range(len(ids)):
             angles = position / timescales
@@ -177,17 +179,35 @@ def test_logits_are_those_of_a_reference_in_float64(model, pairs, batch):
     assert logits.shape == (2, 12, VOCABULARY)
     reference = Reference(model)
     for row, half in enumerate((pairs[:2], pairs[2:])):
-        expected = np.concatenate([reference.logits(*pair) for pair in half])
+        starts = (0, END_ID)
+        expected = np.concatenate(
+            [reference.logits(*p, s) for p, s in zip(half, starts, strict=True)]
+        )
         actual = logits[row, : len(expected)]
         scale = np.abs(expected).max()
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-def test_the_target_is_shifted_right_within_each_segment():
-    target = tf.constant([[5, 6, 1, 7, 1, 9, 9]])
-    segments = tf.constant([[1, 1, 1, 2, 2, 0, 0]])
-    shifted = shifted_right(target, segments).numpy()
-    assert shifted[0, :5].tolist() == [0, 5, 6, 0, 7]
+def test_the_target_is_shifted_right_within_its_row():
+    target = tf.constant([[5, 6, 1, 7, 1, 0, 0], [8, 9, 1, 0, 0, 0, 0]])
+    assert shifted_right(target).numpy().tolist() == [
+        [0, 5, 6, 1, 7, 1, 0],
+        [0, 8, 9, 1, 0, 0, 0],
+    ]
+
+
+def test_a_sentence_starts_from_zeros_and_not_from_a_trained_vector(batch):
+    changed = tiny()
+    before = changed(batch).numpy()
+    encoded, cache = changed.encode(batch["source"]), changed.start_cache(2, 3)
+    first = changed.decode_step(tf.zeros(2, tf.int32), 0, encoded, cache)[0].numpy()
+    embeddings = changed.embedding.embeddings
+    embeddings.assign(tf.concat([2 * embeddings[:1], embeddings[1:]], axis=0))
+    # Of the row of id 0, nothing but its own logit depends on it.
+    np.testing.assert_array_equal(changed(batch)[..., 1:], before[..., 1:])
+    assert not np.allclose(changed(batch)[..., 0], before[..., 0], atol=0.1)
+    again = changed.decode_step(tf.zeros(2, tf.int32), 0, encoded, cache)[0].numpy()
+    np.testing.assert_array_equal(again[:, 1:], first[:, 1:])
 
 
 def test_positions_are_sines_then_cosines_of_timescales_from_1_to_10000():
