@@ -78,7 +78,7 @@ class Sparse:
         if weight.is_elementwise:
             theta = look_up(theta)
             # A scalar is of all of them.
-            state = {k: look_up(v) if v.shape else v for k, v in state.items()}
+            state = {k: look_up(v) if len(v.shape) else v for k, v in state.items()}
             after = _unchanged
         if not training:
             return after(self.technique.deployed_weight(theta, state))

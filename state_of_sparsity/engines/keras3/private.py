@@ -395,11 +395,21 @@ def with_gradient(forward, backward, *tensors):
     def function(*values):
         def gradients(*gradient, upstream=None):
             # PyTorch gives it by its name.
-            return backward(gradient[0] if upstream is None else upstream, *values)
+            given = gradient[0] if upstream is None else upstream
+            return backward(_whole(given), *values)
 
         return forward(*values), gradients
 
     return function(*tensors)
+
+
+def _whole(gradient):
+    """That of a table, which TensorFlow gives by the rows that were looked up."""
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf  # The backend, which has imported it.
+
+    return tf.convert_to_tensor(gradient)
 
 
 def tracing_scope():
