@@ -161,6 +161,7 @@ setuptools.setup(
             "ai-edge-litert>=2.1,<3",
             "jax>=0.10,<0.11",
             "orbax-checkpoint>=0.12,<0.13",
+            "psutil>=6,<8",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
