@@ -30,7 +30,8 @@ _STUDY_DIR = flags.DEFINE_string("study_dir", "runs/study", "The runs' folders."
 _DOCS = flags.DEFINE_string("docs", "docs", "Where study.md is written.")
 _LABS = flags.DEFINE_list("datasets", list(labs.LABS), "Which of the datasets.")
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Runs at a time.")
-_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "mnist1d")
+_PACKAGES = ("state-of-sparsity", "tensorflow", "tf-keras")
+_PACKAGES += ("tensorflow-model-optimization", "mnist1d")
 
 
 def main(argv):

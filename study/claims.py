@@ -11,9 +11,12 @@ from study.contenders import CONTENDERS
 from study.plan import RANDOM_MASKS
 from study.results import Outcome, Results
 
+# A model that is less sparse was not made sparse.
+DENSE_BELOW = 0.01
 # Probability of a verdict on a dataset where there is nothing, from which on there is
 # said to be something. Three seeds against three can come no lower at one point.
 LEVEL = 0.05
+MOST_CHANCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,9 @@ def pooled_chance(comparisons: Iterable[Comparison], alternative: str) -> float:
     """
     chances = [comparison.chance(alternative) for comparison in comparisons]
     # A chance of 1 would outweigh all others.
-    return stats.combine_pvalues(np.clip(chances, 0, 0.95), method="stouffer").pvalue
+    return stats.combine_pvalues(
+        np.clip(chances, 0, MOST_CHANCE), method="stouffer"
+    ).pvalue
 
 
 def is_better(comparisons: Sequence[Comparison]) -> Judgement:
@@ -175,6 +180,8 @@ def at_sparsities(
 ) -> list[Comparison]:
     """Comparisons of pruning with a learned technique, at the sparsities of the latter.
 
+    What the latter has left dense is not compared.
+
     Args:
       results: of a dataset.
       pruning: experiment, whose quality there is that between its points.
@@ -182,7 +189,7 @@ def at_sparsities(
       low: only from this sparsity on.
       high: only up to this sparsity.
     """
-    found = []
+    low, found = max(low, DENSE_BELOW), []
     for point in results[learned]:
         there = results.qualities_at(pruning, point.sparsity)
         if there is not None and low <= point.sparsity <= high:

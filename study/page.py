@@ -10,7 +10,7 @@ from state_of_sparsity.models.analysis.axes import OVER_FLOPS, OVER_SPARSITY
 from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
-from study.claims import LEVEL, Claim, Judgement
+from study.claims import LEVEL, MOST_CHANCE, Claim, Judgement
 from study.contenders import CONTENDERS
 from study.plan import EXPERIMENTS, RANDOM_MASKS, SEEDS, Lab
 from study.results import Results, Trial
@@ -77,7 +77,7 @@ def write(
     """
     assets = docs / "assets" / "study"
     assets.mkdir(parents=True, exist_ok=True)
-    text = [_HEAD.format(seeds=len(SEEDS), level=LEVEL)]
+    text = [_HEAD.format(seeds=len(SEEDS), level=LEVEL, most=MOST_CHANCE)]
     text += _claims(judgements)
     text += [_REMARKS.read_text(encoding="utf-8")]
     for name, of_lab in results.items():
@@ -105,12 +105,13 @@ points are weight decays. Steered are learned techniques that are given a sparsi
 
 "Yes" and "no" are differences that would come about by chance with a probability of
 {level} at most on a dataset: Mann and Whitney's test of the seeds at each point,
-combined over the points by Stouffer's method. "Partly" is one with a point at which all
+combined over the points by Stouffer's method, in which a chance above {most} counts as
+{most}. "Partly" is one with a point at which all
 seeds say the opposite. "Not seen" is no such difference, "-" not tried. That a
 technique is comparable, or that something does not help, is a "yes" unless there is
 such a difference; with three seeds, small ones are not seen. Learned techniques are
 compared with pruning at their own sparsity, between its points, of which the first is
-the dense model.
+the dense model; what they have left dense is not compared.
 """
 
 

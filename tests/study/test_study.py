@@ -1,5 +1,7 @@
 """The study: its runs, and how claims are judged. Its runs themselves take hours."""
 
+import copy
+import dataclasses
 import pathlib
 import re
 
@@ -266,6 +268,17 @@ def test_experiments_are_compared_where_both_were_run(results):
     assert len(at_sparsities(results, "magnitude", "vd")) == 6
     assert len(at_sparsities(results, "magnitude", "vd", high=0.7)) == 4
     assert len(at_sparsities(results, "magnitude", "vd", low=0.7)) == 2
+
+
+def test_what_was_left_dense_is_not_compared(results):
+    some = copy.copy(results)
+    dense = [
+        dataclasses.replace(outcome, runs=outcome.runs.assign(sparsity=0.0))
+        for outcome in results["vd"]
+    ]
+    some._outcomes = {**results._outcomes, "vd": dense}
+    assert at_sparsities(some, "magnitude", "vd") == []
+    assert is_not_worse([]).holds == "-"
 
 
 def test_claims_are_judged_from_what_came_out(results):
