@@ -98,9 +98,8 @@ def test_parts_train_the_network_of_the_whole_batch(technique):
     check_same(trained(technique, parts=4), trained(technique))
 
 
-@pytest.mark.parametrize(
-    "technique", ["variational dropout", pytest.param("rigl", marks=SLOW)]
-)
+@SLOW
+@pytest.mark.parametrize("technique", ["variational dropout", "rigl"])
 def test_parts_draw_the_noise_of_as_many_more_replicas(technique, mirrored):
     shared = trained(technique, parts=2, strategy=mirrored)
     # With other noise, losses differ by 1e-4 and more.
@@ -138,6 +137,7 @@ def test_averages_of_batch_normalization_are_those_of_as_many_replicas(rng):
         )
 
 
+@SLOW
 def test_an_interrupted_run_in_parts_ends_as_if_it_had_not_been(tiny_run, pruning):
     options = {"accumulate_steps": 2, "dropout": 0.25}
     whole = tiny_run(pruning, "whole", **options)
