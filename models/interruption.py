@@ -3,10 +3,21 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-# Seconds after which an interruption that Python has dropped comes again.
+# Seconds after which an interruption that was dropped comes again.
 _AGAIN = 0.1
+
+
+class _Interruption(KeyboardInterrupt):
+    """Calls `dropped` as soon as nothing handles it and nothing raises it any more."""
+
+    def __init__(self, dropped: Callable[[], None]):
+        super().__init__()
+        self._dropped = dropped
+
+    def __del__(self):
+        self._dropped()
 
 
 @contextlib.contextmanager
@@ -14,28 +25,42 @@ def interruptible() -> Iterator[None]:
     """Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does, and neither is lost.
 
     Python drops what is raised in a callback of the garbage collection, of which JAX
-    has one, in `__del__` and the like. An interruption that was dropped there comes
-    again until it is raised where it can be handled.
+    has one, in `__del__` and the like, and TensorFlow what is raised in some of the
+    functions that it calls from C++. An interruption that was dropped comes again until
+    it ends what is within, if need be as the error that it became on its way.
     """
-    handlers = {
-        signum: signal.signal(signum, signal.default_int_handler)
-        for signum in (signal.SIGTERM, signal.SIGALRM)
-    }
-    otherwise = sys.unraisablehook
+    came, is_open, otherwise = False, True, sys.unraisablehook
 
-    def again(dropped):
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
+    def again():
+        if is_open:
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
-        else:
+
+    def interrupt(signum, frame):
+        nonlocal came
+        came = True
+        raise _Interruption(again)
+
+    def show(dropped):
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
             otherwise(dropped)
 
-    sys.unraisablehook = again
+    handlers = {
+        signum: signal.signal(signum, interrupt)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        # As of a command in the background of a script.
+        if signal.getsignal(signum) != signal.SIG_IGN
+    }
+    sys.unraisablehook = show
     try:
         yield
+    except Exception:
+        if not came:
+            raise
     finally:
-        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        is_open = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = otherwise
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-        if left:
-            raise KeyboardInterrupt
+    if came:
+        raise KeyboardInterrupt

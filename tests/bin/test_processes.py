@@ -1,5 +1,6 @@
 """Binaries in processes of their own: their help, signals, several devices."""
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -172,25 +173,39 @@ def test_a_signal_in_a_garbage_collection_saves_a_run(
 
 @pytest.mark.feature("others: Ctrl-C and SIGTERM in a garbage collection")
 @SIGNALS
-def test_a_signal_that_is_dropped_comes_again_until_it_is_raised(signum):
+def test_a_signal_that_is_dropped_comes_again_until_it_ends_what_is_within(signum):
     class Dropping:
         def __del__(self):
             signal.raise_signal(signum)
 
-    def drop(seconds):
+    def dropped_by_python():
         Dropping()
-        time.sleep(seconds)
+
+    def swallowed():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signum)
+
+    def became_another_error():
+        try:
+            signal.raise_signal(signum)
+        finally:
+            raise RuntimeError
+
+    def within(come, seconds):
+        with interruptible():
+            come()
+            time.sleep(seconds)
 
     before = [signal.getsignal(s) for s in (signum, signal.SIGALRM)]
-    with interruptible():
-        for _ in range(2):
+    for come in (dropped_by_python, swallowed, became_another_error):
+        # The second time at the latest at the end.
+        for seconds in (60, 0):
             with pytest.raises(KeyboardInterrupt):
-                drop(seconds=60)
-    # At the latest at the end.
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        drop(seconds=0)
-    assert [signal.getsignal(s) for s in (signum, signal.SIGALRM)] == before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+                within(come, seconds)
+        assert [signal.getsignal(s) for s in (signum, signal.SIGALRM)] == before
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    with pytest.raises(RuntimeError), interruptible():
+        raise RuntimeError
 
 
 @pytest.mark.slow
