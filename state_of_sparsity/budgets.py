@@ -177,6 +177,54 @@ class Global(Uniform):
         return found | {layer.path: zeros / size for layer in free}
 
 
+@dataclasses.dataclass(frozen=True)
+class OWL(Uniform):
+    """Outlier-weighed layers: more weights stay where inputs and weights stand out.
+
+    The density of a layer is the mean plus at most `within`, linear in its share of
+    outliers: scores `|W_ij| ‖x_i‖₂` above `multiple` times the mean of its scores (Yin
+    et al. 2024, arXiv 2310.05175, section 3.3). For `sos.one_shot` with data, which
+    measures them.
+
+    Attributes:
+      multiple: of the mean, from which a score is an outlier.
+      within: how far the density of a layer may be from the mean.
+      outliers: the share of each layer, by path; None until it is measured.
+    """
+
+    multiple: float = 5.0
+    within: float = 0.08
+    outliers: Mapping[str, float] | None = None
+
+    def sparsities(self, layers, target):
+        """As of `Budget`."""
+        if self.outliers is None:
+            raise ValueError(
+                "sos.OWL measures outliers on data: it is a budget of sos.one_shot."
+            )
+        free = [layer for layer in layers if layer.sparsity is None]
+        shares = [self.outliers.get(layer.path, 0.0) for layer in free]
+        span = max(shares) - min(shares) or 1.0
+        wanted = [
+            2 * self.within * (share - min(shares)) / span - target for share in shares
+        ]
+        sizes = [layer.size for layer in free]
+        shift = sum(map(math.prod, zip(wanted, sizes, strict=True))) / sum(sizes)
+        densities = [1 - target + density - shift for density in wanted]
+        table = {x.path: d for x, d in zip(free, densities, strict=True)}
+        return _Relative(table).sparsities(layers, target)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relative(Uniform):
+    """Densities in proportion to those of a table."""
+
+    densities: Mapping[str, float]
+
+    def relative_density(self, layer):
+        return self.densities.get(layer.path, 1.0)
+
+
 class Table(Budget):
     """A sparsity for each layer, such as those that another technique came to.
 

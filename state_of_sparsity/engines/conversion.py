@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from state_of_sparsity.engines.matrices import LinearMap
 from state_of_sparsity.techniques.base import Technique
 
 DENSE = "dense"
@@ -111,6 +112,33 @@ class Conversion(abc.ABC):
     @abc.abstractmethod
     def strip(self, model):
         """A copy of a model with plain layers and the zeros in place."""
+
+    @abc.abstractmethod
+    def linear_maps(self, layer) -> dict[str, LinearMap]:
+        """What a sparse layer multiplies its inputs with, by attribute, if known."""
+
+    @abc.abstractmethod
+    def set_masked(self, layer, attribute: str, value, mask) -> None:
+        """Gives a weight of a layer with fixed masks values, and another mask.
+
+        Args:
+          layer: of a site.
+          attribute: of the weight, among those of the site.
+          value: array.
+          mask: boolean array, true where the weight stays.
+        """
+
+    def run_in_parts(self, model, calls, waits, visit) -> None:
+        """Has each part of a model visited before it is run: here, as a whole.
+
+        Args:
+          model: the model.
+          calls: arguments and keywords of calls of it.
+          waits: of a part, whether something in it is still to be visited.
+          visit: `visit(part, calls)`, with a part that waits.
+        """
+        if waits(model):
+            visit(model, calls)
 
     def needed_callbacks(self) -> list:
         """Callbacks without which a sparse model does not train."""

@@ -15,10 +15,12 @@ from state_of_sparsity.techniques.random import RandomPruning
 from state_of_sparsity.techniques.rigl import RigL
 from state_of_sparsity.techniques.saliency import SaliencyPruning
 from state_of_sparsity.techniques.sparse_evolution import SET
+from state_of_sparsity.techniques.sparse_gpt import SparseGPT
 from state_of_sparsity.techniques.spartan import Spartan
 from state_of_sparsity.techniques.srste import SRSTE
 from state_of_sparsity.techniques.st3 import ST3
 from state_of_sparsity.techniques.variational_dropout import VariationalDropout
+from state_of_sparsity.techniques.wanda import Wanda
 
 # Those with a name and hyperparameters, which a command line can give.
 TECHNIQUES: dict[str, type[Technique]] = {
@@ -61,7 +63,9 @@ __all__ = [
     "RandomPruning",
     "RigL",
     "SaliencyPruning",
+    "SparseGPT",
     "Spartan",
     "Technique",
     "VariationalDropout",
+    "Wanda",
 ]

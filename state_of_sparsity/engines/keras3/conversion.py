@@ -5,7 +5,7 @@ import warnings
 import keras
 
 from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
-from state_of_sparsity.engines.keras3 import containers, private
+from state_of_sparsity.engines.keras3 import containers, maps, private, stages
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
 from state_of_sparsity.engines.keras3.kinds import (
@@ -16,6 +16,7 @@ from state_of_sparsity.engines.keras3.kinds import (
 from state_of_sparsity.engines.keras3.layers import Sparse, check_plain, make_sparse
 from state_of_sparsity.engines.keras3.readers import readers
 from state_of_sparsity.engines.keras3.stripping import make_plain
+from state_of_sparsity.engines.matrices import linear_map
 
 
 class Keras3Conversion(Conversion):
@@ -110,6 +111,20 @@ class Keras3Conversion(Conversion):
                 "of None; or let one layer do both, as ReversibleEmbedding does.",
                 stacklevel=4,
             )
+
+    def linear_maps(self, layer):
+        weights = [weight.label for weight in layer.sparse_weights]
+        found = linear_map(layer) if maps.map_of(layer) is maps.linear else None
+        return {} if found is None else dict.fromkeys(weights, found)
+
+    def set_masked(self, layer, attribute, value, mask):
+        weights = {weight.label: weight for weight in layer.sparse_weights}
+        weights[attribute].theta.assign(value)
+        weights[attribute].state["mask"].assign(mask)
+
+    def run_in_parts(self, model, calls, waits, visit):
+        with private.without_gradients():
+            stages.run_in_parts(model, calls, waits, visit)
 
     def strip(self, model):
         copier = Copier(plain=True)

@@ -85,6 +85,41 @@ def graph_nodes(model: keras.Model) -> list[Node] | None:
     return [node for nodes in model._nodes_by_depth.values() for node in nodes]
 
 
+def functional_of(layer: keras.layers.Layer) -> Functional | None:
+    """The functional model as which a layer computes, or None."""
+    call = getattr(type(layer), "call", None)
+    if call is keras.Sequential.call:
+        return layer._functional
+    return layer if call is Functional.call else None
+
+
+def steps(model: Functional) -> list[Node]:
+    """The calls that a functional model makes, in order."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    return [node for node in nodes if not node.is_input]
+
+
+def given(model: Functional, inputs) -> dict:
+    """The inputs of a functional model, by the `id` of its symbolic ones."""
+    values = model._standardize_inputs(inputs)
+    return dict(zip(map(id, model._inputs), values, strict=True))
+
+
+def named(node: Node, outputs) -> dict:
+    """The outputs of a call, by the `id` of its symbolic ones."""
+    values = keras.tree.flatten(outputs)
+    return dict(zip(map(id, node.outputs), values, strict=True))
+
+
+def packed(model: Functional, values: dict):
+    """What a functional model returns, of values by the `id` of symbolic tensors."""
+    outputs = [values[id(x)] for x in model._outputs]
+    packed = keras.tree.pack_sequence_as(model._outputs_struct, outputs)
+    is_single = isinstance(packed, list | tuple) and len(packed) == 1
+    return packed[0] if is_single else packed
+
+
 def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
     """Names and values of what a layer holds, without the lists that Keras keeps."""
     # PyTorch keeps layers apart from other attributes.

@@ -1,0 +1,138 @@
+"""The linear maps of layers as matrices of inputs x outputs, in groups."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from state_of_sparsity.engines.recording import is_kind
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearMap:
+    """What a layer multiplies its inputs with.
+
+    Attributes:
+      axes: those of the kernel that are groups, inputs and outputs of the matrices.
+      rows: of the inputs of a call, the rows that are multiplied, as a float32 tensor
+        of groups x rows x inputs.
+      kind: equal for layers that make the same rows of the same inputs.
+    """
+
+    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    rows: Callable[[Any], Any]
+    kind: Hashable
+
+    def matrices(self, kernel: np.ndarray) -> np.ndarray:
+        """The kernel as groups x inputs x outputs, in float64."""
+        shape = [math.prod(kernel.shape[i] for i in axes) for axes in self.axes]
+        ordered = kernel.transpose(sum(self.axes, ()))
+        return ordered.reshape(shape).astype("float64")
+
+    def kernel(self, matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """What `matrices` were made of, of that shape."""
+        order = sum(self.axes, ())
+        ordered = matrices.reshape([shape[axis] for axis in order])
+        return ordered.transpose(np.argsort(order))
+
+
+def linear_map(layer) -> LinearMap | None:
+    """The map of a layer that computes as its kind does; None where it is not known."""
+    if is_kind(layer, "EinsumDense"):
+        return _einsum(layer.equation.replace(" ", ""))
+    if is_kind(layer, "Dense"):
+        return _einsum("...a,ab->...b")
+    if is_kind(layer, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"):
+        # The products of each input channel, of which an output sums up several.
+        last = len(layer.kernel_size) + 1
+        axes = (), (last,), tuple(range(last))
+        rows = _channels_last(layer, lambda x: ops.reshape(x, (1, -1, x.shape[-1])))
+        return LinearMap(axes, rows, ("channels", layer.data_format))
+    is_depthwise = is_kind(layer, "DepthwiseConv1D", "DepthwiseConv2D")
+    if is_depthwise or is_kind(layer, "Conv1D", "Conv2D"):
+        return _convolution(layer, is_depthwise)
+    return None
+
+
+def _einsum(equation):
+    operands, _, outputs = equation.partition("->")
+    inputs, _, kernel = operands.partition(",")
+    groups = [x for x in kernel if x in inputs and x in outputs]
+    summed = [x for x in kernel if x in inputs and x not in outputs]
+    free = [x for x in kernel if x not in inputs and x in outputs]
+    if len(groups) + len(summed) + len(free) < len(kernel):
+        return None
+
+    def rows(values):
+        further = "0123456789"[: len(values.shape) - len(inputs.replace("...", ""))]
+        letters = inputs.replace("...", further)
+        rest = [x for x in letters if x not in groups and x not in summed]
+        order = [letters.index(x) for x in (*groups, *rest, *summed)]
+        sizes = [
+            math.prod(values.shape[letters.index(x)] for x in part)
+            for part in (groups, summed)
+        ]
+        values = ops.transpose(ops.cast(values, "float32"), order)
+        return ops.reshape(values, (sizes[0], -1, sizes[1]))
+
+    axes = tuple(
+        tuple(kernel.index(x) for x in part) for part in (groups, summed, free)
+    )
+    return LinearMap(axes, rows, (inputs, tuple(groups), tuple(summed)))
+
+
+def _convolution(layer, is_depthwise):
+    spatial = tuple(range(len(layer.kernel_size)))
+    inputs, outputs = len(spatial), len(spatial) + 1
+
+    def rows(values):
+        patches = _patches(layer, values)
+        taps, channels = patches.shape[1:]
+        groups = channels if is_depthwise else layer.groups
+        patches = ops.reshape(patches, (-1, taps, groups, channels // groups))
+        patches = ops.transpose(patches, (2, 0, 1, 3))
+        return ops.reshape(patches, (groups, -1, taps * (channels // groups)))
+
+    if is_depthwise:
+        axes = (inputs,), spatial, (outputs,)
+    elif layer.groups == 1:
+        axes = (), (*spatial, inputs), (outputs,)
+    else:
+        return None
+    given = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
+    return LinearMap(axes, _channels_last(layer, rows), ("patches", *map(str, given)))
+
+
+def _channels_last(layer, rows):
+    def of_call(values):
+        values = ops.cast(values, "float32")
+        if layer.data_format == "channels_first":
+            values = ops.moveaxis(values, 1, -1)
+        return rows(values)
+
+    return of_call
+
+
+def _patches(layer, values):
+    """What a convolution sees at each position: positions x taps x channels."""
+    size, channels = tuple(layer.kernel_size), values.shape[-1]
+    taps, padding = math.prod(size), layer.padding
+    if padding == "causal":
+        before = layer.dilation_rate[0] * (size[0] - 1)
+        values = ops.pad(values, ((0, 0), (before, 0), (0, 0)))
+        padding = "valid"
+    # A depthwise convolution that hands on each tap of each channel.
+    kernel = np.eye(taps, dtype="float32").reshape(*size, 1, taps)
+    patches = ops.depthwise_conv(
+        values,
+        ops.convert_to_tensor(np.repeat(kernel, channels, axis=-2)),
+        strides=layer.strides,
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=layer.dilation_rate,
+    )
+    patches = ops.reshape(patches, (-1, channels, taps))
+    return ops.transpose(patches, (0, 2, 1))

@@ -1,0 +1,68 @@
+"""Base of the techniques that mask weights once, by what the inputs of a layer are."""
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from state_of_sparsity import structures
+from state_of_sparsity.techniques.masked import MaskingTechnique
+from state_of_sparsity.techniques.patterned import PatternedTechnique
+from state_of_sparsity.techniques.targeted import SharingTechnique
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibratedTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
+    """Base of those that prune a linear map once, knowing examples of its inputs.
+
+    `sos.one_shot` has them, not `sos.sparsify`. They see a linear map as a matrix of
+    inputs x outputs, and its inputs as their Gram matrix, the mean of `x xᵀ` over what
+    the map was given; both in float64.
+
+    Attributes:
+      needs_gram: whether the strengths of the inputs, its diagonal, are not enough.
+    """
+
+    pairs: ClassVar[tuple[str, ...]] = ("sparsity_m_by_n",)
+    needs_gram: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def scores(self, matrix: np.ndarray, gram: np.ndarray) -> np.ndarray:
+        """What each weight is worth, of the shape of the matrix.
+
+        Args:
+          matrix: of inputs x outputs.
+          gram: of inputs x inputs, positive definite; or, if not `needs_gram`, its
+            diagonal alone.
+        """
+
+    @abc.abstractmethod
+    def pruned(
+        self, matrix: np.ndarray, gram: np.ndarray, zeros: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The weights that are left, and a boolean mask, true where one stays.
+
+        Args:
+          matrix: as of `scores`.
+          gram: likewise.
+          zeros: how many weights go, unless the pattern says.
+        """
+
+    def state(self, place):
+        raise TypeError(
+            f"{type(self).__name__} prunes once, by the inputs of each layer: call "
+            "sos.one_shot with data instead of sos.sparsify."
+        )
+
+    def refusal(self, shape):
+        if isinstance(self.pattern, structures.Blocks):
+            return f"{self.technique_name()} masks single weights, or m of each n"
+        return super().refusal(shape)
+
+
+def lowest_of_groups(scores: np.ndarray, m: int, n: int) -> np.ndarray:
+    """Marks the m lowest of each n consecutive scores of each column."""
+    grouped = scores.reshape(-1, n, scores.shape[1])
+    ranks = grouped.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    return (ranks < m).reshape(scores.shape)
