@@ -3,6 +3,7 @@
 import warnings
 
 from state_of_sparsity.engines.conversion import Conversion, Site
+from state_of_sparsity.engines.matrices import linear_map
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
     QuantizeWrapper,
@@ -13,6 +14,7 @@ from state_of_sparsity.engines.tf_keras.backend import (
     is_functional,
     keras,
     keras3_layers,
+    raw_variable,
     tf,
 )
 from state_of_sparsity.engines.tf_keras.containers import (
@@ -157,6 +159,20 @@ class TFKerasConversion(Conversion):
 
         with _scope_of(model):
             return converted(model, replace)
+
+    def linear_maps(self, layer):
+        plain = plain_layer_of(layer)
+        is_known = type(plain).__module__.startswith("tf_keras.")
+        found = linear_map(plain) if is_known else None
+        names = sparsifiable_weights(plain)
+        return {} if found is None else dict.fromkeys(names, found)
+
+    def set_masked(self, layer, attribute, value, mask):
+        names = wrapped_weights(layer.layer, layer.technique)
+        variables = dict(zip(names, layer.pruning_vars, strict=True))
+        weight, held, _ = variables[attribute]
+        raw_variable(weight).assign(value)
+        held.assign(tf.cast(mask, held.dtype))
 
     def needed_callbacks(self):
         return [PruningStep()]

@@ -1,15 +1,23 @@
 """One-shot pruning, beside independent computations in NumPy."""
 
-import keras
 import numpy as np
 import pytest
+from keras import ops
 
-import state_of_sparsity as sos
 from state_of_sparsity.engines.matrices import linear_map
 from state_of_sparsity.least_squares import damped, refitted
-from tests.flavour import BACKEND
+from tests.flavour import (
+    BACKEND,
+    ON_PYTORCH,
+    compiled,
+    fit,
+    keras,
+    outputs_of,
+    sos,
+    to_numpy,
+)
 
-pytestmark = pytest.mark.any_backend
+pytestmark = ON_PYTORCH
 MAGNITUDE = sos.MagnitudePruning(0.5, begin_step=0, end_step=0, frequency=1)
 TWO_OF_FOUR = {"sparsity_m_by_n": (2, 4)}
 
@@ -88,10 +96,10 @@ def test_two_layers_are_those_of_numpy(model, data, technique, reference, patter
     sparse = sos.one_shot(model, technique, data, refit=False)
     inputs, masks = data.astype("float64"), sos.weight_masks(sparse)
     for layer in sos.strip(sparse).layers:
-        dense = keras.ops.convert_to_numpy(model.get_layer(layer.name).kernel)
+        dense = to_numpy(model.get_layer(layer.name).kernel)
         weights, mask = reference(dense.astype("float64"), inputs, bool(pattern))
         np.testing.assert_array_equal(masks[f"{layer.name}/kernel"], mask)
-        found = keras.ops.convert_to_numpy(layer.kernel)
+        found = to_numpy(layer.kernel)
         np.testing.assert_allclose(found, weights, rtol=1e-5, atol=1e-5)
         inputs = np.maximum(inputs @ weights, 0)
 
@@ -134,12 +142,12 @@ def layers_of_kinds():
 def test_matrices_give_what_the_layer_does(rng, kind):
     layer, shape = layers_of_kinds()[kind]
     inputs = rng.normal(size=(2, *shape)).astype("float32")
-    outputs = keras.ops.convert_to_numpy(layer(inputs))
-    kernel = keras.ops.convert_to_numpy(layer.trainable_variables[0])
+    outputs = to_numpy(layer(inputs))
+    kernel = to_numpy(layer.trainable_variables[0])
     linear = linear_map(layer)
     matrices = linear.matrices(kernel)
     np.testing.assert_array_equal(linear.kernel(matrices, kernel.shape), kernel)
-    rows = keras.ops.convert_to_numpy(linear.rows(keras.ops.convert_to_tensor(inputs)))
+    rows = ops.convert_to_numpy(linear.rows(ops.convert_to_tensor(inputs)))
     found = np.sort((rows @ matrices).ravel())
     np.testing.assert_allclose(found, np.sort(outputs.ravel()), atol=1e-5)
 
@@ -167,7 +175,7 @@ def test_parts_are_given_what_pruned_ones_before_them_give(rng):
     whole(data)
     found = sos.one_shot(model, sos.SparseGPT(0.5), data, batch_size=16)
     expected = sos.one_shot(whole, sos.SparseGPT(0.5), data, batch_size=40)
-    outputs = [sparse.predict(data, verbose=0) for sparse in (found, expected)]
+    outputs = [outputs_of(sparse, data) for sparse in (found, expected)]
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
 
 
@@ -184,18 +192,17 @@ def test_no_more_of_a_model_is_run_than_it_takes(model, data):
     sos.one_shot(longer, sos.Wanda(0.5), data, batch_size=17)
     # What is traced is of another size.
     assert 17 not in calls
-    longer.predict(data[:17], verbose=0)
+    longer(data[:17])
     assert 17 in calls
 
 
 def test_zeros_stay_in_training_and_the_sparse_model_is_stripped(model, data, rng):
     sparse = sos.one_shot(model, sos.SparseGPT(0.75), data)
     masks = sos.weight_masks(sparse)
-    sparse.compile("adam", "mse")
-    sparse.fit(data, rng.normal(size=(len(data), 8)), verbose=0)
+    fit(compiled(sparse), data, rng.normal(size=(len(data), 8)).astype("float32"))
     assert sos.sparsity_report(sparse).sparsity == 0.75
     for layer in sos.strip(sparse).layers:
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        kernel = to_numpy(layer.kernel)
         np.testing.assert_array_equal(kernel != 0, masks[f"{layer.name}/kernel"])
 
 
@@ -215,8 +222,7 @@ def test_owl_leaves_more_to_layers_with_more_outliers(model, data):
 
 
 def error_of(sparse, model, data):
-    expected = model.predict(data, verbose=0)
-    return np.square(sparse.predict(data, verbose=0) - expected).sum()
+    return np.square(outputs_of(sparse, data) - outputs_of(model, data)).sum()
 
 
 def test_each_technique_is_ahead_of_the_simpler_one(model, rng):
@@ -248,7 +254,7 @@ def test_what_nothing_is_known_of_goes_by_magnitude(rng):
     with pytest.warns(UserWarning, match=r"by magnitude.*table/embeddings, recurrent"):
         sparse = sos.one_shot(model, sos.Wanda(0.5), ids)
     masks = sos.weight_masks(sparse)
-    table = np.abs(keras.ops.convert_to_numpy(model.get_layer("table").embeddings))
+    table = np.abs(to_numpy(model.get_layer("table").embeddings))
     np.testing.assert_array_equal(masks["table/embeddings"], table >= np.median(table))
 
 
@@ -273,9 +279,9 @@ def test_bad_input_is_named(model, data):
 def test_channels_first(rng):
     layer = keras.layers.Conv2D(5, 3, data_format="channels_first")
     inputs = rng.normal(size=(2, 4, 7, 8)).astype("float32")
-    outputs = keras.ops.convert_to_numpy(layer(inputs))
+    outputs = to_numpy(layer(inputs))
     linear = linear_map(layer)
-    matrices = linear.matrices(keras.ops.convert_to_numpy(layer.kernel))
-    rows = keras.ops.convert_to_numpy(linear.rows(keras.ops.convert_to_tensor(inputs)))
+    matrices = linear.matrices(to_numpy(layer.kernel))
+    rows = ops.convert_to_numpy(linear.rows(ops.convert_to_tensor(inputs)))
     found = (rows @ matrices).reshape(2, 5, 6, 5)
     np.testing.assert_allclose(found, outputs.transpose(0, 2, 3, 1), atol=1e-5)
