@@ -116,22 +116,22 @@ class _Sum:
         return self._total / self.count
 
 
-def batches_of(data, batch_size: int) -> list:
-    """The inputs in an array, a dataset or a generator, batch by batch.
+def batches_of(data, batch_size: int) -> list[tuple]:
+    """Pairs of inputs and targets, which may be None, batch by batch.
 
     Args:
-      data: arrays in the structure that the model takes, or an iterable of batches,
-        each the inputs, or a tuple of them and of targets.
+      data: as of `sos.one_shot`.
       batch_size: of arrays.
     """
-    if hasattr(data, "__array__"):
-        return [data[at : at + batch_size] for at in range(0, len(data), batch_size)]
-    if isinstance(data, dict):
-        sizes = {len(values) for values in data.values()}
-        if len(sizes) != 1:
-            raise ValueError(f"data has arrays of different lengths: {sorted(sizes)}")
-        return [
-            {name: values[at : at + batch_size] for name, values in data.items()}
-            for at in range(0, *sizes, batch_size)
+    if data is None:
+        return []
+    if isinstance(data, tuple | dict) or hasattr(data, "__array__"):
+        lengths = {len(values) for values in keras.tree.flatten(data)}
+        if len(lengths) != 1:
+            raise ValueError(f"data has arrays of different lengths: {sorted(lengths)}")
+        places = [slice(at, at + batch_size) for at in range(0, *lengths, batch_size)]
+        data = [
+            keras.tree.map_structure(lambda values, at=at: values[at], data)
+            for at in places
         ]
-    return [keras.utils.unpack_x_y_sample_weight(batch)[0] for batch in data]
+    return [keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data]

@@ -128,6 +128,20 @@ class Conversion(abc.ABC):
           mask: boolean array, true where the weight stays.
         """
 
+    @abc.abstractmethod
+    def gradients(self, model, variables: list, inputs, loss, training: bool) -> list:
+        """Gradients with respect to variables that are trained, as arrays.
+
+        No state of the model changes.
+
+        Args:
+          model: to call.
+          variables: of the model.
+          inputs: on which.
+          loss: of the outputs, a scalar.
+          training: how.
+        """
+
     def run_in_parts(self, model, calls, waits, visit) -> None:
         """Has each part of a model visited before it is run: here, as a whole.
 

@@ -6,6 +6,7 @@ from state_of_sparsity.techniques.feather import Feather
 from state_of_sparsity.techniques.fisher import FisherPruning
 from state_of_sparsity.techniques.fixed_mask import FixedMask
 from state_of_sparsity.techniques.granet import GraNet
+from state_of_sparsity.techniques.grasp import GraSP
 from state_of_sparsity.techniques.l0 import L0Regularization
 from state_of_sparsity.techniques.learned_threshold import STR
 from state_of_sparsity.techniques.magnitude import MagnitudePruning
@@ -14,11 +15,13 @@ from state_of_sparsity.techniques.powerpropagation import Powerpropagation
 from state_of_sparsity.techniques.random import RandomPruning
 from state_of_sparsity.techniques.rigl import RigL
 from state_of_sparsity.techniques.saliency import SaliencyPruning
+from state_of_sparsity.techniques.snip import SNIP
 from state_of_sparsity.techniques.sparse_evolution import SET
 from state_of_sparsity.techniques.sparse_gpt import SparseGPT
 from state_of_sparsity.techniques.spartan import Spartan
 from state_of_sparsity.techniques.srste import SRSTE
 from state_of_sparsity.techniques.st3 import ST3
+from state_of_sparsity.techniques.synflow import SynFlow
 from state_of_sparsity.techniques.variational_dropout import VariationalDropout
 from state_of_sparsity.techniques.wanda import Wanda
 
@@ -48,6 +51,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
 __all__ = [
     "ACDC",
     "SET",
+    "SNIP",
     "SRSTE",
     "ST3",
     "STR",
@@ -56,6 +60,7 @@ __all__ = [
     "FisherPruning",
     "FixedMask",
     "GraNet",
+    "GraSP",
     "L0Regularization",
     "MagnitudePruning",
     "MovementPruning",
@@ -65,6 +70,7 @@ __all__ = [
     "SaliencyPruning",
     "SparseGPT",
     "Spartan",
+    "SynFlow",
     "Technique",
     "VariationalDropout",
     "Wanda",

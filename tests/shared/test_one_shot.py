@@ -25,7 +25,7 @@ TWO_OF_FOUR = {"sparsity_m_by_n": (2, 4)}
 def correlated(rng, samples, size):
     """Inputs of unequal size that depend on each other."""
     mixed = rng.normal(size=(samples, size)) @ rng.normal(size=(size, size))
-    return (mixed * np.exp(rng.normal(size=size))).astype("float32")
+    return (0.1 * mixed * np.exp(rng.normal(size=size))).astype("float32")
 
 
 @pytest.fixture(scope="module")

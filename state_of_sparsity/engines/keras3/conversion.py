@@ -122,6 +122,10 @@ class Keras3Conversion(Conversion):
         weights[attribute].theta.assign(value)
         weights[attribute].state["mask"].assign(mask)
 
+    def gradients(self, model, variables, inputs, loss, training):
+        found = private.gradients(model, variables, inputs, loss, training)
+        return [keras.ops.convert_to_numpy(gradient) for gradient in found]
+
     def run_in_parts(self, model, calls, waits, visit):
         with private.without_gradients():
             stages.run_in_parts(model, calls, waits, visit)

@@ -447,6 +447,52 @@ def _whole(gradient):
     return tf.convert_to_tensor(gradient)
 
 
+def gradients(model, variables: list[keras.Variable], inputs, loss, training) -> list:
+    """Gradients with respect to variables that are trained, none of its state changed.
+
+    Args:
+      model: to call.
+      variables: of the model.
+      inputs: on which.
+      loss: of the outputs, a scalar.
+      training: how.
+    """
+    if keras.backend.backend() == "jax":
+        return _gradients_of_jax(model, variables, inputs, loss, training)
+    before = [(v, to_numpy(v)) for v in model.non_trainable_variables]
+    values = [variable.value for variable in variables]
+    if keras.backend.backend() == "torch":
+        import torch  # The backend, which has imported it.
+
+        result = loss(model(inputs, training=training))
+        found = torch.autograd.grad(result, values)
+    else:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            result = loss(model(inputs, training=training))
+        found = map(_whole, tape.gradient(result, values))
+    for variable, value in before:
+        variable.assign(value)
+    return list(found)
+
+
+def _gradients_of_jax(model, variables, inputs, loss, training):
+    import jax  # The backend, which has imported it.
+
+    state = [v.value for v in model.non_trainable_variables]
+    trained = {id(v): v.value for v in model.trainable_variables}
+
+    def of_values(values):
+        now = trained | dict(zip(map(id, variables), values, strict=True))
+        outputs, _ = model.stateless_call(
+            list(now.values()), state, inputs, training=training
+        )
+        return loss(outputs)
+
+    return jax.grad(of_values)([variable.value for variable in variables])
+
+
 def tracing_scope():
     """The function that is being traced, within which alone its tensors can be used."""
     backend_name = keras.backend.backend()

@@ -174,6 +174,16 @@ class TFKerasConversion(Conversion):
         raw_variable(weight).assign(value)
         held.assign(tf.cast(mask, held.dtype))
 
+    def gradients(self, model, variables, inputs, loss, training):
+        before = [(v, v.numpy()) for v in model.non_trainable_weights]
+        raw = [raw_variable(variable) for variable in variables]
+        with tf.GradientTape() as tape:
+            result = loss(model(inputs, training=training))
+        found = tape.gradient(result, raw)
+        for variable, value in before:
+            variable.assign(value)
+        return [tf.convert_to_tensor(gradient).numpy() for gradient in found]
+
     def needed_callbacks(self):
         return [PruningStep()]
 
