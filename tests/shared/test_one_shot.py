@@ -184,16 +184,16 @@ def test_no_more_of_a_model_is_run_than_it_takes(model, data):
 
     class Counted(keras.layers.Layer):
         def call(self, inputs):
-            calls.append(len(inputs))
+            calls.append(str(inputs.shape[0]))
             return inputs
 
     end = Counted()(model.outputs[0])
     longer = keras.Model(model.inputs[0], end)
     sos.one_shot(longer, sos.Wanda(0.5), data, batch_size=17)
     # What is traced is of another size.
-    assert 17 not in calls
+    assert "17" not in calls
     longer(data[:17])
-    assert 17 in calls
+    assert "17" in calls
 
 
 def test_zeros_stay_in_training_and_the_sparse_model_is_stripped(model, data, rng):
