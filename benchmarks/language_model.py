@@ -49,7 +49,7 @@ def inputs(examples):
     }
 
 
-def language_model(layers=4, width=128):
+def language_model(layers=3, width=96):
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=256,
         num_layers=layers,
