@@ -215,9 +215,11 @@ def _item(text):
 def _settings(lab, results):
     run = results["dense"][0].runs.iloc[0]
     flags = " ".join(f"--{name}={value}" for name, value in lab.settings.items())
+    tried = (
+        f"{lab.tried} configurations were tried on the validation split"
+        f"{', and those below' if lab.contenders else ''}. {lab.chosen}"
+    )
     return _wrapped(
         f"`{lab.binary} {flags}`, everything else by default: {run.model} of "
-        f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. "
-        f"{lab.tried} configurations were tried on the validation split"
-        + (", and those below." if lab.contenders else ".")
+        f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. {tried}".rstrip()
     )

@@ -38,6 +38,7 @@ class Lab:
         trials have chosen.
       tried: configurations, of one seed each, that were tried on the validation split
         to choose the settings and weights, before those that are part of the study.
+      chosen: what else there is to say of how settings were chosen.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Lab:
     in_full: bool = False
     contenders: tuple[float, ...] = ()
     tried: int = 0
+    chosen: str = ""
 
     @property
     def stretch_schedule(self) -> str:
