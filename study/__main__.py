@@ -24,7 +24,7 @@ from state_of_sparsity.models.training.run_folder import RunFolder
 from study import labs, page
 from study.claims import judge
 from study.plan import stages
-from study.results import Results, tried, validation_quality
+from study.results import Results, merit, tried
 
 _STUDY_DIR = flags.DEFINE_string("study_dir", "runs/study", "The runs' folders.")
 _DOCS = flags.DEFINE_string("docs", "docs", "Where study.md is written.")
@@ -42,13 +42,13 @@ def main(argv):
     runs, trials, results = {}, {}, {}
     for name, lab in chosen.items():
         folder = _folder(name)
-        quality = functools.partial(validation_quality, folder)
+        by = functools.partial(merit, folder)
         runs[name] = []
-        for number, stage in enumerate(stages(lab, folder, quality), start=1):
+        for number, stage in enumerate(stages(lab, folder, by), start=1):
             print(f"{name}, stage {number}: {len(stage)} runs")
             _train(stage, folder)
             runs[name] += stage
-        trials[name] = tried(runs[name], quality)
+        trials[name] = tried(runs[name], folder)
         results[name] = Results([r for r in runs[name] if r.trial is None], folder)
     how = _how(runs, _finished(runs))
     docs = pathlib.Path(_DOCS.value)

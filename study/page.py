@@ -98,8 +98,9 @@ deployed network on the test split. Sparsity is the share of zeros in all weight
 could be made sparse; the axis is that of the logarithm of the density. Settings and
 weights of penalties were chosen on the validation split, with the number of
 configurations that is given. Where later techniques are compared, each had as many
-trials, of one seed at one sparsity; they are listed. STR has no target sparsity: its
-points are weight decays. Steered are learned techniques that are given a sparsity.
+trials, of one seed at one sparsity; they are listed. The best of those that come within
+a point of that sparsity is chosen, or the nearest to it. STR has no target sparsity:
+its points are weight decays. Steered are learned techniques that are given a sparsity.
 
 ## Claims
 
@@ -181,13 +182,13 @@ def _trials(trials):
         return
     yield "<details markdown><summary>Settings that were tried</summary>"
     yield ""
-    yield "| technique | settings | in validation |"
-    yield "|---|---|---|"
+    yield "| technique | settings | sparsity | in validation |"
+    yield "|---|---|---|---|"
     for trial in trials:
         mark = "**" if trial.is_chosen else ""
         title = CONTENDERS[trial.experiment].title
         quality = f"{mark}{trial.quality:.4g}{mark}"
-        yield f"| {title} | {trial.settings} | {quality} |"
+        yield (f"| {title} | {trial.settings} | {trial.sparsity:.1%} | {quality} |")
     yield ""
     yield "</details>"
     yield ""
@@ -215,9 +216,11 @@ def _item(text):
 def _settings(lab, results):
     run = results["dense"][0].runs.iloc[0]
     flags = " ".join(f"--{name}={value}" for name, value in lab.settings.items())
+    tried = (
+        f"{lab.tried} configurations were tried on the validation split"
+        f"{', and those below' if lab.contenders else ''}. {lab.chosen}"
+    )
     return _wrapped(
         f"`{lab.binary} {flags}`, everything else by default: {run.model} of "
-        f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. "
-        f"{lab.tried} configurations were tried on the validation split"
-        + (", and those below." if lab.contenders else ".")
+        f"{run.parameters:,.0f} parameters, {run.steps:,.0f} steps. {tried}".rstrip()
     )

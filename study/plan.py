@@ -38,6 +38,7 @@ class Lab:
         trials have chosen.
       tried: configurations, of one seed each, that were tried on the validation split
         to choose the settings and weights, before those that are part of the study.
+      chosen: what else there is to say of how settings were chosen.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Lab:
     in_full: bool = False
     contenders: tuple[float, ...] = ()
     tried: int = 0
+    chosen: str = ""
 
     @property
     def stretch_schedule(self) -> str:
@@ -116,19 +118,19 @@ EXPERIMENTS |= {
 
 
 def stages(
-    lab: Lab, folder: pathlib.Path, quality: Callable[[Run], float]
+    lab: Lab, folder: pathlib.Path, merit: Callable[[Run], tuple]
 ) -> Iterator[list[Run]]:
     """The runs of a dataset; each stage needs what the ones before have left.
 
     Args:
       lab: the dataset.
       folder: of its runs.
-      quality: of a finished run, in validation.
+      merit: of a finished trial, by which the best one is chosen.
     """
     trials = list(_trials(lab))
     if trials:
         yield trials
-    techniques = list(_techniques(lab, chosen(trials, quality)))
+    techniques = list(_techniques(lab, chosen(trials, merit)))
     yield techniques
     masks = {(r.point, r.seed): r for r in techniques if r.experiment == "magnitude"}
     found = list(_alone(lab, folder, masks))
@@ -137,11 +139,11 @@ def stages(
     yield [*found, *_random_masks(lab, folder, techniques)]
 
 
-def chosen(trials: list[Run], quality: Callable[[Run], float]) -> dict[str, Run]:
+def chosen(trials: list[Run], merit: Callable[[Run], tuple]) -> dict[str, Run]:
     """The best trial of each experiment, the first of equal ones."""
     best: dict[str, Run] = {}
     for run in trials:
-        if run.experiment not in best or quality(run) > quality(best[run.experiment]):
+        if run.experiment not in best or merit(run) > merit(best[run.experiment]):
             best[run.experiment] = run
     return best
 

@@ -1,10 +1,11 @@
 """What came out of the study's runs, in the form in which claims and pictures ask."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -13,11 +14,25 @@ from state_of_sparsity.models.analysis.points import summarize
 from state_of_sparsity.models.training.run_folder import RunFolder
 from study.plan import EXPERIMENTS, Run, chosen
 
+# How far from its target sparsity a trial may end.
+_MET = 0.01
+
 
 def validation_quality(folder: pathlib.Path, run: Run) -> float:
     """Of the last evaluation of a finished run: on the validation split."""
     path = folder / run.configuration.name
     return float(RunFolder(path).read_metrics()[-1]["quality"])
+
+
+def merit(folder: pathlib.Path, run: Run) -> tuple[float, float]:
+    """By what trials are compared: that they meet the target, then their quality.
+
+    What comes within a point of the target sparsity meets it; else, nearer is better.
+    """
+    result = RunFolder(folder / run.configuration.name).read_result()
+    sparsity, target = result["sparsity"], result["target_sparsity"]
+    missed = 0.0 if target is None else max(abs(sparsity - target) - _MET, 0.0)
+    return -missed, validation_quality(folder, run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,30 +42,33 @@ class Trial:
     Attributes:
       experiment: of which.
       settings: as flags, in words.
+      sparsity: that it came to.
       quality: in validation.
       is_chosen: whether they are those of the experiment.
     """
 
     experiment: str
     settings: str
+    sparsity: float
     quality: float
     is_chosen: bool
 
 
-def tried(runs: Iterable[Run], quality: Callable[[Run], float]) -> list[Trial]:
+def tried(runs: Iterable[Run], folder: pathlib.Path) -> list[Trial]:
     """The trials among some runs.
 
     Args:
       runs: all of a dataset.
-      quality: as of `stages`.
+      folder: of their folders.
     """
     trials = [run for run in runs if run.trial is not None]
-    best = chosen(trials, quality)
+    best = chosen(trials, functools.partial(merit, folder))
     return [
         Trial(
             run.experiment,
             " ".join(f"{name}={value}" for name, value in run.trial.items()),
-            quality(run),
+            RunFolder(folder / run.configuration.name).read_result()["sparsity"],
+            validation_quality(folder, run),
             run is best[run.experiment],
         )
         for run in trials

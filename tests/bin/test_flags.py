@@ -337,7 +337,7 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("sparsity=1.5", "sparsity must be at least 0 and below 1.*Received: 1.5"),
         ("sparsity=-0.1", "sparsity must be at least 0.*Received: -0.1"),
         ("frequency=0", "frequency must be at least 1. Received: 0"),
-        ("begin_step=560", "begin_step=560, end_step=550"),
+        ("begin_step=560", "begin_step=560, end_step=400"),
         ("end_step=601", "--end_step is after .* --train_steps=600.* 601"),
         ("technique=spartan fixed_step=601", "--fixed_step is after .* 601"),
         ("technique=acdc phases=70,601", "--phases is after .* 601"),

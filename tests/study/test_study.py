@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import pathlib
 import re
 
@@ -10,6 +11,8 @@ import pytest
 import scipy.stats
 
 from state_of_sparsity.bin.sweep import check
+from state_of_sparsity.models.sweeps.configurations import Configuration
+from state_of_sparsity.models.training.run_folder import RunFolder
 from study import page
 from study.claims import (
     Comparison,
@@ -24,7 +27,15 @@ from study.claims import (
 )
 from study.contenders import CONTENDERS, TRIALS
 from study.labs import LABS
-from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEED_ALONE, SEEDS, stages
+from study.plan import (
+    EXPERIMENTS,
+    LATER,
+    RANDOM_MASKS,
+    SEED_ALONE,
+    SEEDS,
+    Run,
+    stages,
+)
 from study.results import Results, Trial, tried
 from tests.models.analysis.conftest import write_run
 
@@ -36,8 +47,8 @@ def first_is_best(run):
     return 0.0
 
 
-def all_of(lab, quality=first_is_best):
-    return [run for stage in stages(lab, FOLDER, quality) for run in stage]
+def all_of(lab, merit=first_is_best):
+    return [run for stage in stages(lab, FOLDER, merit) for run in stage]
 
 
 def runs_of(lab):
@@ -88,10 +99,10 @@ def test_the_best_trial_in_validation_gives_the_settings_of_a_technique():
     """The run that was tried is one of the runs that are compared."""
     wanted = {"begin_step": 150, "end_step": 1125}
 
-    def quality(run):
+    def by(run):
         return float(run.trial == wanted)
 
-    runs = all_of(LABS["mnist1d"], quality)
+    runs = all_of(LABS["mnist1d"], by)
     (best,) = [r for r in runs if r.experiment == "feather" and r.trial == wanted]
     own = [r for r in runs if r.experiment == "feather" and r.trial is None]
     for run in own:
@@ -99,8 +110,24 @@ def test_the_best_trial_in_validation_gives_the_settings_of_a_technique():
             run.configuration.settings.items()
         )
     assert best.configuration.name in {run.configuration.name for run in own}
-    shown = [trial.is_chosen for trial in tried(runs, quality)]
-    assert sum(shown) == len({run.experiment for run in runs if run.trial is not None})
+
+
+def test_a_trial_that_meets_its_target_is_ahead_of_a_better_one(tmp_path):
+    """Within a point of it; of those that do not, the nearest is chosen."""
+    ends = [(0.15, 0.95), (0.93, 0.9), (0.941, 0.5), (0.95, 0.6), (0.955, 0.4)]
+    runs = []
+    for place, (sparsity, quality) in enumerate(ends):
+        name = Configuration("train_resnet50", {"seed": str(place)})
+        run = Run("l0_steered", 0.95, 0, name, {"ramp_length": place})
+        folder = RunFolder(tmp_path / run.configuration.name)
+        folder.path.mkdir()
+        result = {"sparsity": sparsity, "target_sparsity": 0.95}
+        folder.result.write_text(json.dumps(result))
+        (folder.path / "metrics.csv").write_text(f"step,quality\n10,{quality}\n")
+        runs.append(run)
+    assert [trial.is_chosen for trial in tried(runs, tmp_path)] == [0, 0, 0, 1, 0]
+    (nearest,) = [trial for trial in tried(runs[:2], tmp_path) if trial.is_chosen]
+    assert (nearest.sparsity, nearest.quality) == (0.93, 0.9)
 
 
 def test_random_masks_are_those_of_the_run_at_other_places():
@@ -312,8 +339,8 @@ def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     judgements = judge({"mnist1d": results})
     labs = {"mnist1d": LABS["mnist1d"]}
     trials = [
-        Trial("feather", "end_step=750", 0.9123, True),
-        Trial("feather", "end_step=1125", 0.9, False),
+        Trial("feather", "end_step=750", 0.949, 0.9123, True),
+        Trial("feather", "end_step=1125", 0.95, 0.9, False),
     ]
     page.write(
         {"mnist1d": results},
@@ -326,8 +353,8 @@ def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert "| Random pruning is worse than magnitude pruning | yes |" in text
     assert "- commit: abc" in text
-    assert "| Feather, global | end_step=750 | **0.9123** |" in text
-    assert "| Feather, global | end_step=1125 | 0.9 |" in text
+    assert "| Feather, global | end_step=750 | 94.9% | **0.9123** |" in text
+    assert "| Feather, global | end_step=1125 | 95.0% | 0.9 |" in text
     for name in EXPERIMENTS.values():
         assert re.search(f"[|] {name} +[|]", text)
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
