@@ -78,18 +78,26 @@ def _answer(folder, backend) -> bool:
         # Modules are found there as they are here.
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, folder],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-    )
+    ) as process:
+        try:
+            _, log = process.communicate()
+        except BaseException:
+            # Before the folders go that it writes to.
+            process.kill()
+            process.wait()
+            raise
     answer = pathlib.Path(folder, _ANSWER)
     if not answer.exists():
         raise RuntimeError(
             f"The process under KERAS_BACKEND={backend} ended with exit status "
-            f"{done.returncode}: {done.stderr.strip()[-400:]}"
+            f"{process.returncode}: {log.strip()[-400:]}"
         )
     value = pickle.loads(answer.read_bytes())
     if isinstance(value, Exception):
@@ -122,12 +130,14 @@ def _load(path):
         # The user's own process has just saved it.
         return keras.saving.load_model(path, compile=False, safe_mode=False)
     except Exception as error:
+        # Keras puts the configuration first.
+        reason = str(error).rpartition("Exception encountered: ")[2]
         raise RuntimeError(
             f"The {keras.backend.backend()} backend, in a process of its own, cannot "
             "load this model. Custom classes and functions have to be registered "
             "(`keras.saving.register_keras_serializable`) in a module that it can "
             "import, which a script or notebook is not. Received: "
-            f"{textwrap.shorten(str(error), 400)}"
+            f"{textwrap.shorten(reason, 400)}"
         ) from error
 
 

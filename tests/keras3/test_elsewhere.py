@@ -82,7 +82,7 @@ def test_a_file_of_other_outputs_than_those_of_here_is_told(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_class_that_the_process_cannot_find_is_named(tmp_path):
-    message = "have to be registered .* Could not locate class 'Unregistered'"
+    message = r"have to be registered .* Could not locate class 'Unregistered'"
     with pytest.raises(RuntimeError, match=message):
         written(tmp_path, network(Unregistered()), FORMAT)
     assert not any(tmp_path.iterdir())
