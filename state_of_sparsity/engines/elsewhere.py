@@ -122,11 +122,11 @@ def _serve(folder: pathlib.Path) -> None:
 
 def _load(path):
     configuration = zipfile.ZipFile(path).read("config.json").decode()
-    # Which registers the classes in them.
-    for module in set(re.findall(r'"module": "([\w.]+)"', configuration)):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
     try:
+        # Which registers the classes in them.
+        for module in set(re.findall(r'"module": "([\w.]+)"', configuration)):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
         # The user's own process has just saved it.
         return keras.saving.load_model(path, compile=False, safe_mode=False)
     except Exception as error:
