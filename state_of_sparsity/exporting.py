@@ -2,10 +2,11 @@
 
 import os
 import pathlib
+import warnings
 
 from state_of_sparsity.checks import check_path
 from state_of_sparsity.conversion import strip
-from state_of_sparsity.engines import engine_of, formats
+from state_of_sparsity.engines import elsewhere, engine_of, formats
 
 SAVED_MODEL = "tf_saved_model"
 
@@ -29,8 +30,10 @@ def export(
       format: "tf_saved_model", which loads with TensorFlow alone
         (`loaded = tf.saved_model.load(path)`, which has to be kept, then
         `loaded.serve(inputs)`), "litert", or "sparse", a small file for
-        `sos.runtime`; for Keras 3 also "onnx", "openvino" and "torch", as far as the
-        backend has them.
+        `sos.runtime`; for Keras 3 also "onnx", "openvino" and "torch". One that the
+        backend lacks is written by another process, under an installed backend that
+        has it: a line of the log says so. There, custom classes and functions have to
+        be registered, in a module that can be imported.
       overwrite: whether to replace what an earlier export has left there.
       log_alpha_threshold: as for `sos.strip`.
       **options: of the format; None is as if it were not given. Of "litert",
@@ -44,12 +47,12 @@ def export(
       FileExistsError: if something is at `path`, and it is no earlier export in this
         format or `overwrite` is false.
       ImportError: if a package that the format needs is missing, naming it.
-      TypeError, ValueError: for something that is not a built model, a format that its
-        Keras backend does not have, an option that the format does not have or a value
+      TypeError, ValueError: for something that is not a built model, a format that no
+        installed Keras backend has, an option that the format does not have or a value
         that it cannot have, weights that cannot be rounded, or a threshold that will
         not do.
-      RuntimeError: if the model cannot be expressed in the format, or the file does not
-        run, or has other inputs or outputs.
+      RuntimeError: if the model cannot be expressed in the format, the other process
+        cannot load it, or the file does not run, or has other inputs or outputs.
 
     Warns:
       UserWarning: if the file gives other outputs than the model, which one that draws
@@ -57,9 +60,19 @@ def export(
     """
     path = check_path(path)
     engine = engine_of(model)
-    formats.check(format, engine.writer, **options)
+    writer = formats.check(format, engine.writer, **options)
     check_free(path, overwrite, format)
-    formats.write(strip(model, log_alpha_threshold), path, format, **options)
+    stripped = strip(model, log_alpha_threshold)
+    if writer == engine.writer:
+        is_same = formats.write(stripped, path, format, **options)
+    else:
+        is_same = elsewhere.write(stripped, path, format, writer, **options)
+    if not is_same:
+        warnings.warn(
+            f"The {format} file of model {model.name!r} gives other outputs than the "
+            "model for a random example: compare them for an example of yours.",
+            stacklevel=2,
+        )
 
 
 def export_saved_model(

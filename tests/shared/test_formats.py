@@ -16,6 +16,7 @@ layers = keras.layers
 WRITER = BACKEND if IS_KERAS3 else "tf_keras"
 OWN = [name for name, entry in formats.FORMATS.items() if WRITER in entry.packages]
 NOT_WRITTEN = "its files are not written there"
+BY_ANOTHER = "another backend writes its files, in a process of its own"
 TRACED = WRITER == "torch"
 
 
@@ -478,13 +479,28 @@ def test_unknown_format_is_refused():
         for name in sorted(set(formats.FORMATS) - set(OWN))
     ],
 )
-def test_format_of_other_writers_is_refused(format):
-    message = f"{WRITER} backend can write {', '.join(OWN)}\\. For {format}"
+def test_format_of_other_writers_is_refused_without_them(format, monkeypatch):
+    if IS_KERAS3:
+        assert formats.check(format, WRITER) in formats.FORMATS[format].packages
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = f"can write {' or '.join(OWN)}\\. For {format}, install (tensor|torch)"
     if not IS_KERAS3:
         message = f"exported as {' or '.join(OWN)}: build .*'{format}'"
     with pytest.raises(ValueError, match=message):
         formats.check(format, WRITER)
-    pytest.skip(NOT_WRITTEN)
+    pytest.skip(BY_ANOTHER if IS_KERAS3 else NOT_WRITTEN)
+
+
+@pytest.mark.skipif(not IS_KERAS3, reason="tf_keras has one backend")
+def test_of_several_backends_the_one_that_lacks_nothing_writes(monkeypatch):
+    found = importlib.util.find_spec
+    for missing, writer in [("tf2onnx", "torch"), ("onnxscript", "tensorflow")]:
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, missing=missing: name != missing and found(name),
+        )
+        assert formats.check("onnx", "jax") == writer
 
 
 @pytest.mark.parametrize("format", OWN)

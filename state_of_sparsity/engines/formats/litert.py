@@ -20,6 +20,7 @@ class LiteRT(Format):
 
     name = "litert"
     suffix = ".tflite"
+    # Not from torch, of which litert-torch 0.10.0 fixes the size of the batch.
     packages = {"tf_keras": (), "tensorflow": ()}  # noqa: RUF012
 
     def check(self, quantize=None):

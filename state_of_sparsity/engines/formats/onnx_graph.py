@@ -19,8 +19,8 @@ class ONNX(Format):
 
     name = "onnx"
     suffix = ".onnx"
-    # Not from JAX, where jax2onnx 0.17 writes max pooling that ONNX Runtime refuses and
-    # no bidirectional layers.
+    # Not from JAX, where jax2onnx 0.17.1 writes max pooling that ONNX Runtime refuses
+    # and no bidirectional layers.
     packages = {  # noqa: RUF012
         "tensorflow": ("onnx", "tf2onnx"),
         "torch": ("onnx", "onnxscript"),
