@@ -55,6 +55,7 @@ _HOMES = {
     "export_saved_model": "exporting",
     "load_masks": "mask_files",
     "planned_sparsities": "forecast",
+    "quantize": "quantization",
     "recalibrate": "recalibration",
     "save_masks": "mask_files",
     "shuffle_masks": "mask_files",

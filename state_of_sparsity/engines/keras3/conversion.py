@@ -8,6 +8,7 @@ from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
 from state_of_sparsity.engines.keras3 import containers, private
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
+from state_of_sparsity.engines.keras3.gptq import masked_gptq
 from state_of_sparsity.engines.keras3.kinds import (
     has_weights,
     located_weights,
@@ -110,6 +111,10 @@ class Keras3Conversion(Conversion):
                 "of None; or let one layer do both, as ReversibleEmbedding does.",
                 stacklevel=4,
             )
+
+    def quantize(self, model, mode, config, filters):
+        with private.gptq_by(masked_gptq):
+            model.quantize(mode, config=config, filters=filters)
 
     def strip(self, model):
         copier = Copier(plain=True)
