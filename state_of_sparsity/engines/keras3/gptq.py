@@ -59,7 +59,7 @@ def masked_gptq(
         for j in range(begin, end):
             if groups[j] == len(scales):
                 group = np.where(kept, weights, 0)[:, groups == groups[j]]
-                given = compute_scale_zero(ops.convert_to_tensor(group))
+                given = compute_scale_zero(ops.convert_to_tensor(_around_zero(group)))
                 scale, zero, most = map(ops.convert_to_numpy, given)
                 scales.append(scale)
                 zeros.append(zero)
@@ -78,6 +78,17 @@ def masked_gptq(
         groups[back].astype("float32"),
     )
     return tuple(map(ops.convert_to_tensor, results))
+
+
+def _around_zero(group):
+    """A group with zero in the range of each output: a zero point is a step of it.
+
+    Keras 3.15 has a negative one for positive weights alone, as an unsigned number.
+    """
+    outside = (group.min(axis=1) > 0) | (group.max(axis=1) < 0)
+    nearest = np.abs(group).argmin(axis=1)
+    group[outside, nearest[outside]] = 0.0
+    return group
 
 
 def _upper_factor(inverse):
