@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.flavour import compiled, fit, keras, outputs_of, sos, to_numpy
+from tests.flavour import compiled, fit, keras, outputs_of, sgd, sos, steps_of, to_numpy
 
 layers = keras.layers
 LORA = pytest.mark.feature("LoRA under fixed masks")
@@ -128,3 +128,26 @@ def test_lora_is_refused_without_fixed_masks():
     sparse = sos.sparsify(model, sos.MagnitudePruning(0.5, 1, 1, 1))
     with pytest.raises(ValueError, match=r"'d' cannot be given LoRA.*sos\.strip"):
         sparse.layers[0].enable_lora(2)
+
+
+@pytest.mark.feature("Distiller of Keras, with a sparse student")
+@pytest.mark.slow
+def test_masks_hold_while_a_sparse_student_is_distilled(rng):
+    def perceptron(units):
+        hidden = layers.Dense(units, activation="relu", name="hidden")
+        return keras.Sequential([keras.Input((6,)), hidden, layers.Dense(3)])
+
+    student = masked(perceptron(4), rng)
+    before, weights = sos.weight_masks(student), student.get_weights()
+    distiller = keras.distillation.Distiller(
+        perceptron(16), student, keras.distillation.LogitsDistillation()
+    )
+    compiled(distiller, sgd(0.1, momentum=0.9, weight_decay=0.1))
+    inputs, targets = rng.normal(size=(8, 6)), rng.normal(size=(8, 3))
+    distiller.fit(inputs, targets, 4, verbose=0, callbacks=sos.callbacks(student))
+    assert steps_of(student) == {2}
+    assert not np.array_equal(weights[0], student.get_weights()[0])
+    stripped = sos.strip(distiller.student)
+    for name, mask in before.items():
+        layer = stripped.get_layer(name.partition("/")[0])
+        np.testing.assert_array_equal(to_numpy(layer.kernel) != 0, mask)
