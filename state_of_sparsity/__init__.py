@@ -62,6 +62,8 @@ _HOMES = {
     "load_masks": "mask_files",
     "one_shot": "one_shot_pruning",
     "planned_sparsities": "forecast",
+    "quantize": "quantization",
+    "recalibrate": "recalibration",
     "save_masks": "mask_files",
     "shuffle_masks": "mask_files",
     "sparsify": "conversion",

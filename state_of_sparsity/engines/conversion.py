@@ -154,6 +154,16 @@ class Conversion(abc.ABC):
         if waits(model):
             visit(model, calls)
 
+    def quantize(self, model, mode, config, filters) -> None:
+        """Quantizes a plain model in place, every zero kept.
+
+        Raises:
+          TypeError: if this Keras does not quantize.
+        """
+        raise TypeError(
+            f"Model {model.name!r} is one of tf_keras, and Keras 3 alone quantizes."
+        )
+
     def needed_callbacks(self) -> list:
         """Callbacks without which a sparse model does not train."""
         return []

@@ -16,7 +16,7 @@ import keras
 
 from state_of_sparsity.engines.foreign import foreign_class
 from state_of_sparsity.engines.handmade import KINDS
-from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3 import adapters, private
 from state_of_sparsity.engines.keras3.layers import Sparse, make_sparse
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 
@@ -45,7 +45,9 @@ class SparseContainer:
             "name": self.name,
             "plain": private.described(self, self.plain_class),
             "sparse": {
-                place: saved_technique(layer.technique, index=layer.index)
+                place: saved_technique(
+                    layer.technique, index=layer.index, **adapters.saved(layer)
+                )
                 for place, layer in _places(self)
                 if isinstance(layer, Sparse)
             },
@@ -140,6 +142,7 @@ def _restore(container, awaited):
         saved = awaited.pop(place, None)
         if saved is not None and not isinstance(layer, Sparse):
             make_sparse(layer, restored_technique(saved), saved["index"])
+            adapters.restore(layer, saved)
     # The innermost first: they make theirs when they are built themselves.
     for place, layer in reversed(list(_places(container))):
         within = [p for p in awaited if p.startswith(f"{place}/")]

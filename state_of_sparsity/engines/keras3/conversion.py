@@ -8,6 +8,7 @@ from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
 from state_of_sparsity.engines.keras3 import containers, maps, private, stages
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
+from state_of_sparsity.engines.keras3.gptq import masked_gptq
 from state_of_sparsity.engines.keras3.kinds import (
     has_weights,
     located_weights,
@@ -129,6 +130,10 @@ class Keras3Conversion(Conversion):
     def run_in_parts(self, model, calls, waits, visit):
         with private.without_gradients():
             stages.run_in_parts(model, calls, waits, visit)
+
+    def quantize(self, model, mode, config, filters):
+        with private.gptq_by(masked_gptq):
+            model.quantize(mode, config=config, filters=filters)
 
     def strip(self, model):
         copier = Copier(plain=True)

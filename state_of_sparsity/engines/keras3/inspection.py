@@ -107,7 +107,9 @@ def _is_quantized(located):
 
 
 def _quantized(layer, located):
-    """The weight of a layer of Keras's int8 or int4, in steps of its scale."""
+    """The weight of a layer that Keras has quantized, in steps of its scale."""
+    if layer.quantization_mode in ("gptq", "awq"):
+        return _packed(layer)
     if layer.quantization_mode not in ("int8", "int4"):
         raise ValueError(
             f"Layer {layer.name!r} is quantized, and how it packs its weights is not "
@@ -129,3 +131,16 @@ def _quantized(layer, located):
     axis = 1 if name == "embeddings" else 0
     offsets = keras.ops.convert_to_numpy(keras.ops.take(offsets, groups, axis))
     return value - offsets.astype("int32").reshape(value.shape)
+
+
+def _packed(layer):
+    """That of GPTQ or AWQ: of outputs by inputs, two of 4 bits in a byte."""
+    steps, zeros = layer.quantized_kernel, layer.kernel_zero
+    outputs = zeros.shape[0]
+    if steps.shape[0] != outputs:
+        steps = keras.quantizers.unpack_int4(steps, outputs, dtype="uint8")
+    groups = keras.ops.cast(layer.g_idx, "int32")
+    both = map(keras.ops.convert_to_numpy, (steps, keras.ops.take(zeros, groups, -1)))
+    steps, zeros = (values.astype("int32") for values in both)
+    shape = getattr(layer, "original_kernel_shape", None) or layer.kernel_shape
+    return (steps - zeros).T.reshape(shape)

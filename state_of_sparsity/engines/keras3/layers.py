@@ -16,6 +16,7 @@ from state_of_sparsity.engines.keras3.noise import Noise
 from state_of_sparsity.engines.keras3.sparse_weights import SparseWeight
 from state_of_sparsity.schedules import Never
 from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.fixed_mask import FixedMask
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
 from state_of_sparsity.techniques.state import RENEWAL
 
@@ -54,6 +55,9 @@ class Sparse:
         """Computes as the plain class does, with other values of some attributes."""
         if "training" in private.call_parameters(self.plain_class):
             kwargs["training"] = training
+        if getattr(self, "lora_enabled", False):
+            # It is in the weights already.
+            values = {**values, ("lora_enabled",): False}
         # A class made by hand has a plain class further up.
         return self.plain_class.call(maps.view_of(self, values), *args, **kwargs)
 
@@ -215,8 +219,14 @@ class Sparse:
     def quantize(self, *args, **kwargs):
         self._refuse("quantized")
 
-    def enable_lora(self, *args, **kwargs):
-        self._refuse("given LoRA weights")
+    def enable_lora(self, rank, lora_alpha=None, **arguments):
+        """As Keras's, where masks are fixed; see `adapters`."""
+        is_fixed = isinstance(self.technique, FixedMask)
+        if not (is_fixed and hasattr(self.plain_class, "enable_lora")):
+            self._refuse("given LoRA weights")
+        # Of a layer that is loaded, Keras knows it, and forgets it.
+        alpha = self.lora_alpha if lora_alpha is None else lora_alpha
+        super().enable_lora(rank, alpha, **arguments)
 
     def _refuse(self, what):
         raise ValueError(

@@ -24,8 +24,11 @@ from keras.src.models.model import Trainer
 from keras.src.ops.function import Function
 from keras.src.ops.node import Node
 from keras.src.ops.symbolic_arguments import SymbolicArguments
+from keras.src.quantizers import awq_core, gptq, gptq_core
 from keras.src.saving import serialization_lib
 from keras.src.utils.tracking import Tracker
+
+from state_of_sparsity.engines.recording import replaced_attributes
 
 # What a model is made of besides operations, metrics, tensors and seeds.
 PARTS_OF_MODELS = (Function, Node, SymbolicArguments, Tracker)
@@ -558,6 +561,43 @@ def noticing_reads(variable: keras.Variable, notice):
         yield
     finally:
         variable.__class__ = cls
+
+
+@contextlib.contextmanager
+def gptq_by(quantize_matrix):
+    """Has Keras's GPTQ quantize each matrix by another function than its own.
+
+    GPTQ and AWQ of Keras 3.15 listen to the `call` of layers, whose policy is a
+    quantized one by then, so that `quantized_call` runs, and nothing is heard of the
+    data (keras-team/keras#23512). Here they hear it.
+    """
+    replaced = (
+        (gptq, "gptq_quantize_matrix", quantize_matrix),
+        (gptq_core, "stream_hessians", _heard(gptq_core.stream_hessians)),
+        (awq_core, "stream_activations", _heard(awq_core.stream_activations)),
+    )
+    plain = [getattr(module, name) for module, name, _ in replaced]
+    for module, name, new in replaced:
+        setattr(module, name, new)
+    try:
+        yield
+    finally:
+        for (module, name, _), old in zip(replaced, plain, strict=True):
+            setattr(module, name, old)
+
+
+def _heard(listening):
+    @contextlib.contextmanager
+    def heard(layers, *args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            given = stack.enter_context(listening(layers, *args, **kwargs))
+            for layer in layers.values():
+                if "quantized_call" not in vars(layer):
+                    called = {"quantized_call": layer.call}
+                    stack.enter_context(replaced_attributes(layer, called))
+            yield given
+
+    return heard
 
 
 def give_class(layer: keras.layers.Layer, cls: type) -> None:

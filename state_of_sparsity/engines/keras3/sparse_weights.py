@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3 import adapters, private
 from state_of_sparsity.numerics import at_least_float32
 from state_of_sparsity.techniques.state import BACKWARD, OPTIMIZER, Place, State
 
@@ -82,6 +82,7 @@ class SparseWeight:
     def differentiable_values(self):
         """The same, through which the backward pass hands over the new state."""
         theta = at_least_float32(private.in_full_precision(self.theta))
+        theta = adapters.with_adapters(self._layer, self.label, theta)
         return theta, self._state_now(self.state)
 
     def _state_now(self, names):

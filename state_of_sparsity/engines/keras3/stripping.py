@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from state_of_sparsity.engines.keras3 import private
+from state_of_sparsity.engines.keras3 import adapters, private
 from state_of_sparsity.engines.keras3.layers import OF_LAYERS, Sparse
 
 
@@ -22,15 +22,18 @@ def make_plain(layer: Sparse, copies: dict) -> None:
         # Without the sign of -0: files with one kind of zeros are smaller.
         theta.assign(ops.where(ops.equal(used, 0.0), ops.zeros_like(used), used))
         theta.regularizer, theta.constraint = weight.regularizer, weight.constraint
+        if adapters.variables_of(layer):
+            adapters.merged(plain, theta)
     private.remove_variables(plain, added_variables(layer))
     private.refresh_signature(plain)
 
 
 def added_variables(layer: Sparse) -> dict[str, keras.Variable]:
-    """The variables that a technique adds to a layer, by attribute."""
+    """The variables that a technique adds to a layer, and LoRA, by attribute."""
     held = {id(v): (name, v) for name, v in vars(layer).items() if _is_variable(v)}
     added = [v for weight in layer.sparse_weights for v in weight.state.values()]
     added += [vars(layer)[name] for name in OF_LAYERS if name in vars(layer)]
+    added += adapters.variables_of(layer)
     return dict(held[id(variable)] for variable in added)
 
 
