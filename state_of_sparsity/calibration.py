@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -114,24 +113,3 @@ class _Sum:
 
     def mean(self):
         return self._total / self.count
-
-
-def batches_of(data, batch_size: int) -> list[tuple]:
-    """Pairs of inputs and targets, which may be None, batch by batch.
-
-    Args:
-      data: as of `sos.one_shot`.
-      batch_size: of arrays.
-    """
-    if data is None:
-        return []
-    if isinstance(data, tuple | dict) or hasattr(data, "__array__"):
-        lengths = {len(values) for values in keras.tree.flatten(data)}
-        if len(lengths) != 1:
-            raise ValueError(f"data has arrays of different lengths: {sorted(lengths)}")
-        places = [slice(at, at + batch_size) for at in range(0, *lengths, batch_size)]
-        data = [
-            keras.tree.map_structure(lambda values, at=at: values[at], data)
-            for at in places
-        ]
-    return [keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data]

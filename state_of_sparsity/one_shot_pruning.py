@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from state_of_sparsity.batches import batches_of
 from state_of_sparsity.budgets import OWL, Budget
-from state_of_sparsity.calibration import batches_of
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.examples import example
 from state_of_sparsity.initial_pruning import prune_initial
@@ -61,8 +61,8 @@ def one_shot(
     Args:
       model: a built model.
       technique: by which weights go, and its sparsity.
-      data: examples of inputs: an array, a dictionary of arrays, or a tuple of inputs
-        and targets; or batches of them, in a list or any iterable. A few hundred
+      data: examples: arrays in the structure of the model's inputs, or a tuple of them
+        and of targets; or a dataset or a generator of batches of either. A few hundred
         examples do; of text, whole sequences without padding.
       budget: as of `sos.sparsify`; also `sos.OWL`.
       overrides: as of `sos.sparsify`.
@@ -95,7 +95,9 @@ def one_shot(
         chosen = {site.path: plan[id(site.layer)][1] for site in sites}
         return weights_to_prune(engine, sparse, chosen)
 
-    batches = batches_of(data, batch_size)
+    batches = []
+    if data is not None:
+        batches = list(batches_of(engine, model, data, batch_size))
     if isinstance(technique, InitialPruning):
         of_targets = keras.losses.get(loss) if technique.needs_loss else None
         if not technique.needs_loss:

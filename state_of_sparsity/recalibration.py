@@ -4,10 +4,10 @@ import contextlib
 import functools
 import warnings
 
-import keras
 import numpy as np
 from keras import ops
 
+from state_of_sparsity.batches import batches_of
 from state_of_sparsity.engines import engine_of
 from state_of_sparsity.engines.recording import is_kind, replaced_attributes
 
@@ -33,8 +33,8 @@ def recalibrate(model, data, batch_size: int = 128) -> None:
     Args:
       model: a built model of Keras 3 or `tf_keras`, sparse, stripped or dense. It is
         changed in place.
-      data: arrays in the structure of the model's inputs; or a dataset or a generator
-        that ends, of batches as `fit` takes them, whose targets are left out.
+      data: arrays in the structure of the model's inputs, or a tuple of them and of
+        targets, which do not count; or a dataset or a generator of batches of either.
       batch_size: of arrays, how many examples are a batch.
 
     Raises:
@@ -53,8 +53,8 @@ def recalibrate(model, data, batch_size: int = 128) -> None:
         for layer, population in zip(layers, populations, strict=True):
             call = _measured(layer, population)
             stack.enter_context(replaced_attributes(layer, {"call": call}))
-        for batch in batches(engine, model, data, batch_size):
-            engine.outputs(model, batch)
+        for inputs, _ in batches_of(engine, model, data, batch_size):
+            engine.outputs(model, inputs)
     unreached = []
     for layer, population in zip(layers, populations, strict=True):
         if not np.any(population.count):
@@ -70,68 +70,6 @@ def recalibrate(model, data, batch_size: int = 128) -> None:
 
 
 _KINDS = ("BatchNormalization", "BatchNormalizationBase")
-
-
-def batches(engine, model, data, batch_size):
-    """What a model is called on, batch by batch.
-
-    Raises:
-      TypeError, ValueError: for no data, or data of another structure.
-    """
-    try:
-        specs = engine.input_specs(model)
-    except ValueError:
-        specs = None  # The model itself will say what it cannot take.
-    number = 0
-    for number, batch in enumerate(_split(data, batch_size), 1):  # noqa: B007
-        if specs is not None:
-            _check_structure(model, batch, specs)
-        yield batch
-    if not number:
-        raise ValueError("data has no batch. A generator can be used once.")
-
-
-def _split(data, batch_size):
-    leaves = keras.tree.flatten(data)
-    if hasattr(data, "shape") or isinstance(data, dict | list | tuple):
-        sizes = {len(leaf) if getattr(leaf, "shape", ()) else None for leaf in leaves}
-        if len(sizes) != 1 or None in sizes:
-            raise ValueError(
-                "data must be arrays with as many examples each, or an iterator over "
-                f"batches. Received: {_shown(data)}"
-            )
-        for start in range(0, *sizes, batch_size):
-            part = slice(start, start + batch_size)
-            yield keras.tree.map_structure(lambda x, part=part: x[part], data)
-        return
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        data = (data[index] for index in range(len(data)))
-    if not hasattr(data, "__iter__"):
-        raise TypeError(
-            "data must be arrays, or a dataset or generator of batches. "
-            f"Received: {data!r}"
-        )
-    for batch in data:
-        yield keras.utils.unpack_x_y_sample_weight(batch)[0]
-
-
-def _check_structure(model, batch, specs):
-    expected = [tuple(spec.shape) for spec in keras.tree.flatten(specs)]
-    given = [tuple(getattr(x, "shape", ())) for x in keras.tree.flatten(batch)]
-    fits = len(given) == len(expected) and all(
-        len(shape) == len(spec)
-        and all(n in (None, m) for n, m in zip(spec[1:], shape[1:], strict=True))
-        for shape, spec in zip(given, expected, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"A batch must have what model {model.name!r} is called on, arrays of "
-            f"shapes {expected}. Received: {_shown(batch)}"
-        )
-
-
-def _shown(data):
-    return keras.tree.map_structure(lambda x: getattr(x, "shape", x), data)
 
 
 def _measured(layer, population):

@@ -134,5 +134,5 @@ def test_bad_input_is_named(model, data):
     overrides, pair = {"first": sos.Wanda(0.5)}, (data[0], data[1][:31])
     with pytest.raises(ValueError, match=r"SNIP compares all .* no other technique"):
         sos.one_shot(model, sos.SNIP(0.5), data, overrides=overrides, loss="mse")
-    with pytest.raises(ValueError, match=r"different lengths: \[31, 32\]"):
+    with pytest.raises(ValueError, match="as many examples each"):
         sos.one_shot(model, sos.SNIP(0.5), pair, loss="mse")
