@@ -160,6 +160,7 @@ setuptools.setup(
             *SWEEP,
             "ai-edge-litert>=2.1,<3",
             "jax>=0.10,<0.11",
+            "keras-hub>=0.32,<0.33",
             "orbax-checkpoint>=0.12,<0.13",
             "psutil>=6,<8",
             "pytest>=8,<10",
