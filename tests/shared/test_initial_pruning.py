@@ -5,7 +5,7 @@ import pytest
 
 from tests.flavour import ON_PYTORCH, keras, outputs_of, sos, to_numpy
 
-pytestmark = ON_PYTORCH
+pytestmark = [*ON_PYTORCH, pytest.mark.feature("pruning in one shot")]
 SPARSITY = 0.6
 # Of 100 weights, two pairs whose scores are so close that float32 turns them round; of
 # random masks, 48 would differ.

@@ -18,7 +18,7 @@ from tests.flavour import (
     to_numpy,
 )
 
-pytestmark = ON_PYTORCH
+pytestmark = [*ON_PYTORCH, pytest.mark.feature("pruning in one shot")]
 MAGNITUDE = sos.MagnitudePruning(0.5, begin_step=0, end_step=0, frequency=1)
 TWO_OF_FOUR = {"sparsity_m_by_n": (2, 4)}
 
