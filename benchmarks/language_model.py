@@ -19,11 +19,11 @@ from absl import app, flags
 import state_of_sparsity as sos
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A model for each of them.")
-_STEPS = flags.DEFINE_integer("steps", 1500, "Of training.")
+_STEPS = flags.DEFINE_integer("steps", 1000, "Of training.")
 _SPARSITIES = flags.DEFINE_list("sparsities", ["0.5", "0.6", "0.7", "2:4"], "Of all.")
 _EXAMPLES = flags.DEFINE_integer("examples", 128, "To calibrate with.")
 
-LENGTH, BATCH = 128, 16
+LENGTH, BATCH = 64, 32
 DENSE = {".*embedding.*": None}
 
 
@@ -72,7 +72,9 @@ def trained(seed, data, steps):
     keras.utils.set_random_seed(seed)
     model = compiled(language_model())
     examples = windows(data, steps * BATCH, seed)
-    model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=3e-3, warmup_steps=steps // 10
+    )
     model.fit(inputs(examples), examples[:, 1:], BATCH, shuffle=False, verbose=0)
     return model
 
