@@ -181,14 +181,14 @@ class Global(Uniform):
 class OWL(Uniform):
     """Outlier-weighed layers: more weights stay where inputs and weights stand out.
 
-    The density of a layer is the mean plus at most `within`, linear in its share of
-    outliers: scores `|W_ij| ‖x_i‖₂` above `multiple` times the mean of its scores (Yin
-    et al. 2024, arXiv 2310.05175, section 3.3). For `sos.one_shot` with data, which
-    measures them.
+    Densities span twice `within`, linear in the share of outliers of a layer: scores
+    `|W_ij| ‖x_i‖₂` above `multiple` times the mean of its scores (Yin et al. 2024,
+    arXiv 2310.05175, section 3.3). A layer without such scores has the mean share. For
+    `sos.one_shot` with data, which measures them.
 
     Attributes:
       multiple: of the mean, from which a score is an outlier.
-      within: how far the density of a layer may be from the mean.
+      within: half of the span.
       outliers: the share of each layer, by path; None until it is measured.
     """
 
@@ -203,7 +203,8 @@ class OWL(Uniform):
                 "sos.OWL measures outliers on data: it is a budget of sos.one_shot."
             )
         free = [layer for layer in layers if layer.sparsity is None]
-        shares = [self.outliers.get(layer.path, 0.0) for layer in free]
+        mean = sum(self.outliers.values()) / max(len(self.outliers), 1)
+        shares = [self.outliers.get(layer.path, mean) for layer in free]
         span = max(shares) - min(shares) or 1.0
         wanted = [
             2 * self.within * (share - min(shares)) / span - target for share in shares

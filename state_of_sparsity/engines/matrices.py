@@ -91,7 +91,7 @@ def _convolution(layer, is_depthwise):
     def rows(values):
         patches = _patches(layer, values)
         taps, channels = patches.shape[1:]
-        groups = channels if is_depthwise else layer.groups
+        groups = channels if is_depthwise else 1
         patches = ops.reshape(patches, (-1, taps, groups, channels // groups))
         patches = ops.transpose(patches, (2, 0, 1, 3))
         return ops.reshape(patches, (groups, -1, taps * (channels // groups)))
@@ -103,7 +103,8 @@ def _convolution(layer, is_depthwise):
     else:
         return None
     given = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
-    return LinearMap(axes, _channels_last(layer, rows), ("patches", *map(str, given)))
+    kind = ("patches", is_depthwise, *map(str, given))
+    return LinearMap(axes, _channels_last(layer, rows), kind)
 
 
 def _channels_last(layer, rows):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from state_of_sparsity.budgets import Layer
 from state_of_sparsity.engines.matrices import linear_map
 from state_of_sparsity.least_squares import damped, refitted
 from tests.flavour import (
@@ -178,6 +179,32 @@ def test_parts_are_given_what_pruned_ones_before_them_give(rng):
     expected = sos.one_shot(whole, sos.SparseGPT(0.5), data, batch_size=40)
     outputs = [outputs_of(sparse, data) for sparse in (found, expected)]
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_operations_that_are_no_layers_and_two_kinds_on_one_input(rng):
+    """A depthwise and a plain convolution see the same patches, in other groups."""
+    layers = keras.layers
+    inputs = layers.Input((6, 6, 4))
+    first = layers.Conv2D(5, 3, name="conv")(inputs)
+    second = layers.DepthwiseConv2D(3, name="depthwise")(inputs)
+    joined = layers.Concatenate()([first * 2.0, second])
+    pooled = layers.GlobalAveragePooling2D()(joined)
+    model = keras.Model(inputs, layers.Dense(4, name="last")(pooled) + 1.0)
+    data = rng.normal(size=(40, 6, 6, 4)).astype("float32")
+    sparse = sos.one_shot(
+        model, sos.SparseGPT(0.5), data, overrides={"depthwise": 4 / 9}
+    )
+    found = [layer.zeros for layer in sos.sparsity_report(sparse).layers]
+    assert sorted(found) == [16, 18, 90]
+
+
+def test_layers_without_scores_have_the_mean_share_of_outliers():
+    shapes = {"a": 0.1, "b": 0.3, "table": None}
+    layers = [Layer(name, ((20, 50),)) for name in shapes]
+    outliers = {name: share for name, share in shapes.items() if share is not None}
+    found = sos.OWL(outliers=outliers).sparsities(layers, 0.5)
+    assert found["a"] > found["table"] > found["b"]
+    np.testing.assert_allclose(list(found.values()), [0.58, 0.42, 0.5], atol=1e-3)
 
 
 def test_no_more_of_a_model_is_run_than_it_takes(model, data):

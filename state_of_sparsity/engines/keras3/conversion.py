@@ -128,8 +128,12 @@ class Keras3Conversion(Conversion):
         return [keras.ops.convert_to_numpy(gradient) for gradient in found]
 
     def run_in_parts(self, model, calls, waits, visit):
+        def layer_waits(part):
+            # Other operations hold no layers.
+            return isinstance(part, keras.layers.Layer) and waits(part)
+
         with private.without_gradients():
-            stages.run_in_parts(model, calls, waits, visit)
+            stages.run_in_parts(model, calls, layer_waits, visit)
 
     def quantize(self, model, mode, config, filters):
         with private.gptq_by(masked_gptq):

@@ -451,15 +451,7 @@ def _whole(gradient):
 
 
 def gradients(model, variables: list[keras.Variable], inputs, loss, training) -> list:
-    """Gradients with respect to variables that are trained, none of its state changed.
-
-    Args:
-      model: to call.
-      variables: of the model.
-      inputs: on which.
-      loss: of the outputs, a scalar.
-      training: how.
-    """
+    """As of `Conversion.gradients`, in tensors."""
     if keras.backend.backend() == "jax":
         return _gradients_of_jax(model, variables, inputs, loss, training)
     before = [(v, to_numpy(v)) for v in model.non_trainable_variables]
