@@ -188,7 +188,7 @@ def _trials(trials):
         mark = "**" if trial.is_chosen else ""
         title = CONTENDERS[trial.experiment].title
         quality = f"{mark}{trial.quality:.4g}{mark}"
-        yield (f"| {title} | {trial.settings} | {trial.sparsity:.1%} | {quality} |")
+        yield f"| {title} | {trial.settings} | {trial.sparsity:.1%} | {quality} |"
     yield ""
     yield "</details>"
     yield ""

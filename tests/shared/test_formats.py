@@ -16,7 +16,7 @@ layers = keras.layers
 WRITER = BACKEND if IS_KERAS3 else "tf_keras"
 OWN = [name for name, entry in formats.FORMATS.items() if WRITER in entry.packages]
 NOT_WRITTEN = "its files are not written there"
-BY_ANOTHER = "another backend writes its files, in a process of its own"
+BY_ANOTHER = "a process of another backend writes its files"
 TRACED = WRITER == "torch"
 
 
