@@ -27,15 +27,7 @@ from study.claims import (
 )
 from study.contenders import CONTENDERS, TRIALS
 from study.labs import LABS
-from study.plan import (
-    EXPERIMENTS,
-    LATER,
-    RANDOM_MASKS,
-    SEED_ALONE,
-    SEEDS,
-    Run,
-    stages,
-)
+from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEED_ALONE, Run, stages
 from study.results import Results, Trial, tried
 from tests.models.analysis.conftest import write_run
 
@@ -71,9 +63,9 @@ def test_the_whole_grid_is_run_on_mnist1d():
     runs = runs_of(lab)
     for experiment in EXPERIMENTS:
         own = [run for run in runs if run.experiment == experiment]
-        assert {run.seed for run in own} == set(SEEDS), experiment
+        assert {run.seed for run in own} == set(range(lab.seeds)), experiment
         points = 1 if experiment == "dense" else 4 if is_later(experiment) else 6
-        assert len(own) == points * len(SEEDS), experiment
+        assert len(own) == points * lab.seeds, experiment
     later = {run.point for run in runs if run.experiment == "feather"}
     assert later == {0.8, 0.9, 0.95, 0.98}
 
@@ -142,14 +134,15 @@ def test_random_masks_are_those_of_the_run_at_other_places():
 
 
 def test_lottery_tickets_differ_from_other_runs_alone_in_initial_values_only():
-    runs = runs_of(LABS["mnist1d"])
+    lab = LABS["mnist1d"]
+    runs = runs_of(lab)
     sources = {r.configuration.name: r for r in runs if r.experiment == "magnitude"}
     alone = [
         r
         for r in runs
         if "load_masks_from" in r.configuration.settings and not is_later(r.experiment)
     ]
-    assert len(alone) == 6 * 6 * len(SEEDS)
+    assert len(alone) == 6 * 6 * lab.seeds
     for run in alone:
         settings = run.configuration.settings
         source = sources[pathlib.Path(settings["load_masks_from"]).name]
