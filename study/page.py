@@ -98,10 +98,11 @@ Each point is the median of some seeds ({seeds}); bars
 are their range. Quality is that of the deployed network on the test split. Sparsity is
 the share of zeros in all weights that could be made sparse; the axis is that of the
 logarithm of the density. Settings and weights of penalties were chosen on the
-validation split, with the number of configurations that is given. Where later techniques are compared, each had as many
-trials, of one seed at one sparsity; they are listed. The best of those that come within
-a point of that sparsity is chosen, or the nearest to it. STR has no target sparsity:
-its points are weight decays. Steered are learned techniques that are given a sparsity.
+validation split, with the number of configurations that is given. Where later
+techniques are compared, each had as many trials, of one seed at one sparsity; they are
+listed. The best of those that come within a point of that sparsity is chosen, or the
+nearest to it. STR has no target sparsity: its points are weight decays. Steered are
+learned techniques that are given a sparsity.
 
 ## Claims
 
