@@ -11,7 +11,7 @@ from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
 from study.claims import LEVEL, MOST_CHANCE, Claim, Judgement
-from study.contenders import CONTENDERS
+from study.contenders import AT_INITIALIZATION, CONTENDERS
 from study.plan import EXPERIMENTS, RANDOM_MASKS, Lab
 from study.results import Results, Trial
 
@@ -38,6 +38,10 @@ _RANDOM = (
     *_SHOWN_RANDOM,
     *(RANDOM_MASKS[name] for name in _SHOWN_RANDOM),
 )
+_INITIAL = (
+    *("dense", "global", *AT_INITIALIZATION),
+    *(RANDOM_MASKS[name] for name in AT_INITIALIZATION),
+)
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
@@ -47,6 +51,7 @@ _PICTURES = {
     "thresholds": (_SOFT, OVER_SPARSITY, "One threshold over all layers"),
     "criteria": (_CRITERIA, OVER_SPARSITY, "Layer by layer"),
     "random_masks": (_RANDOM, OVER_SPARSITY, "Random masks with the same layers"),
+    "initial": (_INITIAL, OVER_SPARSITY, "Masks at initialization"),
 }
 # A picture of these alone is one of the techniques.
 _EVERYWHERE = {"dense", "magnitude", "random", "vd", "l0"}
@@ -103,6 +108,8 @@ techniques are compared, each had as many trials, of one seed at one sparsity; t
 listed. The best of those that come within a point of that sparsity is chosen, or the
 nearest to it. STR has no target sparsity: its points are weight decays. Steered are
 learned techniques that are given a sparsity.
+Masks at initialization have nothing to choose, and had no trials; shuffled within each
+layer they are random masks with the same layers, and are trained from other values.
 
 ## Claims
 

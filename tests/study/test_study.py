@@ -25,7 +25,7 @@ from study.claims import (
     judge,
     pooled_chance,
 )
-from study.contenders import CONTENDERS, TRIALS
+from study.contenders import AT_INITIALIZATION, CONTENDERS, TRIALS
 from study.labs import LABS
 from study.plan import EXPERIMENTS, LATER, RANDOM_MASKS, SEED_ALONE, Run, stages
 from study.results import Results, Trial, tried
@@ -80,7 +80,8 @@ def test_each_technique_has_as_many_trials_or_points_of_its_own():
     for name, contender in CONTENDERS.items():
         own = [run for run in trials if run.experiment == name]
         assert len(own) == len(contender.trials), name
-        assert len(own or contender.points) == TRIALS, name
+        if name not in AT_INITIALIZATION:
+            assert len(own or contender.points) == TRIALS, name
         assert len({run.configuration.name for run in own}) == len(own), name
     assert {run.seed for run in trials} == {0}
     for run in trials:
@@ -322,6 +323,11 @@ def test_claims_are_judged_from_what_came_out(results):
         "Later: RigL is comparable to magnitude pruning, layer by layer": "yes",
         "Later: Feather, global is better than random masks with as many weights in "
         "each layer": "yes",
+        "Later: magnitude pruning with one threshold is better than SNIP, global": (
+            "not seen"
+        ),
+        "Later: SNIP, global is no worse with masks that are shuffled within each "
+        "layer": "yes",
         # It is of images.
         "On the Transformer, a lottery ticket is ahead of scratch-e": "-",
     }
@@ -351,10 +357,10 @@ def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     for name in EXPERIMENTS.values():
         assert re.search(f"[|] {name} +[|]", text)
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
-    assert len([link for is_picture, link in links if is_picture]) == 8
+    assert len([link for is_picture, link in links if is_picture]) == 9
     # Other links are to pages that are there already.
     written = [link for _, link in links if link.startswith("assets/")]
-    assert len(written) == 9
+    assert len(written) == 10
     assert all((tmp_path / link).stat().st_size for link in written)
     for line in text.splitlines():
         assert line.startswith("|") or len(line) <= 88
