@@ -19,6 +19,7 @@ __version__ = "0.4.0"
 # user decides.
 _HOMES = {
     "ACDC": "techniques",
+    "ActivationReport": "activations",
     "Budget": "budgets",
     "ERK": "budgets",
     "Feather": "techniques",
@@ -30,6 +31,7 @@ _HOMES = {
     "GraNet": "techniques",
     "GraSP": "techniques",
     "L0Regularization": "techniques",
+    "LayerActivations": "activations",
     "MagnitudePruning": "techniques",
     "MovementPruning": "techniques",
     "OWL": "budgets",
@@ -53,6 +55,7 @@ _HOMES = {
     "VariationalDropout": "techniques",
     "Wanda": "techniques",
     "WeightReport": "report",
+    "activation_sparsity": "activations",
     "augment": "initializers",
     "callbacks": "training_callbacks",
     "count_flops": "flops",
