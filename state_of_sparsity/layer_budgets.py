@@ -5,7 +5,9 @@ from state_of_sparsity.techniques import Technique
 from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 
-def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict:
+def within(
+    budget: Budget, technique: Technique, sites, plan, free: set[int], name: str
+) -> dict:
     """A plan with the sparsities of a budget for what no override names.
 
     Args:
@@ -13,6 +15,7 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
       technique: with the sparsity of the whole model.
       sites: of the model.
       plan: as of `planning.planned`.
+      free: by `id`, the layers of the plan that no override names.
       name: of the model.
     """
     if not isinstance(budget, Budget):
@@ -20,14 +23,21 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
             "budget must be one of state_of_sparsity.budgets, such as sos.ERK(). "
             f"Received: {budget!r}"
         )
-    layers = list(_layers(technique, sites, plan))
+    layers = list(_layers(sites, plan, free))
     sparsities = budget.sparsities(layers, target_of(technique))
-    free = sum(chosen is technique for _, chosen in plan.values())
-    shared = SharedThreshold(name, free) if budget.shares_threshold else None
+    shared = None
+    if budget.shares_threshold:
+        if len({plan[key][1] for key in free}) > 1:
+            raise ValueError(
+                "One threshold compares units on the same axes of all kernels, and in "
+                f"model {name!r} they are on several. Leave some layers dense with "
+                "overrides of None, or give a budget that plans them, as sos.ERK does."
+            )
+        shared = SharedThreshold(name, len(free))
 
     def budgeted(site, chosen):
         new = chosen.with_sparsity(sparsities[site.path])
-        if chosen is technique and shared is not None:
+        if id(site.layer) in free and shared is not None:
             new = new.sharing(shared)
         return new
 
@@ -39,18 +49,19 @@ def within(budget: Budget, technique: Technique, sites, plan, name: str) -> dict
     }
 
 
-def _layers(technique, sites, plan):
+def _layers(sites, plan, free):
     """The sites as a budget sees them."""
     for site in sites:
         chosen = plan.get(id(site.layer), (0, None))[1]
         fixed = 0.0
-        if chosen is not None and chosen is not technique:
+        is_free = id(site.layer) in free
+        if chosen is not None and not is_free:
             fixed = _target_of_override(site, chosen)
         masked = pruned(chosen, site) if chosen else list(site.weights)
         shapes = {name: tuple(v.shape) for name, v in site.weights.items()}
         for name in shapes.keys() - set(masked):
             yield Layer(f"{site.path}/{name}", (shapes[name],), 0.0)
-        sparsity = None if chosen is technique else fixed
+        sparsity = None if is_free else fixed
         yield Layer(site.path, tuple(shapes[n] for n in masked), sparsity)
 
 

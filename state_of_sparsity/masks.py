@@ -42,7 +42,7 @@ def lowest(scores, count):
     return ops.reshape(_lowest(vector, ops.cast(count, "int32")), scores.shape)
 
 
-def lowest_by_tensor(scores, count):
+def lowest_by_tensor(scores, count, prices=None):
     """How many of the `count` lowest scores of several tensors each of them has.
 
     Every tensor keeps its highest score. Among equal scores, those of the first tensors
@@ -51,11 +51,16 @@ def lowest_by_tensor(scores, count):
     Args:
       scores: a float tensor for each, of any shape; compared as by `lowest`.
       count: integer scalar, from 0 to the number of scores without one of each tensor.
+      prices: what a score of each tensor counts, integers of at least 1; by default 1.
+        Then there are the most that count no more than `count`.
 
     Returns:
-      An int32 vector, in the order of the tensors, whose sum is `count`.
+      An int32 vector, in the order of the tensors, whose sum is `count` unless there
+      are prices.
     """
-    return _lowest_by_tensor(ops.cast(count, "int32"), *map(ops.stop_gradient, scores))
+    prices = ops.convert_to_tensor(prices or [1] * len(scores), "int32")
+    count = ops.cast(count, "int32")
+    return _lowest_by_tensor(count, prices, *map(ops.stop_gradient, scores))
 
 
 def threshold(scores, count, guess=0.01):
@@ -84,7 +89,7 @@ def _lowest(scores, count):
 
 
 @traced_once
-def _lowest_by_tensor(count, *scores):
+def _lowest_by_tensor(count, prices, *scores):
     keys = list(map(selection.sortable_bits, scores))
     sizes = [math.prod(tensor.shape) for tensor in scores]
     most = ops.convert_to_tensor([size - 1 for size in sizes], "int32")
@@ -96,15 +101,15 @@ def _lowest_by_tensor(count, *scores):
             ops.stack([selection.number_of(tensor <= key) for tensor in keys]), most
         )
 
-    total = ops.full_like(count, sum(sizes) - len(sizes))
     low, high, below, _ = selection.search(
-        lambda key: ops.sum(up_to(key)), count, total
+        lambda key: ops.sum(prices * up_to(key)), count, ops.sum(prices * most)
     )
     before = up_to(low - 1)
     ties = up_to(high) - before
     # The first tensors give all of theirs.
-    given = ops.clip(count - below - (ops.cumsum(ties) - ties), 0, ties)
-    return before + given
+    of_ties = prices * ties
+    left = count - below - (ops.cumsum(of_ties) - of_ties)
+    return before + ops.clip(left // prices, 0, ties)
 
 
 @traced_once

@@ -28,6 +28,7 @@ def planned(
     technique.check_sites(candidates)
     plan: dict[int, tuple[int, Technique]] = {}
     unfit: list[str] = []
+    free: set[int] = set()
     for index, site in enumerate(candidates):
         if site.is_sparse:
             raise ValueError(
@@ -35,6 +36,8 @@ def planned(
                 "Call sos.strip first."
             )
         chosen, is_named = rules.technique_for(site)
+        # For a site, it may become another one.
+        is_free = chosen is technique
         if chosen is None:
             continue
         if is_named or chosen.applies_to(depthwise=site.depthwise):
@@ -48,6 +51,8 @@ def planned(
             unfit += refusals
             if chosen is not None and not refusals:
                 plan[id(site.layer)] = (index, chosen)
+                if is_free:
+                    free.add(id(site.layer))
     rules.check_all_used(candidates)
     if not plan:
         raise ValueError(
@@ -63,7 +68,7 @@ def planned(
         if not getattr(technique, "is_global", False):
             return plan
         budget = Global()
-    return within(budget, technique, candidates, plan, model.name)
+    return within(budget, technique, candidates, plan, free, model.name)
 
 
 def _refusals(technique, site):

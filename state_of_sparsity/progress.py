@@ -1,5 +1,6 @@
 """How far the schedules of a model have come."""
 
+import math
 import warnings
 
 
@@ -33,8 +34,10 @@ def _warn_if_off_target(engine, model):
         for target in [site.layer.technique.sparsity]
         for weight in engine.deployed_weights(site.layer)
         for sparsity in [1.0 - weight.mask.mean()]
-        # A weight of few elements cannot be closer than one of them.
-        if weight.is_sparse and abs(sparsity - target) > max(0.01, 1 / weight.mask.size)
+        # A weight of few elements, or groups, cannot be closer than one of them.
+        for count in [getattr(site.layer.technique, "units_of", math.prod)]
+        if weight.is_sparse
+        and abs(sparsity - target) > max(0.01, 1 / count(weight.mask.shape))
     ]
     if off:
         name, sparsity, target = off[0]

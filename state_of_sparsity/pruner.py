@@ -202,15 +202,23 @@ def _scores(technique, weight, inputs):
     return weight.map.kernel(scores, value.shape)
 
 
+def _seen(weight, inputs):
+    """Scores of the weights of a map whose inputs are known."""
+    if not _is_calibrated(weight):
+        return _own_scores(weight)
+    technique = weight.technique
+    return _scores(technique, weight, [each.of(technique) for each in inputs])
+
+
 def _pruned(weight, inputs, zeros, refit):
     """The value of a weight after it was pruned, and its mask."""
     dense = weight.value()
     matrices = weight.map.matrices(dense)
-    if _is_calibrated(weight):
+    if _is_calibrated(weight) and not weight.technique.goes_by_units:
         values, kept = _by_inputs(weight.technique, matrices, inputs, zeros)
     else:
         values = matrices
-        kept = weight.map.matrices(weight.mask(_own_scores(weight), zeros)) > 0
+        kept = weight.map.matrices(weight.mask(_seen(weight, inputs), zeros)) > 0
     if refit:
         groups = zip(matrices, values, kept, (x.gram for x in inputs), strict=True)
         values = np.stack([refitted(*group) for group in groups])

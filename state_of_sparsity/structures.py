@@ -1,4 +1,4 @@
-"""Patterns in which weights are masked: singly, in blocks, or m of every n.
+"""Patterns in which weights are masked: singly, in slices or blocks, or m of every n.
 
 A structure knows shapes and scores, not what a score means nor when it is asked.
 Another pattern is a class that derives from `SingleWeights`.
@@ -12,7 +12,10 @@ import numpy as np
 from keras import ops
 
 from state_of_sparsity import masks
+from state_of_sparsity.checks import check_choice
 
+# Of the patterns that a name is enough for.
+NAMES = ("weights", "inputs", "channels", "heads")
 # Every class of patterns by its name, for configurations that were saved.
 _CLASSES: dict[str, type["SingleWeights"]] = {}
 
@@ -25,7 +28,9 @@ def from_config(config: dict) -> "SingleWeights":
         raise ValueError(
             f"Unknown structure {name!r}: import the module that defines it first."
         )
-    return _CLASSES[name](**config)
+    # JSON has no tuples.
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return _CLASSES[name](**given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +62,18 @@ class SingleWeights:
     def units(self, shape: tuple[int, ...]) -> int:
         """How many units, which are masked as a whole, a weight has."""
         return math.prod(shape)
+
+    def unit_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a tensor with a value for each unit, which broadcasts to a weight.
+
+        Of blocks and groups there is none.
+        """
+        return shape
+
+    def price(self, shape: tuple[int, ...]) -> int:
+        """What a unit counts beside those of other weights: one, or its weights."""
+        del shape
+        return 1
 
     def unit_scores(self, scores):
         """What each unit is worth, from what its weights are."""
@@ -120,6 +137,69 @@ class Blocks(SingleWeights):
             return by_block(ops.max, scores, -float("inf"))
         counts = by_block(ops.sum, ops.ones_like(scores), 0.0)
         return by_block(ops.sum, scores, 0.0) / counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices(SingleWeights):
+    """Inputs, output channels or attention heads of a kernel are masked as a whole.
+
+    Inputs are what a layer sums over: those of Dense, the channels that a convolution
+    is given. Channels are what it gives: the units of Dense, the filters of a
+    convolution. Heads are those of the projections of attention, which are EinsumDense
+    layers with kernels of rank 3.
+
+    A slice is worth the mean of its weights' scores. Of magnitudes, that is the L1 norm
+    over the number of weights, by which Li et al. 2017 (arXiv 1608.08710, section 3.1)
+    prune filters.
+
+    Attributes:
+      of: "inputs", "channels" or "heads".
+      axes: of the kernel, counted from its end, on which a slice has one place; by
+        default those that its layer has for them.
+    """
+
+    of: str
+    axes: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        check_choice("of", self.of, NAMES[1:])
+
+    def for_site(self, site):
+        if self.axes:
+            return self
+        return dataclasses.replace(self, axes=site.unit_axes.get(self.of, ()))
+
+    def refusal(self, shape):
+        if not self.axes:
+            return f"its layer has no {self.of} that are known"
+        if -min(self.axes) > len(shape):
+            return f"{self.of} on axes {self.axes} need a kernel of higher rank"
+        return None
+
+    def units(self, shape):
+        return math.prod(self.unit_shape(shape))
+
+    def price(self, shape):
+        return math.prod(shape) // self.units(shape)
+
+    def unit_shape(self, shape):
+        if not self.axes:
+            raise ValueError(
+                f"A layer says which axes of a kernel are its {self.of}: give the "
+                f"technique to sos.sparsify or sos.one_shot. Received: {self}"
+            )
+        places = enumerate(shape, start=-len(shape))
+        return tuple(n if axis in self.axes else 1 for axis, n in places)
+
+    def unit_scores(self, scores):
+        scores = ops.cast(scores, "float32")
+        axes = range(-len(scores.shape), 0)
+        summed = [axis for axis in axes if axis not in self.axes]
+        return ops.mean(scores, axis=summed, keepdims=True) if summed else scores
+
+    def mask(self, scores, zeros):
+        kept = super().mask(self.unit_scores(scores), zeros)
+        return ops.broadcast_to(kept, tuple(scores.shape))
 
 
 @dataclasses.dataclass(frozen=True)

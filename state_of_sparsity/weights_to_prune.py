@@ -88,9 +88,12 @@ def zeros_by_name(weights, scores=None, progress: float = 1.0) -> dict[str, int]
             )
             for weight in sharing
         ]
-        total = sum(w.technique.units_of(tuple(w.variable.shape)) for w in sharing)
-        count = masks.zero_count(_at(sharing[0], progress), total, len(sharing))
-        counts = keras.ops.convert_to_numpy(masks.lowest_by_tensor(units, count))
+        shapes = [tuple(w.variable.shape) for w in sharing]
+        technique = sharing[0].technique
+        (number,) = technique.units(shapes)
+        count = masks.zero_count(_at(sharing[0], progress), *number)
+        found = masks.lowest_by_tensor(units, count, technique.prices(shapes))
+        counts = keras.ops.convert_to_numpy(found)
         zeros |= {w.name: int(n) for w, n in zip(sharing, counts, strict=True)}
     return zeros
 

@@ -77,3 +77,81 @@ def test_shapes_that_a_structure_does_not_fit_are_refused():
     )
     for structure in (blocks, groups, structures.SingleWeights()):
         assert structure.refusal((8, 8)) is None
+
+
+# Shapes of kernels, and axes of which slices have one place: of Dense, convolutions,
+# and the projections of attention.
+SLICES = [
+    ((7, 5), (-1,)),
+    ((7, 5), (-2,)),
+    ((3, 3, 4, 6), (-1,)),
+    ((3, 3, 6, 4), (-2,)),
+    ((6, 4, 3), (-2,)),
+    ((6, 4, 3), (-2, -1)),
+    ((4, 3, 6), (-3,)),
+]
+
+
+@pytest.mark.parametrize(("shape", "axes"), SLICES)
+def test_whole_slices_go_in_order_of_their_mean_scores(rng, shape, axes):
+    scores = np.abs(rng.normal(size=shape)).astype("float32")
+    slices = structures.Slices("channels", axes)
+    others = tuple({*range(-len(shape), 0)} - {*axes})
+    means = scores.astype("float64").mean(axis=others, keepdims=True)
+    assert slices.unit_shape(shape) == means.shape
+    assert slices.price(shape) * means.size == scores.size
+    zeros = min(round(0.6 * means.size), means.size - 1)
+    kept = np.ones(means.size, bool)
+    kept[np.argsort(means, axis=None)[:zeros]] = False
+    expected = np.broadcast_to(kept.reshape(means.shape), shape)
+    np.testing.assert_array_equal(mask_of(slices, scores, 0.6), expected)
+    share = slices.masked_share(np.array([0.6]), shape)
+    assert share == pytest.approx(1 - expected.mean())
+
+
+def test_slices_that_are_masked_already_go_first(rng):
+    scores = rng.normal(size=(3, 5)).astype("float32")
+    scores[:, 2] = -np.inf
+    mask = mask_of(structures.Slices("channels", (-1,)), scores, 0.2)
+    np.testing.assert_array_equal(mask, np.isfinite(scores))
+
+
+def test_slices_without_axes_are_refused_and_say_who_knows_them():
+    heads = structures.Slices("heads")
+    assert heads.refusal((4, 4)) == "its layer has no heads that are known"
+    deep = structures.Slices("channels", (-4,))
+    assert deep.refusal((3, 4)) == "channels on axes (-4,) need a kernel of higher rank"
+    assert deep.refusal((3, 3, 3, 4)) is None
+    with pytest.raises(ValueError, match=r"are its heads: give.*sos\.sparsify"):
+        heads.units((3, 4, 5))
+    with pytest.raises(ValueError, match=r"of must be one of inputs, .*'rows'"):
+        structures.Slices("rows")
+
+
+def counts_of_a_sort(scores, prices, count):
+    """Units go one by one, in the order of a stable sort, for as long as one fits."""
+    tensor = np.concatenate([np.full(s.size, i) for i, s in enumerate(scores)])
+    order = np.argsort(np.concatenate([s.ravel() for s in scores]), kind="stable")
+    gone = np.zeros(len(scores), int)
+    for place in tensor[order]:
+        if gone[place] < scores[place].size - 1:
+            if gone @ prices + prices[place] > count:
+                break
+            gone[place] += 1
+    return gone
+
+
+@pytest.mark.parametrize("kind", ["scales", "ties"])
+def test_of_units_of_unequal_price_those_go_that_fit(rng, kind):
+    scores = [rng.normal(size=n).astype("float32") for n in (20, 1, 18, 30)]
+    if kind == "ties":
+        scores = [np.round(s) for s in scores]
+    prices = [9, 4, 25, 1]
+    lowest_by_tensor = quick(
+        lambda *given: masks.lowest_by_tensor(given[1:], given[0], prices)
+    )
+    tensors = [ops.convert_to_tensor(s) for s in scores]
+    most = sum(p * (s.size - 1) for p, s in zip(prices, scores, strict=True))
+    for count in (0, 1, 30, 31, 100, 222, 400, most - 1, most):
+        found = ops.convert_to_numpy(lowest_by_tensor(np.int32(count), *tensors))
+        np.testing.assert_array_equal(found, counts_of_a_sort(scores, prices, count))

@@ -167,12 +167,18 @@ EVERY_TECHNIQUE = [
     sos.Spartan(0.9, 5, 10, initial_beta=2.0),
     sos.SRSTE((2, 4), decay=1e-3, axis=-3),
     sos.Powerpropagation(2.0, sos.MagnitudePruning(**RAMP, shared_threshold=SHARED)),
+    sos.MagnitudePruning(**RAMP, structure="channels"),
+    sos.MagnitudePruning(**RAMP, structure=structures.Blocks((2, 4), "MAX")),
+    sos.RigL(0.9, 10, 4, structure=structures.Slices("heads", (-2,))),
+    sos.L0Regularization(1e-3, structure=structures.Slices("inputs", (-3, -2))),
+    sos.GroupLasso(1e-3),
 ]
 
 
 def test_every_technique_is_in_the_round_trip():
     classes = {type(technique) for technique in EVERY_TECHNIQUE}
-    assert classes == {*sos.TECHNIQUES.values(), sos.Powerpropagation}
+    others = {sos.Powerpropagation, sos.GroupLasso}
+    assert classes == {*sos.TECHNIQUES.values(), *others}
 
 
 @pytest.mark.parametrize("technique", EVERY_TECHNIQUE, ids=repr)

@@ -124,7 +124,8 @@ def _fields(cls) -> Iterator[tuple[dataclasses.Field, type]]:
         kind = field.type
         if isinstance(kind, types.UnionType):
             kinds = [k for k in typing.get_args(kind) if k is not type(None)]
-            kind = kinds[0] if len(kinds) == 1 else None
+            # Of what also may be an object, the name of one.
+            kind = kinds[0] if len(kinds) == 1 else str if str in kinds else None
         if kind in _SCALARS or typing.get_origin(kind) is tuple:
             yield field, kind
 

@@ -185,6 +185,8 @@ def _own(flags):
     usual = _USUAL_MASKED_WEIGHTS.get(flags["technique"], "stay")
     if flags.get("masked_weights", usual) != usual:
         yield f"masked weights {flags['masked_weights']}"
+    if flags.get("structure", "weights") != "weights":
+        yield flags["structure"]
     if "powerpropagation_alpha" in flags:
         yield f"powerpropagation {float(flags['powerpropagation_alpha']):g}"
 

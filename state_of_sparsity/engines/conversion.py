@@ -24,6 +24,7 @@ class Site:
       weights: its variables to make sparse, by attribute.
       depthwise: whether it is a depthwise convolution.
       summed_axis: of its kernel, which its linear map sums over, counted from the end.
+      unit_axes: of its kernel, by the names of `structures.Slices`; see `linear_maps`.
     """
 
     layer: Any
@@ -33,6 +34,7 @@ class Site:
     weights: Mapping[str, Any]
     depthwise: bool = False
     summed_axis: int = -2
+    unit_axes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def is_sparse(self) -> bool:

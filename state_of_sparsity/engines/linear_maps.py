@@ -55,11 +55,44 @@ def summed_axis(equation: str) -> int:
     Args:
       equation: of EinsumDense.
     """
+    summed, _ = _kernel_axes(equation)
+    return summed[-1] if summed else -2
+
+
+def _kernel_axes(equation):
+    """Axes of a kernel, from its end: what is summed over, and what is of outputs."""
     operands, _, outputs = equation.replace(" ", "").partition("->")
     inputs, _, kernel = operands.partition(",")
-    summed = [
-        axis - len(kernel)
-        for axis, letter in enumerate(kernel)
-        if letter in inputs and letter not in outputs
-    ]
-    return summed[-1] if summed else -2
+    axes = [(axis - len(kernel), letter) for axis, letter in enumerate(kernel)]
+    summed = tuple(a for a, x in axes if x in inputs and x not in outputs)
+    return summed, tuple(a for a, x in axes if x in outputs and x not in inputs)
+
+
+def unit_axes(layer) -> dict[str, tuple[int, ...]]:
+    """The axes of a layer's kernel on which an input, a channel, a head has one place.
+
+    Counted from the end, by the names of `structures.Slices`; what is not known is left
+    out. Of a separable convolution, they are those of the part that sums over channels.
+    """
+    if is_kind(layer, "EinsumDense"):
+        return _unit_axes_of_einsum(layer.equation)
+    if is_kind(layer, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"):
+        return {"inputs": (-1,), "channels": (-2,)}
+    if is_kind(layer, "DepthwiseConv1D", "DepthwiseConv2D"):
+        return {"inputs": (-2,), "channels": (-2, -1)}
+    convolutions = ("Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D")
+    if not is_kind(layer, "Dense", *convolutions):
+        return {}
+    # In groups, an input of the kernel is several of the layer.
+    inputs = {"inputs": (-2,)} if getattr(layer, "groups", 1) == 1 else {}
+    return inputs | {"channels": (-1,)}
+
+
+def _unit_axes_of_einsum(equation):
+    summed, free = _kernel_axes(equation)
+    rank = len(equation.partition("->")[0].partition(",")[2].strip())
+    if len(summed) + len(free) < rank or not (summed and free):
+        return {}
+    # Of (features, heads, size), and of (heads, size, features).
+    heads = {"heads": max(summed, free, key=len)[:1]} if rank == 3 else {}
+    return heads | {"inputs": summed, "channels": free}

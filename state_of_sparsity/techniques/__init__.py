@@ -7,6 +7,7 @@ from state_of_sparsity.techniques.fisher import FisherPruning
 from state_of_sparsity.techniques.fixed_mask import FixedMask
 from state_of_sparsity.techniques.granet import GraNet
 from state_of_sparsity.techniques.grasp import GraSP
+from state_of_sparsity.techniques.group_lasso import GroupLasso
 from state_of_sparsity.techniques.l0 import L0Regularization
 from state_of_sparsity.techniques.learned_threshold import STR
 from state_of_sparsity.techniques.magnitude import MagnitudePruning
@@ -61,6 +62,7 @@ __all__ = [
     "FixedMask",
     "GraNet",
     "GraSP",
+    "GroupLasso",
     "L0Regularization",
     "MagnitudePruning",
     "MovementPruning",

@@ -46,7 +46,7 @@ class CalibratedTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique
         Args:
           matrix: as of `scores`.
           gram: likewise.
-          zeros: how many weights go, unless the pattern says.
+          zeros: how many weights go, unless m of each n do.
         """
 
     def state(self, place):
@@ -55,10 +55,11 @@ class CalibratedTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique
             "sos.one_shot with data instead of sos.sparsify."
         )
 
-    def refusal(self, shape):
-        if isinstance(self.pattern, structures.Blocks):
-            return f"{self.technique_name()} masks single weights, or m of each n"
-        return super().refusal(shape)
+    @property
+    def goes_by_units(self) -> bool:
+        """Whether units of a pattern go as a whole, by `scores` alone."""
+        is_single = type(self.pattern) is structures.SingleWeights
+        return not (self.sparsity_m_by_n or is_single)
 
 
 def lowest_of_groups(scores: np.ndarray, m: int, n: int) -> np.ndarray:

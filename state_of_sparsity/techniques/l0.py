@@ -13,7 +13,7 @@ from keras import ops
 from state_of_sparsity.checks import check_number
 from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32
-from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.grouped import GroupedTechnique
 from state_of_sparsity.techniques.state import OPTIMIZER, State
 
 # Standard deviation of the initial log alpha, which breaks ties between gates.
@@ -62,11 +62,13 @@ def _gated(theta, log_alpha, uniform, beta, gamma, zeta):
 
 
 @dataclasses.dataclass(frozen=True)
-class L0Regularization(ReparameterizationTechnique):
+class L0Regularization(GroupedTechnique):
     """Weights are multiplied with gates, whose expected number open is penalized.
 
     In training the weight is `theta z` with a hard concrete gate `z` drawn once per
-    weight and step; deployed, with the gate without noise (Louizos et al. 2018).
+    weight and step; deployed, with the gate without noise (Louizos et al. 2018). With a
+    structure, all weights of an input, a channel or a head have one gate, which counts
+    for all of them in the penalty (there, "group sparsity under an L0 norm").
 
     Attributes:
       l0_weight: of the expected number of non-zero weights in the loss.
@@ -103,6 +105,9 @@ class L0Regularization(ReparameterizationTechnique):
 
     def training_weight(self, theta, state, step, noise):
         del step
+        if self.is_grouped:
+            gate = fused(sampled_gate, self._gate, "uniform")
+            return theta * gate(state["log_alpha"], noise=noise)
         gated = fused(_gated, self._gate, "uniform")
         return gated(theta, state["log_alpha"], noise=noise)
 
@@ -115,14 +120,13 @@ class L0Regularization(ReparameterizationTechnique):
         return state["log_alpha"] - math.log(-self.gamma / self.zeta)
 
     def keeps(self, theta, state):
-        del theta
         gate = deployed_gate(state["log_alpha"], self.gamma, self.zeta)
         # So turned, what is NaN is no zero.
-        return ops.logical_not(gate <= 0.0)
+        return self.of_weights(ops.logical_not(gate <= 0.0), theta)
 
     def penalty(self, theta, state):
-        del theta
-        return ops.sum(fused(expected_l0, self._gate)(state["log_alpha"]))
+        number = ops.sum(fused(expected_l0, self._gate)(state["log_alpha"]))
+        return self.pattern.price(tuple(theta.shape)) * number
 
     @property
     def _gate(self):

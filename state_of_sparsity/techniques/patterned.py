@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from state_of_sparsity import structures
 from state_of_sparsity.checks import check_choice, check_pair
-from state_of_sparsity.techniques.base import Technique
+from state_of_sparsity.techniques.structured import StructuredTechnique
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PatternedTechnique(Technique):
+class PatternedTechnique(StructuredTechnique):
     """Base of the techniques that mask single weights, blocks, or m of each n.
 
     The options from `block_size` to `sparsity_m_by_n` are those of TF-MOT's
@@ -19,7 +19,6 @@ class PatternedTechnique(Technique):
       block_size: height and width of the blocks of a matrix that go as a whole.
       block_pooling_type: what a block counts: AVG or MAX of its scores.
       sparsity_m_by_n: m zeros among each n consecutive weights, such as 2,4.
-      structure: another pattern; see `state_of_sparsity.structures`.
 
     Raises:
       TypeError, ValueError: for a bad value, naming it.
@@ -27,11 +26,11 @@ class PatternedTechnique(Technique):
 
     # Its options that are pairs of integers.
     pairs: ClassVar[tuple[str, ...]] = ("block_size", "sparsity_m_by_n")
+    patterns = structures.SingleWeights
 
     block_size: tuple[int, int] = (1, 1)
     block_pooling_type: str = "AVG"
     sparsity_m_by_n: tuple[int, int] | None = None
-    structure: structures.SingleWeights | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -42,13 +41,12 @@ class PatternedTechnique(Technique):
                 object.__setattr__(self, name, pair)
         if self.sparsity_m_by_n is not None:
             self._check_m_by_n()
-        if isinstance(self.structure, dict):
-            restored = structures.from_config(self.structure)
-            object.__setattr__(self, "structure", restored)
-        elif not isinstance(self.structure, structures.SingleWeights | None):
-            raise TypeError(
-                "structure must be one of state_of_sparsity.structures. Received: "
-                f"{self.structure!r}"
+        self.check_structure()
+        is_named = isinstance(self.structure, str)
+        if is_named and (self._has_blocks or self.sparsity_m_by_n):
+            raise ValueError(
+                "structure excludes block_size and sparsity_m_by_n. Received: "
+                f"structure={self.structure!r}"
             )
 
     def _check_m_by_n(self):
@@ -71,34 +69,13 @@ class PatternedTechnique(Technique):
             )
 
     @property
-    def pattern(self) -> structures.SingleWeights:
-        """In which pattern weights are masked."""
-        if self.structure is not None:
-            return self.structure
-        if self.sparsity_m_by_n:
+    def pattern(self):
+        if self.structure is None and self.sparsity_m_by_n:
             return structures.ZerosOfN(*self.sparsity_m_by_n)
-        if self._has_blocks:
+        if self.structure is None and self._has_blocks:
             return structures.Blocks(self.block_size, self.block_pooling_type)
-        return structures.SingleWeights()
+        return super().pattern
 
     @property
     def _has_blocks(self):
         return "block_size" in self.pairs and self.block_size != (1, 1)
-
-    def for_site(self, site):
-        structure = self.pattern.for_site(site)
-        if structure == self.pattern:
-            return self
-        return dataclasses.replace(self, structure=structure)
-
-    def units_of(self, shape):
-        return self.pattern.units(shape)
-
-    def refusal(self, shape):
-        return self.pattern.refusal(shape)
-
-    def get_config(self):
-        config = super().get_config()
-        if self.structure is not None:
-            config["structure"] = self.structure.get_config()
-        return config

@@ -41,7 +41,8 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
         zeros = zeros_at(self, weights, index)
         if self.shared_threshold is not None:
             units = [self.pattern.unit_scores(tensor) for tensor in scores]
-            counts = masks.lowest_by_tensor(units, zeros[0])
+            prices = self.prices([tensor.shape for tensor in scores])
+            counts = masks.lowest_by_tensor(units, zeros[0], prices)
             zeros = [counts[place] for place in range(len(scores))]
         return [
             {"mask": self.pattern.mask(tensor, count)}

@@ -15,6 +15,7 @@ from state_of_sparsity import masks, schedules
 from state_of_sparsity.checks import check_fraction, check_integer
 from state_of_sparsity.techniques.masked import MaskingTechnique
 from state_of_sparsity.techniques.state import BACKWARD, State
+from state_of_sparsity.techniques.structured import StructuredTechnique
 from state_of_sparsity.techniques.targeted import TargetedTechnique
 
 
@@ -52,7 +53,7 @@ class Updates(schedules.Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
+class RegrowingTechnique(MaskingTechnique, StructuredTechnique, TargetedTechnique):
     """Base of the techniques that drop weights and grow as many elsewhere.
 
     Training begins with a random mask. At an update, the `f nnz` smallest of the active
@@ -79,6 +80,7 @@ class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
 
     def __post_init__(self):
         super().__post_init__()
+        self.check_structure()
         check_integer("end_step", self.end_step, minimum=0)
         check_integer("frequency", self.frequency, minimum=1)
         check_fraction("drop_fraction", self.drop_fraction)
@@ -115,33 +117,34 @@ class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
         return Updates(ramp, self.end_step, self.frequency)
 
     def state(self, place):
-        size = math.prod(place.shape)
-        zeros = masks.zero_count(self.first_sparsity, size)
-        order = np.random.default_rng([self.seed, *place.stream]).permutation(size)
-        mask = (order >= zeros).reshape(place.shape).astype("float32")
+        units = self.units_of(place.shape)
+        zeros = masks.zero_count(self.first_sparsity, units)
+        order = np.random.default_rng([self.seed, *place.stream]).permutation(units)
+        kept = (order >= zeros).reshape(self.pattern.unit_shape(place.shape))
+        mask = np.broadcast_to(kept, place.shape).astype("float32")
         return {"mask": State(mask, changed_by=BACKWARD)}
 
     def backward(self, theta, state, gradient, step):
         active = self.keeps(theta, state)
         mask = ops.cast(active, gradient.dtype)
         due, index = self.schedule().find(step)
+        pattern, shape = self.pattern, tuple(theta.shape)
 
         def updated():
             left, grows = (
                 ops.take(counts, index)
-                for counts in _counts(self, math.prod(theta.shape))
+                for counts in _counts(self, pattern.units(shape))
             )
             # Of what there is: an update of the optimizer may have been left out.
-            present = ops.sum(ops.cast(active, "int32"))
+            present = ops.sum(ops.cast(active, "int32")) // pattern.price(shape)
             drops = ops.maximum(present - left + grows, 0)
             grows = left - present + drops
-            dropped = masks.lowest(
-                ops.where(active, ops.abs(theta), float("inf")), drops
-            )
-            kept = ops.logical_and(active, ops.logical_not(dropped))
+            size = ops.where(active, ops.abs(theta), float("inf"))
+            kept = ops.logical_and(active, pattern.mask(size, drops))
             growth = self.growth(gradient, state, step)
-            grown = masks.lowest(ops.where(kept, float("inf"), -growth), grows)
-            return ops.cast(ops.logical_or(kept, grown), mask.dtype)
+            left_out = pattern.mask(ops.where(kept, float("inf"), -growth), grows)
+            mask_now = ops.logical_or(kept, ops.logical_not(left_out))
+            return ops.cast(mask_now, mask.dtype)
 
         return gradient * mask, {"mask": ops.cond(due, updated, lambda: mask)}
 
@@ -151,9 +154,10 @@ class RegrowingTechnique(MaskingTechnique, TargetedTechnique):
     def kept_weights(self, mask, steps):
         lengths, sparsities = schedules.sparsities(self.schedule(), steps)
         before = steps - int(lengths.sum())
-        kept = [mask.size - masks.zero_count(s, mask.size) for s in sparsities]
-        first = mask.size - masks.zero_count(self.first_sparsity, mask.size)
-        return before * first + int(np.dot(lengths, kept))
+        units = self.units_of(mask.shape)
+        kept = [units - masks.zero_count(s, units) for s in sparsities]
+        first = units - masks.zero_count(self.first_sparsity, units)
+        return (before * first + int(np.dot(lengths, kept))) * (mask.size // units)
 
 
 @functools.cache

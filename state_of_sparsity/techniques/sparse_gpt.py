@@ -35,6 +35,11 @@ class SparseGPT(CalibratedTechnique):
         if not self.damping > 0:
             raise ValueError(f"damping must be positive. Received: {self.damping!r}")
 
+    def refusal(self, shape):
+        if self.goes_by_units:
+            return "it makes up for each weight by others of its output; Wanda does not"
+        return super().refusal(shape)
+
     def scores(self, matrix, gram):
         return np.square(matrix) / np.square(np.diag(_upper(gram)))[:, None]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from typing import ClassVar, Self
 
 from state_of_sparsity.checks import check_fraction
@@ -63,12 +64,18 @@ class SharingTechnique(TargetedTechnique):
         """
         units = [self.units_of(tuple(shape)) for shape in shapes]
         if self.shared_threshold is not None:
-            return [(sum(units), len(units))]
+            # Each keeps a unit.
+            prices = self.prices(shapes)
+            return [(sum(map(operator.mul, units, prices)), sum(prices))]
         return [(number, 1) for number in units]
 
     def units_of(self, shape: tuple[int, ...]) -> int:
         """How many units, which go as a whole, a weight has."""
         return math.prod(shape)
+
+    def prices(self, shapes) -> list[int]:
+        """What a unit of each weight counts where they share a threshold."""
+        return [1 for _ in shapes]
 
     def sharing(self, shared):
         return dataclasses.replace(self, shared_threshold=shared)

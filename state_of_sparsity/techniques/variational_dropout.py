@@ -15,7 +15,7 @@ from keras import ops
 from state_of_sparsity.checks import check_boolean, check_number
 from state_of_sparsity.fusion import fused
 from state_of_sparsity.numerics import at_least_float32, is_half
-from state_of_sparsity.techniques.reparameterization import ReparameterizationTechnique
+from state_of_sparsity.techniques.grouped import GroupedTechnique
 from state_of_sparsity.techniques.state import OPTIMIZER, State
 
 EPSILON = 1e-8
@@ -114,7 +114,7 @@ def output_variance(linear, inputs, sigma2):
 
 
 @dataclasses.dataclass(frozen=True)
-class VariationalDropout(ReparameterizationTechnique):
+class VariationalDropout(GroupedTechnique):
     """Weights whose learned noise drowns them are zero (Molchanov et al. 2017).
 
     In training a linear map gives `x theta + sqrt(x^2 sigma^2 + eps) * n`, with
@@ -127,6 +127,11 @@ class VariationalDropout(ReparameterizationTechnique):
     an example's unit then deviate in one direction at all positions, by their own
     deviations, and do not average out over a long sequence: its gradient has more
     noise. `shared_positions=False` draws for each position by itself.
+
+    With a structure, all weights of an input, a channel or a head have one alpha, as
+    Kingma et al. 2015 learn one for each neuron, and go together. Then `sigma^2 = alpha
+    (theta^2 + eps)`, and `log alpha = log_sigma2 - log(mean(theta^2) + eps)`, so that
+    `log_sigma2` is that of their mean variance. The penalty counts each weight.
 
     Attributes:
       kl_weight: of the KL divergence, summed over all weights, in the loss.
@@ -164,7 +169,18 @@ class VariationalDropout(ReparameterizationTechnique):
 
     def sigma2(self, theta, state):
         """The variance of each weight in training."""
-        return fused(_variance, (self.clip_log_alpha,))(theta, state["log_sigma2"])
+        limit = self.clip_log_alpha
+        if self.is_grouped:
+            alpha = ops.exp(ops.clip(self._log_alpha(theta, state), -limit, limit))
+            return alpha * (ops.square(theta) + EPSILON)
+        return fused(_variance, (limit,))(theta, state["log_sigma2"])
+
+    def _log_alpha(self, theta, state):
+        """Of each weight, or group."""
+        if not self.is_grouped:
+            return log_alpha(theta, state["log_sigma2"])
+        square = self.pattern.unit_scores(ops.square(theta))
+        return at_least_float32(state["log_sigma2"]) - ops.log(square + EPSILON)
 
     def training_weight(self, theta, state, step, noise):
         del step
@@ -181,12 +197,12 @@ class VariationalDropout(ReparameterizationTechnique):
         return noisy_output(mean, variance, noise.normal(tuple(shape)))
 
     def margin(self, theta, state):
-        return self.log_alpha_threshold - log_alpha(theta, state["log_sigma2"])
+        return self.log_alpha_threshold - self._log_alpha(theta, state)
 
     def keeps(self, theta, state):
-        noise_share = log_alpha(theta, state["log_sigma2"])
         # So turned, what is NaN is no zero.
-        return ops.logical_not(noise_share >= self.log_alpha_threshold)
+        is_noise = self._log_alpha(theta, state) >= self.log_alpha_threshold
+        return self.of_weights(ops.logical_not(is_noise), theta)
 
     def deployed_weight(self, theta, state):
         return ops.where(self.keeps(theta, state), theta, 0.0)
@@ -194,6 +210,10 @@ class VariationalDropout(ReparameterizationTechnique):
     def penalty(self, theta, state):
         # Beyond the clip is no slope to steer weights by.
         limit = math.inf if self.is_steered else self.clip_log_alpha
+        if self.is_grouped:
+            clipped = ops.clip(self._log_alpha(theta, state), -limit, limit)
+            size = self.pattern.price(tuple(theta.shape))
+            return size * ops.sum(kl_divergence(clipped))
         # XLA would sum them up one by one, in float32.
         divergence = fused(_clipped_kl_divergence, (limit,))
         return ops.sum(divergence(theta, state["log_sigma2"]))

@@ -15,8 +15,8 @@ from state_of_sparsity.techniques.calibrated import (
 class Wanda(CalibratedTechnique):
     """The score of a weight is `|W_ij| ‖x_i‖₂`, compared within each output j.
 
-    Sun et al. 2024, arXiv 2306.11695, equation 1. The weights that stay keep their
-    values.
+    Sun et al. 2024, arXiv 2306.11695, equation 1. With a structure, units go whose mean
+    score is lowest. The weights that stay keep their values.
     """
 
     needs_gram: ClassVar[bool] = False

@@ -16,8 +16,8 @@ from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
 from tests.bin.conftest import parsed, run_of
 
-# They hold objects, which no flag can spell out.
-NOT_FLAGS = {"shared_threshold", "structure", *WITHOUT_FLAG}
+# One holds an object, which no flag can spell out.
+NOT_FLAGS = {"shared_threshold", *WITHOUT_FLAG}
 # Hyperparameters that are options of the run, too.
 OPTIONS = {"seed", "weight_decay"}
 

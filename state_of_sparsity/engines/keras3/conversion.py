@@ -17,6 +17,7 @@ from state_of_sparsity.engines.keras3.kinds import (
 from state_of_sparsity.engines.keras3.layers import Sparse, check_plain, make_sparse
 from state_of_sparsity.engines.keras3.readers import readers
 from state_of_sparsity.engines.keras3.stripping import make_plain
+from state_of_sparsity.engines.linear_maps import unit_axes
 from state_of_sparsity.engines.matrices import linear_map
 
 
@@ -59,6 +60,7 @@ class Keras3Conversion(Conversion):
             {found.label: found.variable for found in weights},
             isinstance(layer, private.BaseDepthwiseConv),
             summed_axis_of(layer),
+            unit_axes(layer),
         )
 
     def left_out(self, model):

@@ -92,7 +92,10 @@ def separable(layer, training, inputs, **kwargs):
         kernel = ops.cast(kernel, values.dtype)
         return ops.conv(values, kernel, data_format=layer.data_format)
 
-    outputs = layer.noisy_output(weights["depthwise_kernel"], depthwise, inputs)
+    if "depthwise_kernel" in weights:
+        outputs = layer.noisy_output(weights["depthwise_kernel"], depthwise, inputs)
+    else:
+        outputs = depthwise(inputs, layer.depthwise_kernel)
     outputs = layer.noisy_output(weights["pointwise_kernel"], pointwise, outputs)
     return finished(layer, outputs)
 

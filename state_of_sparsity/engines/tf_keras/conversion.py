@@ -3,6 +3,7 @@
 import warnings
 
 from state_of_sparsity.engines.conversion import Conversion, Site
+from state_of_sparsity.engines.linear_maps import unit_axes
 from state_of_sparsity.engines.matrices import linear_map
 from state_of_sparsity.engines.tf_keras.backend import (
     DepthwiseConv,
@@ -78,6 +79,7 @@ class TFKerasConversion(Conversion):
             {name: weight_variable(holder, name) for name in names},
             isinstance(plain, DepthwiseConv),
             summed_axis(plain),
+            unit_axes(plain),
         )
 
     def left_out(self, model):
