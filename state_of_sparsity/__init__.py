@@ -65,6 +65,7 @@ _HOMES = {
     "quantize": "quantization",
     "recalibrate": "recalibration",
     "save_masks": "mask_files",
+    "shrink": "shrinking",
     "shuffle_masks": "mask_files",
     "sparsify": "conversion",
     "sparsity_report": "report",
