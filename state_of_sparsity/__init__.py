@@ -69,6 +69,7 @@ _HOMES = {
     "quantize": "quantization",
     "recalibrate": "recalibration",
     "save_masks": "mask_files",
+    "shrink": "shrinking",
     "shuffle_masks": "mask_files",
     "slim": "slimming",
     "sparsify": "conversion",
