@@ -40,20 +40,24 @@ def techniques():
 def main(argv):
     del argv
     found = []
+
+    def note(case, quantity, value):
+        found.append(figures.Figure(case, quantity, value))
+        print(f"{case}: {value:.2f} {quantity}", flush=True)
+
     for folder in _RUNS.value:
         task, model = folders.load_model(*folders.read_run(folder))
         name = pathlib.Path(folder).name
         batches = iter(task.training_data(0))
         parts = [next(batches)[0].numpy() for _ in range(_BATCHES.value)]
         images = np.concatenate(parts)
-        found.append(figures.Figure(f"{name}, dense", "%", accuracy(task, model)))
+        note(f"{name}, dense", "%", accuracy(task, model))
         for technique, instance, refit in techniques():
             sparse = sos.one_shot(model, instance, images, sos.ERK(), refit=refit)
             case = f"{name}, {technique}"
-            found.append(figures.Figure(case, "%", accuracy(task, sparse)))
+            note(case, "%", accuracy(task, sparse))
             sos.recalibrate(sparse, images)
-            after = accuracy(task, sparse)
-            found.append(figures.Figure(case, "% recalibrated", after))
+            note(case, "% recalibrated", accuracy(task, sparse))
     figures.publish(found)
 
 
