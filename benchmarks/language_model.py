@@ -2,15 +2,18 @@
 
   KERAS_BACKEND=jax python benchmarks/language_model.py --seeds=0,1,2
 
-Trains it, and prints its perplexity, by byte, on modules that it has not seen: dense,
-and by technique, with and without weights that are solved for anew (`refit`), with
-layers calibrated one after the other or at once. The table and the norms stay dense.
+Trains it, and prints the median of its perplexity, by byte, on modules that it has not
+seen: dense, and by technique, with and without weights that are solved for anew
+(`refit`), with layers calibrated one after the other or at once. The table and the
+norms stay dense. Then what some more steps with the masks held recover, of all weights
+and of LoRA.
 """
 
 import pathlib
 import statistics
 import sysconfig
 
+import figures
 import keras
 import keras_hub
 import numpy as np
@@ -22,6 +25,7 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A model for each of them."
 _STEPS = flags.DEFINE_integer("steps", 1000, "Of training.")
 _SPARSITIES = flags.DEFINE_list("sparsities", ["0.5", "0.6", "0.7", "2:4"], "Of all.")
 _EXAMPLES = flags.DEFINE_integer("examples", 128, "To calibrate with.")
+_RECOVERY = flags.DEFINE_integer("recovery", 200, "Steps with the masks held; 0: none.")
 
 LENGTH, BATCH = 64, 32
 DENSE = {".*embedding.*": None}
@@ -108,27 +112,44 @@ def techniques(sparsity):
     yield "SparseGPT, refit", surgeon, {}
 
 
-def main(argv):
-    del argv
+def recovered(sparse, data, seed, adapters):
+    """After some more steps, of all weights or of LoRA's alone."""
+    if adapters:
+        sparse.backbone.enable_lora(8)
+    examples = windows(data, _RECOVERY.value * BATCH, seed + 1000)
+    rate = 3e-3 if adapters else 1e-3
+    compiled(sparse, keras.optimizers.schedules.CosineDecay(rate, _RECOVERY.value))
+    sparse.fit(inputs(examples), examples[:, 1:], BATCH, shuffle=False, verbose=0)
+    return sos.strip(sparse)
+
+
+def perplexities(seed):
+    """By name, of a model of that seed."""
     seen, calibration, unseen = text()
     scored = windows(unseen, 256, 0)
+    model = trained(seed, seen, _STEPS.value)
+    given = inputs(windows(calibration, _EXAMPLES.value, seed))
+    yield "dense", perplexity(model, scored)
+    for sparsity in _SPARSITIES.value:
+        for name, technique, options in techniques(sparsity):
+            sparse = sos.one_shot(model, technique, given, overrides=DENSE, **options)
+            yield f"{sparsity} {name}", perplexity(sparse, scored)
+        for name in ("LoRA", "all weights") if _RECOVERY.value else ():
+            # The last technique's.
+            sparse = sos.one_shot(model, technique, given, overrides=DENSE, **options)
+            trained_on = recovered(sparse, seen, seed, name == "LoRA")
+            yield f"{sparsity} recovered, {name}", perplexity(trained_on, scored)
+
+
+def main(argv):
+    del argv
     found: dict[str, list[float]] = {}
     for seed in map(int, _SEEDS.value):
-        model = trained(seed, seen, _STEPS.value)
-        given = inputs(windows(calibration, _EXAMPLES.value, seed))
-        found.setdefault("dense", []).append(perplexity(model, scored))
-        print(f"seed {seed} dense {found['dense'][-1]:.3f}", flush=True)
-        for sparsity in _SPARSITIES.value:
-            for name, technique, options in techniques(sparsity):
-                sparse = sos.one_shot(
-                    model, technique, given, overrides=DENSE, **options
-                )
-                key = f"{sparsity} {name}"
-                found.setdefault(key, []).append(perplexity(sparse, scored))
-                print(f"seed {seed} {key} {found[key][-1]:.3f}", flush=True)
-    for key, values in found.items():
-        each = ", ".join(f"{value:.3f}" for value in values)
-        print(f"{key:30} {statistics.median(values):8.3f} ({each})")
+        for key, value in perplexities(seed):
+            found.setdefault(key, []).append(value)
+            print(f"seed {seed} {key} {value:.3f}", flush=True)
+    medians = {key: statistics.median(values) for key, values in found.items()}
+    figures.publish([figures.Figure(k, "perplexity", m) for k, m in medians.items()])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ __version__ = "0.4.0"
 # user decides.
 _HOMES = {
     "ACDC": "techniques",
+    "ActivationReport": "activations",
     "Budget": "budgets",
     "ERK": "budgets",
     "Feather": "techniques",
@@ -31,6 +32,7 @@ _HOMES = {
     "GraSP": "techniques",
     "GroupLasso": "techniques",
     "L0Regularization": "techniques",
+    "LayerActivations": "activations",
     "MagnitudePruning": "techniques",
     "MovementPruning": "techniques",
     "OWL": "budgets",
@@ -54,6 +56,7 @@ _HOMES = {
     "VariationalDropout": "techniques",
     "Wanda": "techniques",
     "WeightReport": "report",
+    "activation_sparsity": "activations",
     "augment": "initializers",
     "callbacks": "training_callbacks",
     "count_flops": "flops",
@@ -66,6 +69,7 @@ _HOMES = {
     "quantize": "quantization",
     "recalibrate": "recalibration",
     "save_masks": "mask_files",
+    "shrink": "shrinking",
     "shuffle_masks": "mask_files",
     "slim": "slimming",
     "sparsify": "conversion",

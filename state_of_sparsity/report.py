@@ -86,15 +86,7 @@ class SparsityReport:
                 layer.row() for layer in self.layers
             )
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                # Text to the left, numbers to the right.
-                cell.rjust(width) if 2 <= index <= 4 else cell.ljust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = aligned(rows, numbers=(2, 3, 4))
         count = len(self.sparsified)
         some = (
             f" ({self.sparsified_sparsity:.2%} over the {count} sparsified)"
@@ -124,6 +116,18 @@ class SparsityReport:
         from state_of_sparsity import report_picture
 
         report_picture.draw(self, check_path(path))
+
+
+def aligned(rows, numbers) -> list[str]:
+    """The lines of a table: text to the left, columns of numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in numbers else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _share_of_zeros(layers):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from study.contenders import CONTENDERS
+from study.contenders import AT_INITIALIZATION, CONTENDERS
 from study.plan import RANDOM_MASKS
 from study.results import Outcome, Results
 
@@ -358,6 +358,22 @@ CLAIMS = (
             _over_random_masks(name),
         )
         for name in (*_BEST, "acdc", "rigl", "set")
+    ),
+    *(
+        Claim(
+            "Later: magnitude pruning with one threshold is better than "
+            f"{CONTENDERS[name].title}",
+            _targets(is_better, _GLOBAL, name),
+        )
+        for name in AT_INITIALIZATION
+    ),
+    *(
+        Claim(
+            f"Later: {CONTENDERS[name].title} is no worse with masks that are shuffled "
+            "within each layer",
+            _targets(is_not_worse, RANDOM_MASKS[name], name),
+        )
+        for name in AT_INITIALIZATION
     ),
 )
 

@@ -2,7 +2,8 @@
 
 The settings of a technique are those of the best of its trials in validation: of one
 seed, at one point, and of as many for each. Techniques without a target sparsity have
-points in place of trials: as many values of what makes them sparse.
+points in place of trials: as many values of what makes them sparse. Masks at
+initialization have neither: nothing of them is chosen.
 """
 
 import dataclasses
@@ -159,4 +160,14 @@ CONTENDERS = {
         at=lambda decay: {"weight_decay": decay},
         points=(2.5e-3, 6e-3, 1.2e-2, 3e-2),
     ),
+    "snip": Contender("SNIP, global", {"technique": "snip"}),
+    "grasp": Contender("GraSP, global", {"technique": "grasp"}),
+    "synflow": Contender("SynFlow, global", {"technique": "synflow"}),
+    "initial": Contender(
+        "magnitude at initialization, global",
+        {"technique": "magnitude_pruning", "budget": "global"}
+        | {"begin_step": 0, "end_step": 0},
+    ),
 }
+# Those whose masks are of the initial weights, with nothing to choose.
+AT_INITIALIZATION = ("snip", "grasp", "synflow", "initial")

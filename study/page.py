@@ -11,8 +11,8 @@ from state_of_sparsity.models.analysis.pictures import draw_layers, draw_quality
 from state_of_sparsity.models.analysis.tables import notes, to_csv, to_markdown
 from state_of_sparsity.models.training.run_folder import write_text
 from study.claims import LEVEL, MOST_CHANCE, Claim, Judgement
-from study.contenders import CONTENDERS
-from study.plan import EXPERIMENTS, RANDOM_MASKS, SEEDS, Lab
+from study.contenders import AT_INITIALIZATION, CONTENDERS
+from study.plan import EXPERIMENTS, RANDOM_MASKS, Lab
 from study.results import Results, Trial
 
 _TECHNIQUES = ("dense", "magnitude", "random", "vd", "l0", "first_dense")
@@ -38,6 +38,10 @@ _RANDOM = (
     *_SHOWN_RANDOM,
     *(RANDOM_MASKS[name] for name in _SHOWN_RANDOM),
 )
+_INITIAL = (
+    *("dense", "global", *AT_INITIALIZATION),
+    *(RANDOM_MASKS[name] for name in AT_INITIALIZATION),
+)
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
@@ -47,6 +51,7 @@ _PICTURES = {
     "thresholds": (_SOFT, OVER_SPARSITY, "One threshold over all layers"),
     "criteria": (_CRITERIA, OVER_SPARSITY, "Layer by layer"),
     "random_masks": (_RANDOM, OVER_SPARSITY, "Random masks with the same layers"),
+    "initial": (_INITIAL, OVER_SPARSITY, "Masks at initialization"),
 }
 # A picture of these alone is one of the techniques.
 _EVERYWHERE = {"dense", "magnitude", "random", "vd", "l0"}
@@ -77,7 +82,8 @@ def write(
     """
     assets = docs / "assets" / "study"
     assets.mkdir(parents=True, exist_ok=True)
-    text = [_HEAD.format(seeds=len(SEEDS), level=LEVEL, most=MOST_CHANCE)]
+    seeds = ", ".join(f"{lab.seeds} on {lab.name}" for lab in labs.values())
+    text = [_HEAD.format(seeds=seeds, level=LEVEL, most=MOST_CHANCE)]
     text += _claims(judgements)
     text += [_REMARKS.read_text(encoding="utf-8")]
     for name, of_lab in results.items():
@@ -93,14 +99,17 @@ What the claims of *The State of Sparsity in Deep Neural Networks* come to on sm
 datasets, in runs that anyone can repeat: `make study` trains them, draws the pictures
 and writes this page. It goes on where it was interrupted.
 
-Each point is the median of {seeds} seeds; bars are their range. Quality is that of the
-deployed network on the test split. Sparsity is the share of zeros in all weights that
-could be made sparse; the axis is that of the logarithm of the density. Settings and
-weights of penalties were chosen on the validation split, with the number of
-configurations that is given. Where later techniques are compared, each had as many
-trials, of one seed at one sparsity; they are listed. The best of those that come within
-a point of that sparsity is chosen, or the nearest to it. STR has no target sparsity:
-its points are weight decays. Steered are learned techniques that are given a sparsity.
+Each point is the median of some seeds ({seeds}); bars
+are their range. Quality is that of the deployed network on the test split. Sparsity is
+the share of zeros in all weights that could be made sparse; the axis is that of the
+logarithm of the density. Settings and weights of penalties were chosen on the
+validation split, with the number of configurations that is given. Where later
+techniques are compared, each had as many trials, of one seed at one sparsity; they are
+listed. The best of those that come within a point of that sparsity is chosen, or the
+nearest to it. STR has no target sparsity: its points are weight decays. Steered are
+learned techniques that are given a sparsity.
+Masks at initialization have nothing to choose, and had no trials; shuffled within each
+layer they are random masks with the same layers, and are trained from other values.
 
 ## Claims
 
@@ -110,7 +119,7 @@ combined over the points by Stouffer's method, in which a chance above {most} co
 {most}. "Partly" is one with a point at which all
 seeds say the opposite. "Not seen" is no such difference, "-" not tried. That a
 technique is comparable, or that something does not help, is a "yes" unless there is
-such a difference; with three seeds, small ones are not seen. Learned techniques are
+such a difference; with so few seeds, small ones are not seen. Learned techniques are
 compared with pruning at their own sparsity, between its points, of which the first is
 the dense model; what they have left dense is not compared.
 """

@@ -13,7 +13,6 @@ from state_of_sparsity.models.sweeps.configurations import Configuration
 from state_of_sparsity.models.training.run_folder import RunFolder
 from study.contenders import CONTENDERS
 
-SEEDS = (0, 1, 2)
 # Networks that are trained alone start from other values, and see the data in another
 # order, than the run whose masks they have.
 SEED_ALONE = 100
@@ -36,6 +35,7 @@ class Lab:
         too.
       contenders: sparsities at which all `CONTENDERS` are compared, with settings that
         trials have chosen.
+      seeds: repetitions of each run.
       tried: configurations, of one seed each, that were tried on the validation split
         to choose the settings and weights, before those that are part of the study.
       chosen: what else there is to say of how settings were chosen.
@@ -51,6 +51,7 @@ class Lab:
     first_dense: tuple[float, ...] = ()
     in_full: bool = False
     contenders: tuple[float, ...] = ()
+    seeds: int = 3
     tried: int = 0
     chosen: str = ""
 
@@ -151,7 +152,7 @@ def chosen(trials: list[Run], merit: Callable[[Run], tuple]) -> dict[str, Run]:
 def _trials(lab):
     if not lab.contenders:
         return
-    run = _Maker(lab, SEEDS[0])
+    run = _Maker(lab, seed=0)
     for name, contender in CONTENDERS.items():
         at = contender.tuned_at
         for trial in contender.trials:
@@ -164,7 +165,7 @@ def _techniques(lab, best):
     of_paper = dict.fromkeys(_OF_PAPER, lab.sparsities)
     of_paper["first_dense"] = lab.first_dense
     later = dict.fromkeys(LATER, lab.contenders) if lab.contenders else {}
-    for seed in SEEDS:
+    for seed in range(lab.seeds):
         run = _Maker(lab, seed)
         yield run("dense", 0.0, technique="dense")
         for name, sparsities in (of_paper | later).items():
@@ -182,7 +183,7 @@ def _techniques(lab, best):
 
 def _alone(lab, folder, masks):
     """Networks that magnitude pruning has found, trained with masks that never move."""
-    for seed in SEEDS:
+    for seed in range(lab.seeds):
         for sparsity in lab.alone:
             source = str(folder / masks[sparsity, seed].configuration.name)
             run = _Maker(

@@ -19,9 +19,10 @@ from tests.runtime import networks
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
-def started(*command):
-    """A script with its flags, run by Python with no backend chosen."""
+def started(*command, **variables):
+    """A script with its flags, run by Python with no backend chosen, unless here."""
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    environment |= variables
     return subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True
     )
@@ -218,3 +219,20 @@ def test_quality_over_latency_is_that_of_the_runs(tmp_path):
     for folder in (unfinished, nothing):
         folders_ = f"--runs={folders['dense']},{folder}"
         assert f"--runs={folder}:" in refusal("quality_over_latency.py", folders_)
+
+
+@pytest.mark.slow
+def test_language_models_lose_less_to_techniques_that_correct_and_recover(tmp_path):
+    path = tmp_path / "figures.json"
+    small = ("--seeds=0", "--steps=250", "--sparsities=0.7", "--examples=48")
+    flags = (*small, "--recovery=60", f"--json={path}")
+    done = started(BENCHMARKS / "language_model.py", *flags, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    found = {case.removeprefix("0.7 "): v for (case, _), v in figures_of(path).items()}
+    # Of 256 values, an untrained model knows nothing.
+    assert found["dense"] < 15
+    assert found["SparseGPT"] < min(found["magnitude"], found["Wanda"])
+    for name in ("magnitude", "Wanda", "SparseGPT"):
+        assert found["dense"] < found[f"{name}, refit"] < found[name]
+    for name in ("LoRA", "all weights"):
+        assert found[f"recovered, {name}"] < found["SparseGPT, refit"]

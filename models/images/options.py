@@ -36,6 +36,8 @@ PRESETS = {
             "l0_weight": 1e-2,
             "ramp_length": 1 / 2,
             "threshold_init": -5.0,
+            # Ten images of each class, as published for GraSP; so below.
+            "mask_batches": 2,
         },
         # The data is embedded.
         without=("data_dir",),
@@ -64,6 +66,7 @@ PRESETS = {
             "l0_weight": 3e-3,
             "ramp_length": 1 / 5,
             "threshold_init": -5.0,
+            "mask_batches": 2,
         },
         # The data is generated.
         without=("data_dir",),
@@ -118,6 +121,7 @@ PRESETS = {
             "frequency": 2 / 128,
             # As published, with a weight decay of 2.2518e-5, for 90 %.
             "threshold_init": -3200.0,
+            "mask_batches": 10,
         },
     ),
 }

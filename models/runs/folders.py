@@ -76,7 +76,9 @@ def load_model(run: Run, folder: RunFolder) -> tuple[Task, keras.Model]:
 
 
 def _deployed_sparsification(run, folder):
-    """As of the last round, if there are several."""
+    """As of the last round, if there are several, or before the first step."""
+    if run.sparsification.is_initial:
+        return masked_as_in(folder)
     if run.rounds is None:
         return run.sparsification
     if not folder.masks.is_file():

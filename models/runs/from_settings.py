@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 from state_of_sparsity.mask_files import load_masks, shuffle_masks
 from state_of_sparsity.models.runs.run import TRAINERS, Run
-from state_of_sparsity.models.runs.settings import DENSE, FIXED_MASK, POWER, owners
+from state_of_sparsity.models.runs.settings import (
+    DENSE,
+    FIXED_MASK,
+    INITIAL,
+    NAMED,
+    POWER,
+    owners,
+)
 from state_of_sparsity.models.saved_by_keras import (
     is_saved_by_keras,
     load_saved_by_keras,
@@ -53,7 +60,10 @@ def run_of(binary: str, values: Values) -> Run:
                 f"checkpoint_every_steps must be at least 1. Received: {every}"
             )
     _check_belong_to(values, options)
-    technique = _technique(_defaults(rounds, options, values["technique"]), values)
+    defaults = _defaults(rounds, options, values["technique"])
+    technique = _technique(defaults, values)
+    if getattr(technique, "needs_loss", False) and start.mask_batches is None:
+        start = dataclasses.replace(start, mask_batches=defaults.get("mask_batches", 1))
     _check_steps(technique, start, options.train_steps)
     with usage_errors():
         masks = _masks_settings(values)
@@ -167,19 +177,19 @@ def _technique(defaults: Values, values: Values) -> Technique | None:
     if chosen == FIXED_MASK:
         return _fixed_mask(values)
     hyperparameters = {}
-    without = _replaced(TECHNIQUES[chosen], values)
+    without = _replaced(NAMED[chosen], values)
     for name, techniques in owners().items():
         default = None if name == without else defaults.get(name)
         value = values[name] if values[name] is not None else default
         if chosen in techniques and value is not None:
             hyperparameters[name] = value
-    for field in dataclasses.fields(TECHNIQUES[chosen]):
+    for field in dataclasses.fields(NAMED[chosen]):
         required = field.default is dataclasses.MISSING
         if required and field.name not in hyperparameters:
             raise UsageError(f"--technique={chosen} needs --{field.name}")
     alpha = values[POWER]
     with usage_errors(f"--technique={chosen}"):
-        technique = TECHNIQUES[chosen](**hyperparameters)
+        technique = NAMED[chosen](**hyperparameters)
         return technique if alpha is None else Powerpropagation(alpha, technique)
 
 
@@ -198,13 +208,14 @@ def _check_belong_to(values, options):
     chosen = values["technique"]
     if values[POWER] is not None and chosen not in TECHNIQUES:
         raise UsageError(f"--technique={chosen} does not have --{POWER}")
-    for name in ("load_masks_from", "shuffle_masks"):
-        if values[name] is not None and chosen != FIXED_MASK:
-            raise UsageError(
-                f"--technique={chosen} does not have --{name} (it belongs to "
-                f"{FIXED_MASK})"
-            )
-    for name, techniques in owners().items():
+    if chosen in INITIAL and options.distribution == "multi_worker":
+        raise UsageError(
+            f"--technique={chosen} is for one machine, with any number of devices. "
+            f"Received: --distribution={options.distribution}"
+        )
+    belong = {name: [FIXED_MASK] for name in ("load_masks_from", "shuffle_masks")}
+    belong["mask_batches"] = [n for n, cls in INITIAL.items() if cls.needs_loss]
+    for name, techniques in (belong | owners()).items():
         # What is an option, such as the seed, belongs to the run as well.
         if hasattr(options, name):
             continue
@@ -282,7 +293,7 @@ def _budget(technique, values):
     # One threshold takes more than a target.
     needed = "sharing" if budget == GLOBAL else "with_sparsity"
     has_target = getattr(technique, "sparsity", None) is not None
-    if not has_target or not _says(TECHNIQUES[chosen], needed):
+    if not has_target or not _says(NAMED[chosen], needed):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
     return os.path.realpath(budget) if "." in budget else budget

@@ -13,12 +13,16 @@ from state_of_sparsity.models.training.options import Options
 from state_of_sparsity.models.training.rewinding.kept_weights import Start
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
-from state_of_sparsity.techniques import TECHNIQUES, FixedMask
+from state_of_sparsity.techniques import SNIP, TECHNIQUES, FixedMask, GraSP, SynFlow
 from state_of_sparsity.techniques.base import field_help
 
 DENSE = "dense"
 FIXED_MASK = FixedMask.technique_name()
 POWER = "powerpropagation_alpha"
+# Those that prune once, before the first step of a run.
+INITIAL = {cls.technique_name(): cls for cls in (SNIP, GraSP, SynFlow)}
+# Those that --technique names, apart from dense and fixed_mask.
+NAMED = TECHNIQUES | INITIAL
 # Hyperparameters that the laboratory leaves at their defaults.
 WITHOUT_FLAG = {
     "axis",
@@ -129,7 +133,7 @@ def _fields(cls) -> Iterator[tuple[dataclasses.Field, type]]:
 def owners() -> dict[str, list[str]]:
     """Which techniques have a hyperparameter that is a setting, by its name."""
     found: dict[str, list[str]] = {}
-    for technique, cls in TECHNIQUES.items():
+    for technique, cls in NAMED.items():
         for field, _ in _fields(cls):
             if field.name not in WITHOUT_FLAG:
                 found.setdefault(field.name, []).append(technique)
@@ -139,7 +143,7 @@ def owners() -> dict[str, list[str]]:
 def _of_techniques():
     for name, techniques in owners().items():
         # The first one's, which does for all.
-        kind = dict((f.name, k) for f, k in _fields(TECHNIQUES[techniques[0]]))[name]
+        kind = dict((f.name, k) for f, k in _fields(NAMED[techniques[0]]))[name]
         yield Setting(name, kind, None, " ".join(_help(name, techniques)))
 
 
@@ -147,7 +151,7 @@ def _help(name, techniques):
     """What a hyperparameter means: each meaning once, with its techniques."""
     meanings: dict[str, list[str]] = {}
     for technique in techniques:
-        meaning = field_help(TECHNIQUES[technique])[name]
+        meaning = field_help(NAMED[technique])[name]
         meanings.setdefault(meaning, []).append(technique)
     for meaning, of in meanings.items():
         yield f"{meaning} ({', '.join(of)})"
@@ -174,7 +178,7 @@ _OTHERS = (
         str,
         "magnitude_pruning",
         "How the model is made sparse.",
-        choices=(DENSE, *TECHNIQUES, FIXED_MASK),
+        choices=(DENSE, *NAMED, FIXED_MASK),
     ),
     Setting(
         POWER,

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 
+import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.models.runs.run import Run
 from state_of_sparsity.models.training.data.records import naming_damage
@@ -12,10 +13,11 @@ from state_of_sparsity.models.training.devices.lost_workers import (
     noticing_lost_workers,
 )
 from state_of_sparsity.models.training.loop.building import build_dense, build_model
+from state_of_sparsity.models.training.loop.initial_masks import initial_masks
 from state_of_sparsity.models.training.loop.leg import Leg
 from state_of_sparsity.models.training.loop.training import train as train_model
 from state_of_sparsity.models.training.rewinding.kept_weights import Start, has_weights
-from state_of_sparsity.models.training.rewinding.rounds import unfinished
+from state_of_sparsity.models.training.rewinding.rounds import masked_as_in, unfinished
 from state_of_sparsity.models.training.run_folder import RunFolder, lock
 from state_of_sparsity.models.usage import usage_errors
 
@@ -71,11 +73,14 @@ def _train_legs(run, folder, strategy):
 def _train(run, folder, strategy, leg=None, assets=None):
     """Trains a run, or a leg of one, whose assets may be in another folder."""
     leg = leg or Leg()
+    held = run.sparsification
+    if held.is_initial:
+        held = _pruned_before_training(run, folder)
     with usage_errors(), strategy.scope():
         task = run.task(assets or folder)
-        masks = getattr(run.sparsification.pruning, "masks", None)
+        masks = getattr(held.pruning, "masks", None)
         dense = build_dense(task, _own_start(run.start, folder), masks)
-        model = build_model(task, run.sparsification, dense)
+        model = build_model(task, held, dense)
     with naming_damage(task.damage):
         with usage_errors():
             task.prepare()
@@ -92,6 +97,23 @@ def _train(run, folder, strategy, leg=None, assets=None):
             leg,
             run.checkpoint_every_steps,
         )
+
+
+def _pruned_before_training(run, folder):
+    """With masks of the initial weights, which are made once and kept in the folder."""
+    if not folder.masks.is_file():
+        # Whatever precision and devices it is trained with.
+        options = dataclasses.replace(run.options, precision="float32")
+        with usage_errors():
+            task = dataclasses.replace(run, options=options).task(folder)
+            with naming_damage(task.damage):
+                masks = initial_masks(task, run.sparsification, run.start)
+        folder.start()
+        task.write_assets(folder)
+        sos.save_masks(folder.masks, masks)
+        keras.backend.clear_session()
+    with usage_errors():
+        return masked_as_in(folder)
 
 
 def _train_in_rounds(run, folder, strategy):

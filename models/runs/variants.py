@@ -25,6 +25,7 @@ PAPER = (
 LATER = (
     *("feather", "st3", "acdc", "spartan", "rigl", "granet", "set", "str", "srste"),
     *("saliency_pruning", "movement_pruning", "fisher_pruning"),
+    *("snip", "grasp", "synflow"),
 )
 # Those whose names are not what is left of them without underscores.
 _WORDS = {
@@ -32,17 +33,20 @@ _WORDS = {
     "feather": "Feather",
     "fisher_pruning": "Fisher pruning",
     "granet": "GraNet",
+    "grasp": "GraSP",
     "l0_regularization": "L0 regularization",
     "rigl": "RigL",
     "set": "SET",
+    "snip": "SNIP",
     "spartan": "Spartan",
     "srste": "SR-STE",
     "st3": "ST-3",
     "str": "STR",
+    "synflow": "SynFlow",
 }
 # Those that have one threshold over all layers unless a budget is given. (To read it
 # off their classes, a backend would have to be imported.)
-ONE_THRESHOLD = ("acdc", "feather", "spartan", "st3")
+ONE_THRESHOLD = ("acdc", "feather", "spartan", "st3", "snip", "grasp", "synflow")
 # Unless their flags say otherwise.
 _USUAL_MASKED_WEIGHTS = {"movement_pruning": "return"}
 # Of lottery tickets and training from scratch, unless their names say otherwise.
@@ -174,6 +178,8 @@ def _budget(settings):
 
 def _own(flags):
     """What is special about the technique itself."""
+    if flags.get("end_step") == "0":
+        yield "at initialization"
     if flags.get("by_fan") == "True":
         yield "sigma"
     usual = _USUAL_MASKED_WEIGHTS.get(flags["technique"], "stay")

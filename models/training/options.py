@@ -29,6 +29,7 @@ _OF_TECHNIQUES = {
     },
     "spartan": {"end_step": 1 / 5, "fixed_step": 4 / 5},
     "srste": {"sparsity_m_by_n": (2, 4)},
+    "snip": {"mask_batches": 1},
 }
 
 

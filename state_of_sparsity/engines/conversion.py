@@ -166,6 +166,17 @@ class Conversion(abc.ABC):
             f"Model {model.name!r} is one of tf_keras, and Keras 3 alone quantizes."
         )
 
+    def shrink(self, model):
+        """A plain model without masked channels: see `state_of_sparsity.shrinking`.
+
+        Raises:
+          ValueError: if layers of this Keras are not followed.
+        """
+        raise ValueError(
+            f"Model {model.name!r} is one of tf_keras, and sos.shrink takes models of "
+            "Keras 3: load its weights into one."
+        )
+
     def needed_callbacks(self) -> list:
         """Callbacks without which a sparse model does not train."""
         return []

@@ -16,27 +16,35 @@ class LinearMap:
     """What a layer multiplies its inputs with.
 
     Attributes:
-      axes: those of the kernel that are groups, inputs and outputs of the matrices.
+      axes: those of the kernel, after `parts`, that are groups, inputs and outputs of
+        the matrices.
       rows: of the inputs of a call, the rows that are multiplied, as a float32 tensor
         of groups x rows x inputs.
       kind: equal for layers that make the same rows of the same inputs.
+      parts: how many of them the last axis of the kernel is split into; then it is two.
     """
 
     axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     rows: Callable[[Any], Any]
     kind: Hashable
+    parts: int | None = None
 
     def matrices(self, kernel: np.ndarray) -> np.ndarray:
         """The kernel as groups x inputs x outputs, in float64."""
+        kernel = kernel.reshape(self._split(kernel.shape))
         shape = [math.prod(kernel.shape[i] for i in axes) for axes in self.axes]
         ordered = kernel.transpose(sum(self.axes, ()))
         return ordered.reshape(shape).astype("float64")
 
     def kernel(self, matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """What `matrices` were made of, of that shape."""
-        order = sum(self.axes, ())
-        ordered = matrices.reshape([shape[axis] for axis in order])
-        return ordered.transpose(np.argsort(order))
+        order, split = sum(self.axes, ()), self._split(shape)
+        ordered = matrices.reshape([split[axis] for axis in order])
+        return ordered.transpose(np.argsort(order)).reshape(shape)
+
+    def _split(self, shape):
+        parts = self.parts
+        return (*shape[:-1], parts, shape[-1] // parts) if parts else shape
 
 
 def linear_map(layer) -> LinearMap | None:
@@ -52,7 +60,7 @@ def linear_map(layer) -> LinearMap | None:
         rows = _channels_last(layer, lambda x: ops.reshape(x, (1, -1, x.shape[-1])))
         return LinearMap(axes, rows, ("channels", layer.data_format))
     is_depthwise = is_kind(layer, "DepthwiseConv1D", "DepthwiseConv2D")
-    if is_depthwise or is_kind(layer, "Conv1D", "Conv2D"):
+    if is_depthwise or is_kind(layer, "Conv1D", "Conv2D", "Conv3D"):
         return _convolution(layer, is_depthwise)
     return None
 
@@ -91,20 +99,19 @@ def _convolution(layer, is_depthwise):
     def rows(values):
         patches = _patches(layer, values)
         taps, channels = patches.shape[1:]
-        groups = channels if is_depthwise else 1
+        groups = channels if is_depthwise else layer.groups
         patches = ops.reshape(patches, (-1, taps, groups, channels // groups))
         patches = ops.transpose(patches, (2, 0, 1, 3))
         return ops.reshape(patches, (groups, -1, taps * (channels // groups)))
 
     if is_depthwise:
-        axes = (inputs,), spatial, (outputs,)
-    elif layer.groups == 1:
-        axes = (), (*spatial, inputs), (outputs,)
+        axes, parts = ((inputs,), spatial, (outputs,)), None
     else:
-        return None
+        # Each group has outputs of its own, one group after the other.
+        axes, parts = ((outputs,), (*spatial, inputs), (outputs + 1,)), layer.groups
     given = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
-    kind = ("patches", is_depthwise, *map(str, given))
-    return LinearMap(axes, _channels_last(layer, rows), kind)
+    kind = ("patches", parts, *map(str, given))
+    return LinearMap(axes, _channels_last(layer, rows), kind, parts)
 
 
 def _channels_last(layer, rows):
@@ -125,15 +132,17 @@ def _patches(layer, values):
         before = layer.dilation_rate[0] * (size[0] - 1)
         values = ops.pad(values, ((0, 0), (before, 0), (0, 0)))
         padding = "valid"
-    # A depthwise convolution that hands on each tap of each channel.
-    kernel = np.eye(taps, dtype="float32").reshape(*size, 1, taps)
-    patches = ops.depthwise_conv(
-        values,
-        ops.convert_to_tensor(np.repeat(kernel, channels, axis=-2)),
+    # Each channel by itself, by a convolution that hands on each tap.
+    values = ops.moveaxis(values, -1, 1)
+    patches = ops.conv(
+        ops.reshape(values, (-1, *values.shape[2:], 1)),
+        ops.convert_to_tensor(np.eye(taps, dtype="float32").reshape(*size, 1, taps)),
         strides=layer.strides,
         padding=padding,
         data_format="channels_last",
         dilation_rate=layer.dilation_rate,
     )
-    patches = ops.reshape(patches, (-1, channels, taps))
-    return ops.transpose(patches, (0, 2, 1))
+    positions = math.prod(patches.shape[1:-1])
+    patches = ops.reshape(patches, (-1, channels, positions, taps))
+    patches = ops.transpose(patches, (0, 2, 3, 1))
+    return ops.reshape(patches, (-1, taps, channels))

@@ -40,7 +40,11 @@ def is_kind(layer, *names: str) -> bool:
     )
 
 
-def record(layers: Iterable, run: Callable[[], Any]) -> list[Call]:
+def record(
+    layers: Iterable,
+    run: Callable[[], Any],
+    note: Callable[[str, Any], None] | None = None,
+) -> list[Call]:
     """The calls of layers while something runs, outermost models included.
 
     TimeDistributed calls its layer once for each step, in a loop, or for all: the first
@@ -50,8 +54,9 @@ def record(layers: Iterable, run: Callable[[], Any]) -> list[Call]:
     Args:
       layers: of either Keras.
       run: calls them. If it calls the outermost one again, only that counts.
+      note: if given, is told the path and the outputs of each call.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(note)
     with contextlib.ExitStack() as stack:
         for layer in {id(layer): layer for layer in layers}.values():
             stack.enter_context(recorder.listening(layer))
@@ -74,8 +79,9 @@ def replaced_attributes(layer, values):
 
 
 class _Recorder:
-    def __init__(self):
+    def __init__(self, note):
         self.calls: list[Call] = []
+        self._note = note
         # Layers whose calls are under way, and shapes of their inputs.
         self._around: list = []
         # Of the next call; 0 if it is not to be taken down.
@@ -132,6 +138,8 @@ class _Recorder:
         if times:
             shapes = [*_shapes(outputs), ()]
             self.calls.append(Call(layer, path, inputs, shapes[0], times))
+            if self._note:
+                self._note(path, outputs)
         self._times = 0 if self._in_loop() else times
 
     def _in_loop(self):

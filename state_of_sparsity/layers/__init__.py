@@ -13,6 +13,10 @@ separable convolution `depthwise_log_alpha` and `pointwise_log_alpha`, since it 
 linear maps, each with its noise). The weights of recurrent layers are drawn once for
 all positions and the whole batch, those of embeddings for each row that is looked up.
 
+`KWinners` gives sparse activations, and `DropBlock2D`, `DropConnectDense` and
+`DropConnectConv2D` regularize by dropping blocks of activations, or weights; they are
+plain layers.
+
 Importing this module lets Keras load models with sparse layers. For `tf_keras` there is
 `state_of_sparsity.layers.tf_keras`.
 """
@@ -23,6 +27,12 @@ import keras
 import state_of_sparsity.engines.keras3.engine  # noqa: F401
 from state_of_sparsity.engines.handmade import KINDS, layer_classes
 from state_of_sparsity.engines.keras3.handmade import Handmade
+from state_of_sparsity.layers.zeroing import (
+    DropBlock2D,
+    DropConnectConv2D,
+    DropConnectDense,
+    KWinners,
+)
 
 _KINDS = (*KINDS, "ReversibleEmbedding", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _CLASSES = layer_classes(
@@ -31,4 +41,5 @@ _CLASSES = layer_classes(
     __name__,
 )
 globals().update(_CLASSES)
-__all__ = sorted(_CLASSES)
+__all__ = ["DropBlock2D", "DropConnectConv2D", "DropConnectDense", "KWinners"]
+__all__ += sorted(_CLASSES)

@@ -19,6 +19,10 @@ class SynFlow(InitialPruning):
     rounds: ClassVar[int] = 100
     needs_loss: ClassVar[bool] = False
 
+    @classmethod
+    def technique_name(cls):
+        return "synflow"
+
     def scores(self, weights, gradients):
         magnitudes = {name: np.abs(w) for name, w in weights.items()}
         slopes = gradients(magnitudes)

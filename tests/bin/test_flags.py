@@ -10,7 +10,7 @@ from absl import flags
 import state_of_sparsity as sos
 from state_of_sparsity.bin.flags import REMOVED
 from state_of_sparsity.models.images.options import ImageOptions
-from state_of_sparsity.models.runs.settings import WITHOUT_FLAG, of_fields
+from state_of_sparsity.models.runs.settings import NAMED, WITHOUT_FLAG, of_fields
 from state_of_sparsity.models.runs.variants import ONE_THRESHOLD
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
@@ -41,7 +41,7 @@ def repeated(made):
     ]
 
 
-@pytest.mark.parametrize("cls", [ImageOptions, Rounds, *sos.TECHNIQUES.values()])
+@pytest.mark.parametrize("cls", [ImageOptions, Rounds, *NAMED.values()])
 def test_every_field_has_a_flag_with_its_help_text(cls):
     values = parsed("train_resnet50")
     for field in dataclasses.fields(cls):
@@ -53,7 +53,7 @@ def test_every_field_has_a_flag_with_its_help_text(cls):
 
 def test_there_are_few_flags():
     """With --output_dir, 64 of train_resnet50."""
-    assert len(list(parsed("train_resnet50"))) == 63
+    assert len(list(parsed("train_resnet50"))) == 64
     assert not (REMOVED.keys() | WITHOUT_FLAG) & set(parsed("train_resnet50"))
 
 
@@ -121,11 +121,11 @@ def test_the_weight_decay_is_that_of_all_weights_and_of_the_thresholds_of_str():
     assert made.options.weight_decay == made.sparsification.technique.weight_decay
 
 
-@pytest.mark.parametrize("technique", sos.TECHNIQUES)
+@pytest.mark.parametrize("technique", NAMED)
 @pytest.mark.parametrize("binary", ["train_resnet50", "train_transformer"])
 def test_each_technique_is_trained_by_its_name_alone(binary, technique):
     made = run_of(binary, f"--technique={technique}")
-    assert type(made.sparsification.technique) is sos.TECHNIQUES[technique]
+    assert type(made.sparsification.technique) is NAMED[technique]
     settled = made.sparsification.settled_step
     assert 0 <= settled <= made.options.train_steps
     assert run_of(binary, *repeated(made)) == made
@@ -144,6 +144,10 @@ def test_schedules_are_those_of_the_papers():
     assert made("acdc") == sos.ACDC(0.9, 60, tuple(steps))
     assert made("acdc", "--phases=", "--dense_steps=9") == sos.ACDC(0.9, 9)
     assert made("fisher_pruning", "--block_size=50").block_size == 50
+    # Ten images of each of ten classes.
+    assert run("--technique=grasp").start.mask_batches == 2
+    assert run("--technique=snip").start.mask_batches == 1
+    assert run().start.mask_batches is None
 
 
 def test_a_sparsity_is_in_place_of_the_weight_of_a_penalty():
@@ -168,7 +172,7 @@ def test_powerpropagation_wraps_the_technique():
 
 def test_one_threshold_is_the_budget_of_techniques_that_have_it():
     """`compare` names them without a backend, and so without their classes."""
-    found = {name for name, cls in sos.TECHNIQUES.items() if _is_global(cls)}
+    found = {name for name, cls in NAMED.items() if _is_global(cls)}
     assert found == set(ONE_THRESHOLD)
     assert "budget=global" in str(run("--technique=st3").sparsification)
     assert "budget=erk" in str(run("--technique=st3", "--budget=erk").sparsification)
@@ -311,6 +315,11 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
             "schedule=cosine train_steps_multiplier=2",
             "stretch_schedule must be scaled with schedule=cosine",
         ),
+        ("technique=snip begin_step=1", "snip does not have --begin_step"),
+        ("technique=snip powerpropagation_alpha=2", "snip does not have --power"),
+        ("technique=snip load_masks_from=a", "snip .* --load_masks.* to fixed_mask"),
+        ("technique=synflow mask_batches=2", "--mask_batches .*belongs to snip, grasp"),
+        ("technique=snip distribution=multi_worker", "snip is for one machine"),
         ("load_masks_from=nowhere", "magnitude_pruning does not have --load_masks"),
         ("shuffle_masks=within_layer", "does not have --shuffle_masks"),
         ("technique=fixed_mask sparsity=0.5", "does not have --sparsity"),
@@ -335,6 +344,8 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("override=a=0.5 override=a=dense", "'a' more than once.*a=0.5, a=dense$"),
         ("train_steps_multiplier=0", "must be positive. Received: 0"),
         ("sparsity=1.5", "sparsity must be at least 0 and below 1.*Received: 1.5"),
+        ("technique=grasp sparsity=1", "sparsity must be at least 0 and below 1"),
+        ("technique=grasp mask_batches=0", "mask_batches must be at least 1.* 0"),
         ("sparsity=-0.1", "sparsity must be at least 0.*Received: -0.1"),
         ("frequency=0", "frequency must be at least 1. Received: 0"),
         ("begin_step=560", "begin_step=560, end_step=400"),

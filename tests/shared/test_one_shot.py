@@ -136,6 +136,10 @@ def layers_of_kinds():
         "causal": (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (9, 4)),
         "conv": (layers.Conv2D(5, 3, strides=2, padding="same"), (7, 8, 4)),
         "dilated": (layers.Conv2D(5, (2, 3), dilation_rate=2), (7, 8, 4)),
+        "uneven": (layers.Conv2D(5, 3, strides=(2, 1)), (7, 8, 4)),
+        "grouped_1d": (layers.Conv1D(6, 3, groups=2, padding="same"), (9, 4)),
+        "grouped": (layers.Conv2D(6, 3, strides=2, groups=2), (7, 8, 4)),
+        "volumes": (layers.Conv3D(6, 2, padding="same", groups=2), (3, 4, 5, 4)),
         "depthwise": (layers.DepthwiseConv2D(3, depth_multiplier=2), (7, 8, 4)),
     }
 

@@ -5,6 +5,7 @@ import functools
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
+from state_of_sparsity.techniques.at_initialization import InitialPruning
 
 GLOBAL = "global"
 # Over which the sparsity of a technique is distributed.
@@ -45,6 +46,11 @@ class Sparsification:
     def pruning(self) -> sos.Technique | None:
         """The technique, without powerpropagation around it."""
         return getattr(self.technique, "base", self.technique)
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether masks are made once, before the first step, and kept by the run."""
+        return isinstance(self.technique, InitialPruning)
 
     @property
     def power(self) -> float | None:

@@ -23,6 +23,9 @@ class Start:
         to begin with.
       init: standard, or sparse: where masks are fixed, initial values have the variance
         that their sparsity asks for (augmented).
+      mask_batches: training batches whose gradients say which initial weights stay, in
+        parts of --accumulate_steps (snip, grasp). By default one; of grasp on images so
+        many that the usual batches have ten of each class.
 
     Raises:
       ValueError: for steps that will not do.
@@ -32,6 +35,7 @@ class Start:
     weights_at_step: int | None = None
     keep_steps: tuple[int, ...] | None = None
     init: str | None = None
+    mask_batches: int | None = None
 
     def __post_init__(self):
         if self.weights_at_step is not None and self.load_weights_from is None:
@@ -46,6 +50,10 @@ class Start:
                     "init and load_weights_from exclude each other. Received: "
                     f"init={self.init}, load_weights_from={self.load_weights_from}"
                 )
+        if self.mask_batches is not None and self.mask_batches < 1:
+            raise ValueError(
+                f"mask_batches must be at least 1. Received: {self.mask_batches}"
+            )
         wrong = [step for step in self.keep_steps or () if step < 1]
         if wrong:
             raise ValueError(f"keep_steps must be at least 1. Received: {wrong}")

@@ -5,7 +5,7 @@ import warnings
 import keras
 
 from state_of_sparsity.engines.conversion import DENSE, Conversion, Site
-from state_of_sparsity.engines.keras3 import containers, maps, private, stages
+from state_of_sparsity.engines.keras3 import containers, maps, private, smaller, stages
 from state_of_sparsity.engines.keras3.copying import Copier
 from state_of_sparsity.engines.keras3.exporting import signature
 from state_of_sparsity.engines.keras3.gptq import masked_gptq
@@ -140,6 +140,9 @@ class Keras3Conversion(Conversion):
     def quantize(self, model, mode, config, filters):
         with private.gptq_by(masked_gptq):
             model.quantize(mode, config=config, filters=filters)
+
+    def shrink(self, model):
+        return smaller.shrink(model)
 
     def strip(self, model):
         copier = Copier(plain=True)

@@ -36,13 +36,15 @@ class Copier:
 
     Args:
       plain: whether sparse layers, and what holds them, get their plain classes.
+      values: other values of variables, of any shape, by the `id` of the original.
 
     Attributes:
       copies: by the `id` of the original.
     """
 
-    def __init__(self, plain: bool = False):
+    def __init__(self, plain: bool = False, values: dict | None = None):
         self._plain = plain
+        self._values = values or {}
         self.copies: dict[int, Any] = {}
         # Keeps what was copied alive, so that no `id` is used twice.
         self._originals: list[Any] = []
@@ -110,7 +112,9 @@ class Copier:
         return copy
 
     def _variable(self, value):
-        new = self._remember(value, private.copied_variable(value))
+        new = self._remember(
+            value, private.copied_variable(value, self._values.get(id(value)))
+        )
         if not self._plain:
             new.regularizer = self._copy(value.regularizer)
             new.constraint = self._copy(value.constraint)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import math
 import re
 import sys
 import types
@@ -121,6 +122,145 @@ def packed(model: Functional, values: dict):
     packed = keras.tree.pack_sequence_as(model._outputs_struct, outputs)
     is_single = isinstance(packed, list | tuple) and len(packed) == 1
     return packed[0] if is_single else packed
+
+
+def sizes(x: keras.KerasTensor) -> list[int]:
+    """The shape of a symbolic tensor, with numbers for lengths that are not defined."""
+    return [n or (8 if axis else 2) for axis, n in enumerate(x.shape)]
+
+
+def computed(operation, *args, **kwargs) -> np.ndarray:
+    """The output of a layer or another operation, without a change of any state."""
+    with stateless_scope.StatelessScope(), without_gradients():
+        return keras.ops.convert_to_numpy(operation(*args, **kwargs)).astype("float32")
+
+
+def weights_of(operation) -> list[keras.Variable]:
+    """The weights of what may be a layer."""
+    return getattr(operation, "weights", [])
+
+
+def is_gated(layer: keras.layers.MultiHeadAttention) -> bool:
+    """Whether the heads of an attention layer have gates."""
+    return getattr(layer, "_use_gate", False)
+
+
+def is_changed(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is quantized, or computes with adapters of LoRA."""
+    return any(
+        getattr(x, "lora_enabled", False) or x.quantization_mode
+        for x in all_layers(layer)
+    )
+
+
+def inside_of(node: Node) -> tuple[Function, dict[int, int]] | None:
+    """The calls that a call consists of.
+
+    Returns:
+      A graph, and by the `id` of each of its inputs that of the tensor it is given.
+      None for what is a kind of layer of Keras, or cannot be called on symbols.
+    """
+    layer = node.operation
+    if not isinstance(layer, keras.layers.Layer):
+        return None
+    graph = functional_of(layer)
+    if graph is not None:
+        return graph, {id(x): id(y) for x, y in _entries(graph, node)}
+    if type(layer).__module__.startswith("keras.") or not children(layer):
+        return None
+    if issubclass(type(layer), keras.layers.MultiHeadAttention):
+        return None
+    with contextlib.suppress(Exception):
+        return _traced(node)
+    return None
+
+
+def _entries(graph, node):
+    """The inputs of a functional model, and what a call in another one gives it."""
+    inputs = node.arguments.args[0]
+    if isinstance(inputs, dict) and not isinstance(graph._inputs_struct, dict):
+        inputs = [inputs[x.name] for x in graph._inputs]
+    return zip(graph._inputs, keras.tree.flatten(inputs), strict=True)
+
+
+def _traced(node):
+    """The graph of what `call` does with symbols, which leaves no trace in layers."""
+    layer = node.operation
+    symbols = {id(x): keras.KerasTensor(sizes(x), x.dtype) for x in node.input_tensors}
+    args, kwargs = node.arguments.fill_in(symbols)
+    if "training" in call_parameters(type(layer)):
+        kwargs["training"] = False
+    held = [
+        (x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in all_layers(layer)
+    ]
+    with contextlib.ExitStack() as stack:
+        for inner in all_layers(layer):
+            spec = {"compute_output_spec": _without_none(inner.compute_output_spec)}
+            stack.enter_context(replaced_attributes(inner, spec))
+        try:
+            outputs = layer.call(*args, **kwargs)
+            used = {i: x for i, x in symbols.items() if hasattr(x, "_keras_history")}
+            graph = Function(list(used.values()), outputs)
+        finally:
+            for inner, inbound, outbound in held:
+                del inner._inbound_nodes[inbound:], inner._outbound_nodes[outbound:]
+    return graph, {id(x): i for i, x in used.items()}
+
+
+def _without_none(spec):
+    """That of KerasHub's attention does not know its caches, which are None here."""
+    return lambda *args, **kwargs: spec(
+        *args, **{name: value for name, value in kwargs.items() if value is not None}
+    )
+
+
+def infer_shapes(graph: Functional) -> None:
+    """Has the symbolic tensors of a graph have the shapes that its layers give."""
+    for node in steps(graph):
+        layer, given = node.operation, node.arguments
+        inner = functional_of(layer) if isinstance(layer, keras.layers.Layer) else None
+        if inner is not None:
+            for x, outer in _entries(inner, node):
+                _resize(x, outer.shape)
+                vars(x._keras_history.operation)["_batch_shape"] = x.shape
+            infer_shapes(inner)
+            outputs = inner.outputs
+        else:
+            if isinstance(layer, keras.layers.Reshape):
+                _fit_reshape(layer, node.input_tensors[0].shape[1:])
+            outputs = layer.compute_output_spec(*given.args, **given.kwargs)
+        for x, y in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+            _resize(x, y.shape)
+
+
+def _resize(x, shape):
+    pairs = zip(x.shape, shape, strict=True)
+    x._shape = tuple(new if old and new else old for old, new in pairs)
+
+
+def _fit_reshape(layer, given):
+    *others, last = layer.target_shape
+    if last != -1 and None not in given and -1 not in others:
+        layer.target_shape = (*others, math.prod(given) // math.prod(others))
+
+
+def fit_attention(layer: keras.layers.MultiHeadAttention) -> None:
+    """Has an attention layer say how many heads, and outputs, its weights have."""
+    inputs, heads, _ = layer.query_dense.kernel.shape
+    outputs = layer.output_dense.kernel.shape[-1]
+    vars(layer)["_num_heads"] = heads
+    if outputs != (layer._output_shape or (inputs,))[-1]:
+        vars(layer)["_output_shape"] = (outputs,)
+    for dense in (layer.query_dense, layer.key_dense, layer.value_dense):
+        *free, _, size = dense.partial_output_shape
+        dense.partial_output_shape = (*free, heads, size)
+    *free, _ = layer.output_dense.partial_output_shape
+    layer.output_dense.partial_output_shape = (*free, outputs)
+
+
+def forget_build(layer: keras.layers.Layer) -> None:
+    """Has a layer that is loaded built when it is called, by the shape it is given."""
+    vars(layer)["_build_shapes_dict"] = None
 
 
 def own_attributes(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
@@ -309,11 +449,11 @@ def number(value) -> int | None:
     return int(value) if is_torch and value.device.type == "cpu" else None
 
 
-def copied_variable(variable: keras.Variable) -> keras.Variable:
-    """A new variable with the value and the properties of another one."""
+def copied_variable(variable: keras.Variable, value=None) -> keras.Variable:
+    """A new variable like another one, with its value or one of any shape."""
     # Through NumPy: on JAX, `fit` gives buffers away.
     new = keras.Variable(
-        to_numpy(variable),
+        to_numpy(variable) if value is None else value,
         dtype=variable._dtype,
         trainable=variable.trainable,
         autocast=variable._autocast,

@@ -44,6 +44,8 @@ TICKET = FIXED | {"load_weights_from": "/runs/pruned"}
         ),
         ({"technique": "rigl"}, "RigL"),
         ({"technique": "acdc"}, "AC/DC, global"),
+        ({"technique": "synflow"}, "SynFlow, global"),
+        (PRUNED | {"end_step": "0"}, "magnitude pruning, at initialization"),
         ({"technique": "st3", "by_fan": "True"}, "ST-3, sigma, global"),
         (
             {
