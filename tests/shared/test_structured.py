@@ -589,7 +589,7 @@ def test_group_lasso_takes_inputs_away_that_nothing_depends_on(rng):
     y = x[:, :2] @ rng.normal(size=(2, 3)).astype("float32")
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3, name="a")])
     sparse = sos.sparsify(model, sos.GroupLasso(0.01, threshold=0.02))
-    fit(compiled(sparse, sgd(0.1)), x, y, epochs=30, batch_size=16)
+    fit(compiled(sparse, sgd(0.3)), x, y, epochs=30, batch_size=64)
     (mask,) = sos.weight_masks(sparse).values()
     assert mask.all(axis=1).tolist() == [True, True, False, False, False, False]
     assert (mask.all(axis=1) == mask.any(axis=1)).all()
