@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """Channels of a tensor, with constants as of `dependencies.Axis`, and their axis."""
+    """Channels of a tensor, constants as of `dependencies.Axis`, and their axis."""
 
     ids: np.ndarray
     constants: np.ndarray
@@ -78,14 +78,12 @@ class Follower:
         output, rule = None, _rule_of(layer)
         if rule is not None:
             output = rule(self, node, given)
-        elif any(given) and len(node.outputs) == 1 and not private.weights_of(layer):
+        elif (
+            any(given) and len(node.outputs) == 1 and not getattr(layer, "weights", ())
+        ):
             output = self._without_weights(node, given)
         if output is None:
-            how = (
-                "joins them with what is not followed"
-                if None in given
-                else "mixes them"
-            )
+            how = "joins them with what is unknown" if None in given else "mixes them"
             self.pin(given, f"{type(layer).__name__} {how}")
         return [output, *[None] * (len(node.outputs) - 1)]
 
@@ -139,9 +137,7 @@ class Follower:
         """With the bias and the activation of a layer."""
         if layer.bias is not None:
             self.dependencies.along(layer, layer.bias, 0, x.ids)
-            x = dataclasses.replace(
-                x, constants=x.constants + private.to_numpy(layer.bias)
-            )
+            x = Tensor(x.ids, x.constants + private.to_numpy(layer.bias), x.axis)
         if layer.activation in (None, keras.activations.linear):
             return x
         shape = [2 if i != x.axis else len(x) for i in range(rank)]
@@ -176,11 +172,8 @@ class Follower:
     def _attention(self, node, given):
         """Heads are channels: of all projections, and summed by the last."""
         layer, rank = node.operation, len(node.outputs[0].shape)
-        maps, out = (
-            [layer.query_dense, layer.key_dense, layer.value_dense],
-            layer.output_dense,
-        )
-        if len(out.kernel.shape) != 3 or private.is_gated(layer):
+        maps, out = private.projections(layer)
+        if len(out.kernel.shape) != 3:
             return None
         by_id = dict(zip(map(id, node.input_tensors), given, strict=True))
         args, kwargs = node.arguments.args, node.arguments.kwargs
@@ -202,14 +195,17 @@ class Follower:
         x = Tensor(heads, np.where(live, np.nan, 0.0), rank - 1)
         if len(node.outputs) > 1:
             self.pin([x], "the scores of each head are returned")
-        return self._finished(
-            out, self._product(out, x, out.kernel, 0, 2, rank - 1), rank
-        )
+        x = self._product(out, x, out.kernel, 0, 2, rank - 1)
+        return self._finished(out, x, rank)
 
     def _without_weights(self, node, given):
         def run(values):
             pairs = zip(node.input_tensors, values, strict=True)
-            tensors = {id(x): keras.ops.cast(value, x.dtype) for x, value in pairs}
+            # Numbers of channels are not rounded to half precision.
+            tensors = {
+                id(x): v if v.dtype == "int32" else keras.ops.cast(v, x.dtype)
+                for x, v in pairs
+            }
             args, kwargs = node.arguments.fill_in(tensors)
             return private.computed(node.operation, *args, **kwargs)
 
@@ -256,7 +252,7 @@ class Follower:
         ]
         places = np.cumsum([0, *map(len, given)])
         numbers = [
-            _spread(np.arange(first, first + len(x)), x.axis, s)
+            _spread(np.arange(first, first + len(x)), x.axis, s).astype("int32")
             for first, x, s in zip(places[:-1], given, shapes, strict=True)
         ]
         whole = run(numbers)
@@ -294,9 +290,8 @@ def _axis_that_agrees(run, values, given, kept):
 def _spread(vector, axis, shape):
     """An array of a shape with an entry of a vector, or 0, at each place of an axis."""
     places = [-1 if i == axis else 1 for i in range(len(shape))]
-    return np.broadcast_to(np.nan_to_num(vector).reshape(places), shape).astype(
-        "float32"
-    )
+    vector = np.nan_to_num(vector).astype("float32")
+    return np.broadcast_to(vector.reshape(places), shape)
 
 
 def _rows(array, axis):

@@ -135,22 +135,10 @@ def computed(operation, *args, **kwargs) -> np.ndarray:
         return keras.ops.convert_to_numpy(operation(*args, **kwargs)).astype("float32")
 
 
-def weights_of(operation) -> list[keras.Variable]:
-    """The weights of what may be a layer."""
-    return getattr(operation, "weights", [])
-
-
-def is_gated(layer: keras.layers.MultiHeadAttention) -> bool:
-    """Whether the heads of an attention layer have gates."""
-    return getattr(layer, "_use_gate", False)
-
-
 def is_changed(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is quantized, or computes with adapters of LoRA."""
-    return any(
-        getattr(x, "lora_enabled", False) or x.quantization_mode
-        for x in all_layers(layer)
-    )
+    """Whether a layer is quantized, computes with adapters of LoRA, or has gates."""
+    flags = ("quantization_mode", "lora_enabled", "_use_gate")
+    return any(getattr(x, flag, None) for x in all_layers(layer) for flag in flags)
 
 
 def inside_of(node: Node) -> tuple[Function, dict[int, int]] | None:
@@ -166,9 +154,9 @@ def inside_of(node: Node) -> tuple[Function, dict[int, int]] | None:
     graph = functional_of(layer)
     if graph is not None:
         return graph, {id(x): id(y) for x, y in _entries(graph, node)}
-    if type(layer).__module__.startswith("keras.") or not children(layer):
-        return None
-    if issubclass(type(layer), keras.layers.MultiHeadAttention):
+    is_attention = isinstance(layer, keras.layers.MultiHeadAttention)
+    of_keras = type(layer).__module__.startswith("keras.")
+    if of_keras or is_attention or not children(layer):
         return None
     with contextlib.suppress(Exception):
         return _traced(node)
@@ -244,18 +232,26 @@ def _fit_reshape(layer, given):
         layer.target_shape = (*others, math.prod(given) // math.prod(others))
 
 
+def projections(layer: keras.layers.MultiHeadAttention) -> tuple[tuple, Any]:
+    """Those of queries, keys and values of an attention layer, and that of outputs."""
+    return (
+        layer._query_dense,
+        layer._key_dense,
+        layer._value_dense,
+    ), layer._output_dense
+
+
 def fit_attention(layer: keras.layers.MultiHeadAttention) -> None:
     """Has an attention layer say how many heads, and outputs, its weights have."""
-    inputs, heads, _ = layer.query_dense.kernel.shape
-    outputs = layer.output_dense.kernel.shape[-1]
+    maps, out = projections(layer)
+    (inputs, heads, _), outputs = maps[0].kernel.shape, out.kernel.shape[-1]
     vars(layer)["_num_heads"] = heads
     if outputs != (layer._output_shape or (inputs,))[-1]:
         vars(layer)["_output_shape"] = (outputs,)
-    for dense in (layer.query_dense, layer.key_dense, layer.value_dense):
+    for dense in maps:
         *free, _, size = dense.partial_output_shape
         dense.partial_output_shape = (*free, heads, size)
-    *free, _ = layer.output_dense.partial_output_shape
-    layer.output_dense.partial_output_shape = (*free, outputs)
+    out.partial_output_shape = (*out.partial_output_shape[:-1], outputs)
 
 
 def forget_build(layer: keras.layers.Layer) -> None:
