@@ -1,8 +1,11 @@
 """Zeros of stripped models that Keras quantizes."""
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
+from keras.src.quantizers.quantizers import compute_quantization_parameters
 
 from state_of_sparsity.engines.keras3 import conversion
 from state_of_sparsity.engines.keras3.gptq import masked_gptq
@@ -288,6 +291,27 @@ def test_masked_gptq_is_elimination_column_by_column(rng):
     plain = np.where(weights, rounded(weights, 0.4, 8), 0)
     errors = [np.square(inputs @ (x - weights).T).sum() for x in (found, plain)]
     assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_weights_of_one_sign_are_within_the_steps(rng, symmetric, sign):
+    weights = sign * (1 + rng.random((5, 8))) * (rng.random((5, 8)) < 0.6)
+    parameters = functools.partial(
+        compute_quantization_parameters,
+        bits=4,
+        symmetric=symmetric,
+        per_channel=True,
+        group_size=4,
+    )
+    steps, scales, zeros, groups = map(
+        to_numpy,
+        masked_gptq(weights, np.eye(8), group_size=4, compute_scale_zero=parameters),
+    )
+    scale, zero = (x[:, groups.astype(int)].astype("float64") for x in (scales, zeros))
+    # The outermost of symmetric steps are one short on a side.
+    assert (np.abs(scale * (steps - zero) - weights) < 0.51 * scale).all()
 
 
 @pytest.mark.any_backend
