@@ -69,14 +69,18 @@ def _einsum(equation):
     def rows(values):
         further = "0123456789"[: len(values.shape) - len(inputs.replace("...", ""))]
         letters = inputs.replace("...", further)
+        values = ops.cast(values, "float32")
+        for letter in set(inputs) - set(kernel + outputs):
+            # Of the inputs alone: summed before they are multiplied.
+            values = ops.sum(values, letters.index(letter))
+            letters = letters.replace(letter, "")
         rest = [x for x in letters if x not in groups and x not in summed]
         order = [letters.index(x) for x in (*groups, *rest, *summed)]
         sizes = [
             math.prod(values.shape[letters.index(x)] for x in part)
             for part in (groups, summed)
         ]
-        values = ops.transpose(ops.cast(values, "float32"), order)
-        return ops.reshape(values, (sizes[0], -1, sizes[1]))
+        return ops.reshape(ops.transpose(values, order), (sizes[0], -1, sizes[1]))
 
     axes = tuple(
         tuple(kernel.index(x) for x in part) for part in (groups, summed, free)

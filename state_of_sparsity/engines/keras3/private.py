@@ -104,8 +104,9 @@ def steps(model: Functional) -> list[Node]:
     return [node for node in nodes if not node.is_input]
 
 
-def given(model: Functional, inputs) -> dict:
-    """The inputs of a functional model, by the `id` of its symbolic ones."""
+def given(model: Functional, inputs, **further) -> dict:
+    """The inputs of a call of a functional model, by the `id` of its symbolic ones."""
+    del further
     values = model._standardize_inputs(inputs)
     return dict(zip(map(id, model._inputs), values, strict=True))
 
