@@ -63,6 +63,8 @@ def _einsum(equation):
     groups = [x for x in kernel if x in inputs and x in outputs]
     summed = [x for x in kernel if x in inputs and x not in outputs]
     free = [x for x in kernel if x not in inputs and x in outputs]
+    # Summed before anything is multiplied.
+    alone = sorted(set(inputs) - set(kernel + outputs))
     if len(groups) + len(summed) + len(free) < len(kernel):
         return None
 
@@ -70,8 +72,7 @@ def _einsum(equation):
         further = "0123456789"[: len(values.shape) - len(inputs.replace("...", ""))]
         letters = inputs.replace("...", further)
         values = ops.cast(values, "float32")
-        for letter in set(inputs) - set(kernel + outputs):
-            # Of the inputs alone: summed before they are multiplied.
+        for letter in alone:
             values = ops.sum(values, letters.index(letter))
             letters = letters.replace(letter, "")
         rest = [x for x in letters if x not in groups and x not in summed]
@@ -85,7 +86,7 @@ def _einsum(equation):
     axes = tuple(
         tuple(kernel.index(x) for x in part) for part in (groups, summed, free)
     )
-    return LinearMap(axes, rows, (inputs, tuple(groups), tuple(summed)))
+    return LinearMap(axes, rows, (inputs, *map(tuple, (groups, summed, alone))))
 
 
 def _convolution(layer, is_depthwise):
