@@ -9,7 +9,8 @@ def quantize(model, mode: str | None = None, config=None, filters=None) -> None:
     By `"int8"`, `"int4"` and `"awq"`, Keras keeps them itself, and so does what is
     called here. By `"gptq"`, it adds the corrections for what is rounded to the zeros
     as well; here they go to the weights that are kept, alone (see `masked_gptq`). What
-    comes out is a model of Keras like any other.
+    comes out is a model of Keras like any other, which Keras saves and loads. Layers in
+    none of the blocks that GPTQ and AWQ go through stay as they are.
 
     Args:
       model: a built model of Keras 3 without sparse layers, such as `sos.strip` gives.

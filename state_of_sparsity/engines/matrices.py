@@ -71,25 +71,30 @@ def _einsum(equation):
     groups = [x for x in kernel if x in inputs and x in outputs]
     summed = [x for x in kernel if x in inputs and x not in outputs]
     free = [x for x in kernel if x not in inputs and x in outputs]
+    # Summed before anything is multiplied.
+    alone = sorted(set(inputs) - set(kernel + outputs))
     if len(groups) + len(summed) + len(free) < len(kernel):
         return None
 
     def rows(values):
         further = "0123456789"[: len(values.shape) - len(inputs.replace("...", ""))]
         letters = inputs.replace("...", further)
+        values = ops.cast(values, "float32")
+        for letter in alone:
+            values = ops.sum(values, letters.index(letter))
+            letters = letters.replace(letter, "")
         rest = [x for x in letters if x not in groups and x not in summed]
         order = [letters.index(x) for x in (*groups, *rest, *summed)]
         sizes = [
             math.prod(values.shape[letters.index(x)] for x in part)
             for part in (groups, summed)
         ]
-        values = ops.transpose(ops.cast(values, "float32"), order)
-        return ops.reshape(values, (sizes[0], -1, sizes[1]))
+        return ops.reshape(ops.transpose(values, order), (sizes[0], -1, sizes[1]))
 
     axes = tuple(
         tuple(kernel.index(x) for x in part) for part in (groups, summed, free)
     )
-    return LinearMap(axes, rows, (inputs, tuple(groups), tuple(summed)))
+    return LinearMap(axes, rows, (inputs, *map(tuple, (groups, summed, alone))))
 
 
 def _convolution(layer, is_depthwise):

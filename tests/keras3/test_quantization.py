@@ -1,57 +1,60 @@
 """Zeros of stripped models that Keras quantizes."""
 
+import functools
+
 import numpy as np
+import onnx
 import pytest
+from keras.src.quantizers.quantizers import compute_quantization_parameters
 
 from state_of_sparsity.engines.keras3 import conversion
 from state_of_sparsity.engines.keras3.gptq import masked_gptq
-from tests.flavour import keras, outputs_of, sos, to_numpy
+from tests.flavour import (
+    BACKEND,
+    compiled,
+    fit,
+    from_logits,
+    keras,
+    outputs_of,
+    sos,
+    to_numpy,
+)
 
 pytestmark = [
     pytest.mark.feature("zeros of quantized models: int8, int4, GPTQ, AWQ"),
     pytest.mark.filterwarnings("ignore:.*quantiz"),
 ]
 quantizers, layers = keras.quantizers, keras.layers
-VOCABULARY, WIDTH, LENGTH = 12, 8, 6
+VOCABULARY, WIDTH, LENGTH = 12, 32, 6
+FILES = pytest.mark.skipif(
+    BACKEND == "jax", reason="a process of another backend writes its files"
+)
 
 
-class Block(layers.Layer):
+def block(name):
     """The maps of attention with two heads, and two layers of another width."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.query = layers.EinsumDense("abc,cde->abde", (None, 2, 4), name="query")
-        self.output_ = layers.EinsumDense("abde,dec->abc", (None, WIDTH), name="out")
-        self.up = layers.Dense(13, activation="relu", name="up")
-        self.down = layers.Dense(WIDTH, name="down")
-
-    def build(self, shape):
-        self.query.build(shape)
-        self.output_.build((*shape[:-1], 2, 4))
-        self.up.build(shape)
-        self.down.build((*shape[:-1], 13))
-
-    def call(self, x):
-        x = x + self.output_(self.query(x))
-        return x + self.down(self.up(x))
+    inputs = keras.Input((LENGTH, WIDTH))
+    query = layers.EinsumDense("abc,cde->abde", (None, 2, 16), name="query")
+    output = layers.EinsumDense("abde,dec->abc", (None, WIDTH), name="out")
+    x = inputs + output(query(inputs))
+    hidden = layers.Dense(53, activation="relu", name="up")(x)
+    return keras.Model(inputs, x + layers.Dense(WIDTH, name="down")(hidden), name=name)
 
 
 def stripped(rng):
     """A language model of which half of each matrix is zero."""
     ids = keras.Input((LENGTH,), dtype="int32")
-    embedding, blocks = layers.Embedding(VOCABULARY, WIDTH), [Block(), Block()]
-    x = embedding(ids)
-    for block in blocks:
-        x = block(x)
+    x = layers.Embedding(VOCABULARY, WIDTH, name="table")(ids)
+    for name in ("first", "second"):
+        x = block(name)(x)
     model = keras.Model(ids, layers.Dense(VOCABULARY, name="logits")(x))
     for variable in model.weights:
-        variable.assign(rng.normal(size=variable.shape))
+        variable.assign(rng.normal(size=variable.shape) / 4)
     masks = {n: rng.random(m.shape) < 0.5 for n, m in sos.weight_masks(model).items()}
     plain = sos.strip(sos.sparsify(model, sos.FixedMask(masks)), check_outputs=False)
-    found = [x for x in plain.layers if len(x.weights) > 2]
     return plain, {
-        "pre_block_layers": [next(x for x in plain.layers if x.weights)],
-        "sequential_blocks": found,
+        "pre_block_layers": [plain.get_layer("table")],
+        "sequential_blocks": [plain.get_layer(name) for name in ("first", "second")],
     }
 
 
@@ -68,22 +71,25 @@ def calibrated(config, structure, rng, **options):
 
 MODES = {
     "int8": lambda *_: quantizers.Int8QuantizationConfig(),
-    "int4": lambda *_: quantizers.Int4QuantizationConfig(block_size=4),
+    "int8, weights alone": lambda *_: quantizers.Int8QuantizationConfig(
+        activation_quantizer=None
+    ),
+    "int4": lambda *_: quantizers.Int4QuantizationConfig(block_size=8),
     "int4, by channel": lambda *_: quantizers.Int4QuantizationConfig(block_size=-1),
-    "gptq": lambda *x: calibrated(quantizers.GPTQConfig, *x, group_size=4),
+    "gptq": lambda *x: calibrated(quantizers.GPTQConfig, *x, group_size=8),
     "gptq, 8 bits": lambda *x: calibrated(
         quantizers.GPTQConfig, *x, group_size=-1, weight_bits=8, activation_order=True
     ),
     "gptq, by tensor": lambda *x: calibrated(
         quantizers.GPTQConfig, *x, group_size=-1, per_channel=False, symmetric=True
     ),
-    "awq": lambda *x: calibrated(quantizers.AWQConfig, *x, group_size=4),
+    "awq": lambda *x: calibrated(quantizers.AWQConfig, *x, group_size=8),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_every_zero_stays(mode, rng):
+def test_every_zero_stays(mode, rng, tmp_path):
     model, structure = stripped(rng)
     before = sos.weight_masks(model)
     sos.quantize(model, config=MODES[mode](structure, rng))
@@ -95,10 +101,135 @@ def test_every_zero_stays(mode, rng):
         # What is small may be rounded to zero.
         assert after[name].sum() > 0.6 * mask.sum()
     # What the report counts is what inference multiplies with.
-    block = structure["sequential_blocks"][0]
-    kernel = outputs_of(block.query, np.eye(WIDTH, dtype="float32")[None])[0]
+    query = model.get_layer("first").get_layer("query")
+    kernel = outputs_of(query, np.eye(WIDTH, dtype="float32")[None])[0]
     reported = next(m for n, m in after.items() if n.endswith("query/kernel"))
     np.testing.assert_array_equal(kernel != 0, reported)
+    # So it is after Keras has saved and loaded the model.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for name, mask in sos.weight_masks(loaded).items():
+        np.testing.assert_array_equal(mask, after[name])
+    ids = rng.integers(0, VOCABULARY, (3, LENGTH))
+    np.testing.assert_array_equal(outputs_of(loaded, ids), outputs_of(model, ids))
+
+
+@FILES
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "int8"])
+def test_sparse_files_hold_the_steps_of_quantized_kernels(mode, rng, tmp_path):
+    model, structure = stripped(rng)
+    path, floats = tmp_path / "model.sparse", tmp_path / "floats.sparse"
+    sos.export(model, floats, format="sparse")
+    sos.quantize(model, config=MODES[mode](structure, rng))
+    sos.export(model, path, format="sparse")
+    found = [
+        np.count_nonzero(onnx.numpy_helper.to_array(tensor))
+        for tensor in sos.runtime.read(path).graph.initializer
+        if tensor.name.endswith("/steps")
+    ]
+    inner = ("/query/", "/out/", "/up/", "/down/")
+    in_blocks = "gptq" in mode or "awq" in mode
+    kernels = [
+        report.size - report.zeros
+        for report in sos.sparsity_report(model).layers
+        if not in_blocks or any(name in f"/{report.name}" for name in inner)
+    ]
+    assert sorted(found) == sorted(kernels)
+    assert path.stat().st_size < 0.95 * floats.stat().st_size
+    ids = rng.integers(0, VOCABULARY, (3, LENGTH)).astype("int32")
+    (outputs,) = sos.runtime.load(path, threads=1, tune=False).run(ids).values()
+    np.testing.assert_allclose(outputs, outputs_of(model, ids), rtol=1e-4, atol=1e-4)
+
+
+@FILES
+@pytest.mark.slow
+def test_files_of_int8_leave_activations_as_they_are(rng, tmp_path):
+    """Keras rounds each row of them to multiples of its maximum / 127."""
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(30)])
+    (layer,) = model.layers
+    kernel = rng.normal(size=(40, 30)) * (rng.random((40, 30)) < 0.2)
+    layer.set_weights([kernel, rng.normal(size=30)])
+    sos.quantize(model, "int8")
+    kernel = to_numpy(layer.kernel) / to_numpy(layer.kernel_scale).astype("float64")
+    sos.export(model, tmp_path / "model.sparse", format="sparse")
+    x = rng.normal(size=(9, 40)).astype("float32")
+    session = sos.runtime.load(tmp_path / "model.sparse", threads=1, tune=False)
+    (found,) = session.run(x).values()
+    expected = x @ kernel + to_numpy(layer.bias)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    apart = np.abs(outputs_of(model, x) - expected)
+    bound = np.abs(x).max(axis=1, keepdims=True) / 254 * np.abs(kernel).sum(axis=0)
+    assert (apart < bound + 1e-5).all()
+    assert apart.max() > 1e-3
+
+
+def digits():
+    datasets = pytest.importorskip("sklearn.datasets")
+    images, labels = datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order].astype("int32"), labels[order]
+    return (images[270:], labels[270:]), (images[:270], labels[:270])
+
+
+@pytest.fixture(scope="module")
+def pruned_on_digits():
+    """300-100-10 units on the 64 pixels, of which 10 % of the weights stay."""
+    (images, labels), _ = digits()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            # An image is a sequence of one, so that GPTQ can see many at once.
+            keras.Input((None, 64)),
+            layers.Dense(300, activation="relu"),
+            layers.Dense(100, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    technique = sos.MagnitudePruning(0.9, begin_step=100, end_step=400, frequency=20)
+    sparse = sos.sparsify(model, technique)
+    compiled(sparse, keras.optimizers.Adam(2e-3), from_logits(), run_eagerly=False)
+    x, y = images[:, None].astype("float32") / 16, labels[:, None]
+    fit(sparse, x, y, batch_size=64, epochs=25, shuffle=True)
+    return sos.strip(sparse)
+
+
+IMAGES = 128
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_accuracy_of_a_sparse_quantized_network(mode, pruned_on_digits):
+    (images, _), (test_images, test_labels) = digits()
+    model = sos.strip(pruned_on_digits)
+    before = sos.weight_masks(model)
+
+    def right():
+        logits = outputs_of(model, test_images[:, None].astype("float32") / 16)
+        return (logits[:, 0].argmax(axis=-1) == test_labels).sum()
+
+    dense = right()
+    assert dense > 0.95 * len(test_labels)
+    tokens = {
+        "dataset": [images[:IMAGES].ravel()],
+        "num_samples": 1,
+        "sequence_length": IMAGES * 64,
+    }
+    config = MODES[mode](None, np.random.default_rng(0))
+    if mode.startswith(("gptq", "awq")):
+        vars(config).update(tokens)
+        config.quantization_layer_structure = {
+            "pre_block_layers": [
+                layers.Reshape((IMAGES, 64)),
+                layers.Rescaling(1 / 16),
+            ],
+            "sequential_blocks": [model],
+        }
+    sos.quantize(model, config=config)
+    # Of 270 images: one is 0.37 points.
+    assert abs(right() - dense) <= (1 if "int8" in mode else 2)
+    for name, mask in sos.weight_masks(model).items():
+        assert not (mask & ~before[name]).any()
 
 
 @pytest.mark.slow
@@ -120,7 +251,8 @@ def test_gptq_and_awq_hear_the_data(rng, monkeypatch):
 
     model, structure = stripped(rng)
     sos.quantize(model, config=MODES["awq"](structure, rng))
-    assert np.ptp(to_numpy(structure["sequential_blocks"][0].up.awq_scales)) > 0
+    first, _ = structure["sequential_blocks"]
+    assert np.ptp(to_numpy(first.get_layer("up").awq_scales)) > 0
 
 
 def rounded(values, scale, zero):
@@ -159,6 +291,27 @@ def test_masked_gptq_is_elimination_column_by_column(rng):
     plain = np.where(weights, rounded(weights, 0.4, 8), 0)
     errors = [np.square(inputs @ (x - weights).T).sum() for x in (found, plain)]
     assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_weights_of_one_sign_are_within_the_steps(rng, symmetric, sign):
+    weights = sign * (1 + rng.random((5, 8))) * (rng.random((5, 8)) < 0.6)
+    parameters = functools.partial(
+        compute_quantization_parameters,
+        bits=4,
+        symmetric=symmetric,
+        per_channel=True,
+        group_size=4,
+    )
+    steps, scales, zeros, groups = map(
+        to_numpy,
+        masked_gptq(weights, np.eye(8), group_size=4, compute_scale_zero=parameters),
+    )
+    scale, zero = (x[:, groups.astype(int)].astype("float64") for x in (scales, zeros))
+    # The outermost of symmetric steps are one short on a side.
+    assert (np.abs(scale * (steps - zero) - weights) < 0.51 * scale).all()
 
 
 @pytest.mark.any_backend

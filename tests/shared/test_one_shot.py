@@ -133,6 +133,7 @@ def layers_of_kinds():
         "einsum": (layers.EinsumDense("abc,cde->abde", (None, 2, 5)), (3, 6)),
         "two_summed": (layers.EinsumDense("abcd,cde->abe", (None, 5)), (3, 2, 4)),
         "batched": (layers.EinsumDense("abc,bcd->abd", (3, 5)), (3, 6)),
+        "summed_first": (layers.EinsumDense("abc,cd->ad", (5,)), (3, 6)),
         "causal": (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (9, 4)),
         "conv": (layers.Conv2D(5, 3, strides=2, padding="same"), (7, 8, 4)),
         "dilated": (layers.Conv2D(5, (2, 3), dilation_rate=2), (7, 8, 4)),
@@ -165,7 +166,7 @@ def test_parts_are_given_what_pruned_ones_before_them_give(rng):
     inner = keras.Sequential([layers.Input((6,)), layers.Dense(6, name="inner")])
     inputs = layers.Input((6,))
     first = layers.Dense(6, activation="tanh", name="first")(inputs)
-    added = layers.add([first, inner(first)])
+    added = layers.add([first, inner(inputs=first)])
     model = keras.Model(inputs, layers.Dense(4, name="last")(added))
 
     class Whole(keras.Model):

@@ -71,10 +71,15 @@ def graph_of(model):
 
         signature = [served_signature(model)]
         return graph_of_function(_inference_of(model), signature, model.name)
-    with tempfile.TemporaryDirectory() as folder:
+    from state_of_sparsity.engines.keras3.dequantization import dequantized
+    from state_of_sparsity.runtime import scaled_weights
+
+    with tempfile.TemporaryDirectory() as folder, dequantized(model) as weights:
         path = os.path.join(folder, "model.onnx")
         ONNX().write(model, path)
-        return onnx.load(path)
+        graph = onnx.load(path)
+    scaled_weights.put_in(graph, weights)
+    return graph
 
 
 def graph_of_function(serve, signature: list, name: str):

@@ -1,5 +1,6 @@
 """Conversion of Keras 3 models into sparse and plain copies."""
 
+import copy
 import warnings
 
 import keras
@@ -138,8 +139,14 @@ class Keras3Conversion(Conversion):
             stages.run_in_parts(model, calls, layer_waits, visit)
 
     def quantize(self, model, mode, config, filters):
+        filters = private.filter_of_blocks(model, config, filters)
+        kept = copy.copy(config)
         with private.gptq_by(masked_gptq):
-            model.quantize(mode, config=config, filters=filters)
+            model.quantize(mode, config=kept, filters=filters)
+        private.save_zero_points(model)
+        if hasattr(kept, "quantization_layer_structure"):
+            # Layers keep it, and Keras could not save what they are themselves in.
+            kept.quantization_layer_structure = None
 
     def shrink(self, model):
         return smaller.shrink(model)

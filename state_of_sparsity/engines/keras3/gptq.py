@@ -59,8 +59,7 @@ def masked_gptq(
         for j in range(begin, end):
             if groups[j] == len(scales):
                 group = np.where(kept, weights, 0)[:, groups == groups[j]]
-                given = compute_scale_zero(ops.convert_to_tensor(_around_zero(group)))
-                scale, zero, most = map(ops.convert_to_numpy, given)
+                scale, zero, most = _parameters(group, compute_scale_zero)
                 scales.append(scale)
                 zeros.append(zero)
                 scale, zero = scale[:, 0], zero[:, 0].astype("float32")
@@ -80,15 +79,28 @@ def masked_gptq(
     return tuple(map(ops.convert_to_tensor, results))
 
 
-def _around_zero(group):
-    """A group with zero in the range of each output: a zero point is a step of it.
+def _parameters(group, compute_scale_zero):
+    """Scale, zero point and largest step of a group, which reach all of its weights.
 
-    Keras 3.15 has a negative one for positive weights alone, as an unsigned number.
+    For weights of one sign, Keras 3.15 has a negative zero point, as an unsigned
+    number; or, where positive ones are to be symmetric, one that cuts half of them off.
     """
+
+    def computed():
+        given = compute_scale_zero(ops.convert_to_tensor(group))
+        return [ops.convert_to_numpy(value) for value in given]
+
     outside = (group.min(axis=1) > 0) | (group.max(axis=1) < 0)
     nearest = np.abs(group).argmin(axis=1)
     group[outside, nearest[outside]] = 0.0
-    return group
+    scale, zero, most = computed()
+    largest = group.max(axis=1)
+    # By more than what is rounded.
+    is_cut = largest / scale[:, 0] + zero[:, 0].astype("float32") > most + 0.51
+    if is_cut.any():
+        group[is_cut, 0] = -largest[is_cut]
+        scale, zero, most = computed()
+    return scale, zero, most
 
 
 def _upper_factor(inverse):

@@ -41,10 +41,10 @@ class Keras3Inspection(Inspection):
             if not variable.overwrite_with_gradient
         }
         counted |= {
-            id(located.variable): _quantized(layer, located).size
+            id(located.variable): quantized_steps(layer, located).size
             for layer in layers
             for located in located_weights(layer)
-            if _is_quantized(located)
+            if is_quantized(located)
         }
         return sum(size for i, size in counted.items() if i not in added)
 
@@ -95,18 +95,18 @@ def _sparse_weight(technique, weight):
 
 
 def _dense_weight(layer, located):
-    if _is_quantized(located):
-        value = _quantized(layer, located)
+    if is_quantized(located):
+        value = quantized_steps(layer, located)
     else:
         value = private.to_numpy(located.variable)
     return DeployedWeight(located.label, value, value != 0, False)
 
 
-def _is_quantized(located):
+def is_quantized(located):
     return not keras.backend.is_float_dtype(located.variable.dtype)
 
 
-def _quantized(layer, located):
+def quantized_steps(layer, located):
     """The weight of a layer that Keras has quantized, in steps of its scale."""
     if layer.quantization_mode in ("gptq", "awq"):
         return _packed(layer)

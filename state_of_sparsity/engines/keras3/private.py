@@ -26,6 +26,7 @@ from keras.src.ops.function import Function
 from keras.src.ops.node import Node
 from keras.src.ops.symbolic_arguments import SymbolicArguments
 from keras.src.quantizers import awq_core, gptq, gptq_core
+from keras.src.quantizers.utils import should_quantize_layer
 from keras.src.saving import serialization_lib
 from keras.src.utils.tracking import Tracker
 
@@ -104,8 +105,9 @@ def steps(model: Functional) -> list[Node]:
     return [node for node in nodes if not node.is_input]
 
 
-def given(model: Functional, inputs) -> dict:
-    """The inputs of a functional model, by the `id` of its symbolic ones."""
+def given(model: Functional, inputs, **further) -> dict:
+    """The inputs of a call of a functional model, by the `id` of its symbolic ones."""
+    del further
     values = model._standardize_inputs(inputs)
     return dict(zip(map(id, model._inputs), values, strict=True))
 
@@ -714,6 +716,38 @@ def gptq_by(quantize_matrix):
             setattr(module, name, old)
 
 
+def filter_of_blocks(model: keras.Model, config, filters):
+    """Filters for `keras.Model.quantize`, by which GPTQ and AWQ leave layers as they
+    are that are in none of the blocks which they go through.
+
+    Keras 3.15 has these compute with their weights, and yet saves them without, so that
+    they are zero once they are loaded.
+    """
+    if getattr(config, "mode", None) not in ("gptq", "awq"):
+        return filters
+    structure = config.quantization_layer_structure
+    structure = structure or model.get_quantization_layer_structure(config.mode) or {}
+    blocks = structure.get("sequential_blocks", [])
+    inside = {id(layer) for block in blocks for layer in all_layers(block)}
+    return lambda layer: id(layer) in inside and should_quantize_layer(layer, filters)
+
+
+def save_zero_points(model: keras.Model) -> None:
+    """Has Keras save the zero points of GPTQ and AWQ.
+
+    Keras 3.15 leaves them out, and does not load what it has saved.
+    """
+    for layer in all_layers(model):
+        if layer.quantization_mode in ("gptq", "awq"):
+            saved = types.MethodType(_saved_values, layer)
+            vars(layer)["_get_kernel_with_merged_lora"] = saved
+
+
+def _saved_values(layer):
+    """Kernel and scale, which Keras takes from elsewhere, and zero points."""
+    return None, None, layer.kernel_zero
+
+
 def _heard(listening):
     @contextlib.contextmanager
     def heard(layers, *args, **kwargs):
@@ -726,6 +760,12 @@ def _heard(listening):
             yield given
 
     return heard
+
+
+def scale_of_kernel(layer: keras.layers.EinsumDense) -> np.ndarray:
+    """What Keras has multiplied a kernel of int8 with, along the axes of the kernel."""
+    scale = layer._adjust_scale_for_dequant(layer.kernel_scale)
+    return keras.ops.convert_to_numpy(scale)
 
 
 def give_class(layer: keras.layers.Layer, cls: type) -> None:

@@ -44,7 +44,7 @@ def _is_shared(graph, waits):
 
 
 def _run_graph(graph, calls, waits, visit):
-    known = [private.given(graph, *args) for args, _ in calls]
+    known = [private.given(graph, *args, **kwargs) for args, kwargs in calls]
     nodes = private.steps(graph)
     last_use = {id(x): node for node in nodes for x in node.input_tensors}
     last_use |= {id(x): None for x in graph.outputs}
