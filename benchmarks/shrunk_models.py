@@ -1,10 +1,10 @@
 """Masked models beside the smaller ones that `sos.shrink` makes of them.
 
-KERAS_BACKEND=torch python benchmarks/shrunk_models.py --models=resnet50,gpt2
+KERAS_BACKEND=tensorflow python benchmarks/shrunk_models.py --models=resnet50,gpt2
 
 Half of the channels of ResNet-50 are masked, for images of 224x224, and half of the
-heads and feed-forward units of GPT-2 small, without its logits. Weights are random.
-Both models of a pair take turns in ONNX Runtime.
+heads and feed-forward units of GPT-2 small, whose table is short and which gives no
+logits. Weights are random. Both models of a pair take turns in ONNX Runtime.
 """
 
 import os
@@ -50,7 +50,7 @@ def gpt2():
     import keras_hub
 
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=50257,
+        vocabulary_size=1000,
         num_layers=_LAYERS.value,
         num_heads=12,
         hidden_dim=768,
