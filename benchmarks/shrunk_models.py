@@ -1,10 +1,10 @@
 """Masked models beside the smaller ones that `sos.shrink` makes of them.
 
-KERAS_BACKEND=torch python benchmarks/shrunk_models.py --models=resnet50,gpt2
+KERAS_BACKEND=tensorflow python benchmarks/shrunk_models.py --models=resnet50,gpt2
 
 Half of the channels of ResNet-50 are masked, for images of 224x224, and half of the
-heads and feed-forward units of GPT-2 small, without its logits. Weights are random.
-Both models of a pair take turns in ONNX Runtime.
+heads and feed-forward units of GPT-2 small, whose table is short and which gives no
+logits. Weights are random. Both models of a pair take turns in ONNX Runtime.
 """
 
 import os
@@ -39,7 +39,7 @@ def _mask_half(layer, axis=-1):
 
 
 def resnet50():
-    model = keras.applications.ResNet50(weights=None)
+    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             _mask_half(layer)
@@ -49,27 +49,23 @@ def resnet50():
 def gpt2():
     import keras_hub
 
-    model = keras_hub.models.GPT2Backbone(
-        vocabulary_size=50257,
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=1000,
         num_layers=_LAYERS.value,
         num_heads=12,
         hidden_dim=768,
         intermediate_dim=3072,
         max_sequence_length=1024,
     )
-    for layer in engine_of(model).layers(model):
+    for layer in engine_of(backbone).layers(backbone):
         if isinstance(layer, keras.layers.MultiHeadAttention):
             _mask_half(layer.value_dense, axis=1)
         elif layer.name == "feedforward_intermediate_dense":
             _mask_half(layer)
-    return model
-
-
-def _inputs(model):
-    if model.name.startswith("resnet50"):
-        return np.zeros((1, 224, 224, 3), "float32")
-    ids = np.zeros((1, _LENGTH.value), "int32")
-    return {"token_ids": ids, "padding_mask": ids}
+    # PyTorch exports what has lengths.
+    names = "token_ids", "padding_mask"
+    inputs = {n: keras.Input((_LENGTH.value,), dtype="int32", name=n) for n in names}
+    return keras.Model(inputs, backbone(inputs))
 
 
 def measure(name: str) -> list[figures.Figure]:
@@ -84,7 +80,7 @@ def measure(name: str) -> list[figures.Figure]:
             jobs[case] = engines.onnxruntime(path, inputs, _THREADS.value)
             values = {
                 "million parameters": model.count_params() / 1e6,
-                "GFLOPs": sos.count_flops(model, _inputs(model)).dense / 1e9,
+                "GFLOPs": sos.count_flops(model).dense / 1e9,
                 "MB of ONNX": os.path.getsize(path) / 1e6,
             }
             found += [figures.Figure(case, what, n) for what, n in values.items()]

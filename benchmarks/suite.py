@@ -90,7 +90,7 @@ SUITE = (
         }.items()
     ),
     Entry("sizes of files", "file_sizes"),
-    Entry("masked and smaller models", "shrunk_models", backend="torch"),
+    Entry("masked and smaller models", "shrunk_models", backend="tensorflow"),
     Entry("greedy decoding", "decoding"),
     Entry("JPEG pipeline", "image_pipeline", ("--sizes=500x375",)),
     *(
