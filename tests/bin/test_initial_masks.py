@@ -8,6 +8,7 @@ import pytest
 import state_of_sparsity as sos
 from state_of_sparsity.models.runs import train as runs_train
 from state_of_sparsity.models.training.loop.building import build_dense
+from state_of_sparsity.models.training.loop.initial_masks import initial_masks
 from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.training.run_folder import RunFolder
 from tests.bin.conftest import run_of
@@ -88,6 +89,12 @@ def test_an_interrupted_run_goes_on_with_its_masks(folders, tmp_path, monkeypatc
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, name)
+
+
+def test_a_residual_branch_that_begins_at_zero_has_scores(tiny):
+    run = run_of("train_resnet50", *tiny, "--technique=snip")
+    masks = initial_masks(run.task(None), run.sparsification, run.start)
+    assert min(mask.mean() for mask in masks.values()) > 0.005
 
 
 def test_a_translation_masks_by_its_weighted_loss_in_parts(

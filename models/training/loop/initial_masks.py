@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import state_of_sparsity as sos
-from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.engines.tf_keras.backend import all_layers, keras, tf
 from state_of_sparsity.models.training.loop.building import build_dense
 from state_of_sparsity.models.training.loop.sparsification import Sparsification
 from state_of_sparsity.models.training.loop.task import Task
@@ -18,6 +18,8 @@ def initial_masks(
     """Which of the initial weights stay, by name: see `sos.one_shot`.
 
     Gradients are those of the task's loss, without weight decay, in training mode.
+    Scales of batch normalization that are zero, as at the end of a residual block,
+    count as ones: behind a zero, no weight would have a score.
 
     Args:
       task: what to train, made outside of the scope of a strategy: on one device.
@@ -25,6 +27,9 @@ def initial_masks(
       start: the initial values, and the number of training batches.
     """
     dense = build_dense(task, start)
+    for norm in filter(_is_scaled_norm, all_layers(dense)):
+        if not norm.gamma.numpy().any():
+            norm.gamma.assign(tf.ones_like(norm.gamma))
     task.compile(dense)
 
     def loss(targets, outputs):
@@ -40,6 +45,10 @@ def initial_masks(
         loss=loss,
     )
     return sos.weight_masks(sparse)
+
+
+def _is_scaled_norm(layer):
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.scale
 
 
 def _examples(task, batches) -> Iterator[tuple]:
