@@ -179,13 +179,8 @@ def masked(build, rng):
     return model
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        pytest.param(build, marks=[pytest.mark.slow] * (build is not convolutions))
-        for build in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("build", CASES)
 def test_outputs_stay(build, rng, tmp_path):
     model = masked(build, rng)
     inputs = rng.normal(size=(3, 6, 6, 2)).astype("float32")

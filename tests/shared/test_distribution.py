@@ -76,6 +76,7 @@ def strategy():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.feature("DataParallel")
 @pytest.mark.parametrize(
     ("technique", "budget"),

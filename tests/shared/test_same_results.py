@@ -151,6 +151,7 @@ def test_penalties_are_those_of_the_formulas_in_float64(technique, extra, batche
     np.testing.assert_allclose(sum(losses), weight * expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.feature("penalties equal in both Kerases, all backends")
 def test_the_loss_of_a_step_has_the_penalty_in_it(batches):
     """Under next to no noise the data's loss does not depend on the penalty."""

@@ -63,7 +63,14 @@ def assert_same_state(model, expected):
 
 
 @pytest.mark.feature(".keras files, and exact training on from them")
-@pytest.mark.parametrize("name", ["magnitude", "variational", "l0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "magnitude",
+        pytest.param("variational", marks=pytest.mark.slow),
+        pytest.param("l0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_saved_and_loaded_model_trains_on_to_the_bit(name, data, tmp_path):
     model = fresh(name)
     fit(model, *data, epochs=2)

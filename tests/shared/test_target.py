@@ -264,6 +264,7 @@ def test_logs_have_the_weight_that_is_steered(rng):
     assert history["penalty_weight"][-1] == max(weights) > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", BOTH)
 def test_training_goes_on_from_a_file_as_if_nothing_had_been(cls, rng, tmp_path):
     technique = cls(sparsity=0.75, ramp_length=40)
