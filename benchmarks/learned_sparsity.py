@@ -3,8 +3,9 @@
   python benchmarks/learned_sparsity.py --seeds=0,1,2
   KERAS_BACKEND=jax python benchmarks/learned_sparsity.py --keras=keras
 
-Prints accuracy and sparsity of the deployed networks, a line per technique and seed,
-and their medians. The defaults were chosen on the validation split.
+Prints accuracy and sparsity of the deployed networks and the inputs that their layers
+have left, a line per technique and seed, and the medians. The defaults were chosen on
+the validation split.
 """
 
 import importlib
@@ -27,6 +28,7 @@ _TECHNIQUES = flags.DEFINE_list(
         "random_pruning",
         "variational_dropout",
         "l0_regularization",
+        "l0_by_inputs",
     ],
     "What to run.",
 )
@@ -62,7 +64,10 @@ def technique(name):
         return sos.TECHNIQUES[name](_SPARSITY.value, steps // 4, steps * 3 // 4, 100)
     if name == "variational_dropout":
         return sos.VariationalDropout(_KL_WEIGHT.value, ramp_length=_RAMP.value)
-    return sos.L0Regularization(_L0_WEIGHT.value, ramp_length=_RAMP.value)
+    structure = "inputs" if name == "l0_by_inputs" else "weights"
+    return sos.L0Regularization(
+        _L0_WEIGHT.value, ramp_length=_RAMP.value, structure=structure
+    )
 
 
 def trained(keras, name, seed):
@@ -95,6 +100,12 @@ def trained(keras, name, seed):
     return model
 
 
+def inputs_left(model):
+    """How many inputs of each layer have weights: of the first, pixels."""
+    kernels = [layer.get_weights()[0] for layer in sos.strip(model).layers]
+    return "-".join(str(np.count_nonzero(kernel.any(1))) for kernel in kernels)
+
+
 def accuracy(model):
     images, labels = digits.splits()[_SPLIT.value]
     deployed = sos.strip(model)
@@ -113,7 +124,7 @@ def main(argv):
             scores.append((accuracy(model), sos.sparsity_report(model).sparsity))
             print(
                 f"{name} seed {seed}: accuracy {scores[-1][0]:.4f}, "
-                f"sparsity {scores[-1][1]:.4f}",
+                f"sparsity {scores[-1][1]:.4f}, inputs {inputs_left(model)}",
                 flush=True,
             )
         medians = [statistics.median(column) for column in zip(*scores, strict=True)]
