@@ -107,9 +107,9 @@ validation split, with the number of configurations that is given. Where later
 techniques are compared, each had as many trials, of one seed at one sparsity; they are
 listed. The best of those that come within a point of that sparsity is chosen, or the
 nearest to it. STR has no target sparsity: its points are weight decays. Steered are
-learned techniques that are given a sparsity.
-Masks at initialization have nothing to choose, and had no trials; shuffled within each
-layer they are random masks with the same layers, and are trained from other values.
+learned techniques that are given a sparsity. Masks at initialization have nothing to
+choose, and had no trials; shuffled within each layer they are random masks with the
+same layers, and are trained from other values.
 
 ## Claims
 
