@@ -325,12 +325,9 @@ def test_embeddings_are_steered_and_draw_noise_for_each_row(rng):
 @pytest.mark.parametrize(
     ("cls", "rate", "sparsity"),
     [
-        (sos.VariationalDropout, 3e-3, 0.95),
-        (sos.VariationalDropout, 1e-2, 0.9),
         (sos.VariationalDropout, 1e-2, 0.95),
         # At 3e-3, gates need more steps.
         (sos.L0Regularization, 1e-2, 0.9),
-        (sos.L0Regularization, 1e-2, 0.95),
     ],
 )
 def test_digits_end_within_a_point_of_the_target(cls, rate, sparsity):
