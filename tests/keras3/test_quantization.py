@@ -85,7 +85,8 @@ MODES = {
     ),
     "awq": lambda *x: calibrated(quantizers.AWQConfig, *x, group_size=8),
 }
-# The int8 of all has its own file test below. What another backend writes is alike.
+# int8 rounds activations, and has a test of its own. What another backend writes is
+# alike.
 FILED = [mode for mode in MODES if mode != "int8"] if BACKEND == "torch" else ["gptq"]
 
 
