@@ -66,6 +66,7 @@ def test_layers_and_a_page_come_when_they_are_asked_for(command, study, out):
     assert "learned, 82.0%, seed 2" in (out / "sparsity_by_layer.svg").read_text()
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_compared(command, finished, out):
     outcome = command("compare", finished, "--layers_of=tiny", f"--output_dir={out}")
     assert outcome.code == 0, outcome

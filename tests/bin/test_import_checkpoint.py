@@ -70,6 +70,7 @@ def pruned(dense, command, images, tmp_path_factory):
     return folder / "run", masks, dense(images).numpy(), outcome.out
 
 
+@pytest.mark.slow
 def test_the_imported_model_gives_the_logits_of_the_published_one(pruned, load, images):
     folder, masks, logits, _ = pruned
     model = load(folder)[1]
@@ -82,6 +83,7 @@ def test_the_imported_model_gives_the_logits_of_the_published_one(pruned, load, 
     }
 
 
+@pytest.mark.slow
 def test_the_folder_is_that_of_a_run_without_a_result(pruned):
     folder, masks, _, printed = pruned
     assert {path.name for path in folder.iterdir()} == {
@@ -112,6 +114,7 @@ def test_the_imported_model_is_scored(pruned, command):
     assert 0 <= scores["quality"] <= 1
 
 
+@pytest.mark.slow
 def test_masks_of_an_imported_model_are_fixed_in_another_run(pruned, tmp_path):
     folder, masks, _, _ = pruned
     moved = shutil.copytree(folder, tmp_path / "moved")
@@ -121,6 +124,7 @@ def test_masks_of_an_imported_model_are_fixed_in_another_run(pruned, tmp_path):
     np.testing.assert_equal(dict(run.sparsification.technique.masks), masks)
 
 
+@pytest.mark.slow
 def test_what_was_imported_is_no_run_to_go_on_with(pruned, refused):
     folder = pruned[0]
     message = refused(

@@ -52,6 +52,7 @@ def translated(folder, command, tmp_path_factory):
     return source, target, outcome.err
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_vocabulary_and_all_that_other_runs_leave(folder):
     assert {path.name for path in folder.iterdir()} == {
         "best",
@@ -69,6 +70,7 @@ def test_the_folder_holds_the_vocabulary_and_all_that_other_runs_leave(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_command_tells_the_share_of_padding_and_the_score(run):
     _, outcome = run
     share = float(outcome.out.partition(" tokens: ")[2].partition("%")[0])
@@ -87,6 +89,7 @@ def test_much_padding_is_said_with_a_way_out(tmp_path, capsys):
     assert "choose another --vocabulary_size" in output
 
 
+@pytest.mark.slow
 def test_result_counts_the_operations_of_a_token_pair(folder):
     result = json.loads((folder / "result.json").read_text())
     width, vocabulary = 8, 384
@@ -104,6 +107,7 @@ def test_result_counts_the_operations_of_a_token_pair(folder):
     assert len(names) == 1 + 6 + 10
 
 
+@pytest.mark.slow
 def test_evaluation_says_the_score_of_the_result_and_its_signature(
     folder, command, refused
 ):
@@ -152,6 +156,7 @@ def test_references_in_tokens_are_put_into_the_order_of_the_translations(
     assert f"--tokenized_reference={file}x: " in message
 
 
+@pytest.mark.slow
 def test_translate_keeps_the_number_and_the_order_of_lines(folder, translated, load):
     source, target, said = translated
     lines = target.read_bytes().decode().split("\n")
@@ -249,6 +254,7 @@ def test_no_lines_are_said_to_be_none_and_a_full_disk_is_one_message(
         assert "translate: --output=/dev/full cannot be written: " in outcome.err
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused(folder, refused, tmp_path, monkeypatch):
     model = f"--model={folder}"
     assert "No such file" in refused("translate", model, f"--input={tmp_path / 'no'}")
@@ -325,6 +331,7 @@ def test_a_run_with_subwords_of_a_file_needs_its_folder_alone_from_then_on(
     assert expected[0] != b""
 
 
+@pytest.mark.slow
 def test_a_run_without_its_vocabulary_is_refused(folder, refused):
     hidden = folder / "vocabulary.hidden"
     (folder / "vocabulary.model").rename(hidden)

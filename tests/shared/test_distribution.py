@@ -126,6 +126,7 @@ def test_model_parallel_shards_masks_as_the_weights(technique, distribution):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.feature("MirroredStrategy")
 @pytest.mark.parametrize(
     ("technique", "budget"),
@@ -152,6 +153,7 @@ def test_replicas_train_as_one_model_does(technique, budget, strategy):
         assert_same_masks(sparse, trained(technique, weights, budget)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.feature("MirroredStrategy")
 @of_gradients
 def test_replicas_add_up_the_gradients_of_all(technique, budget, strategy):

@@ -259,6 +259,7 @@ def test_outputs_are_the_models_for_any_batch(tmp_path, format, make, capfd):
         assert any(np.array_equal(w, k) for w in weights for k in (kernel, kernel.T))
 
 
+@pytest.mark.slow
 @only("litert")
 @pytest.mark.feature("export: litert")
 def test_litert_has_sparse_tensors_where_those_are_smaller(tmp_path):

@@ -352,12 +352,13 @@ def kinds():
     return keras.Model(ids, keras.layers.Dense(4, name="dense")(x), name="kinds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "technique",
     [
         RETURN,
-        pytest.param(Saliency(at=2), marks=pytest.mark.slow),
-        pytest.param(Scale(), marks=pytest.mark.slow),
+        Saliency(at=2),
+        Scale(),
     ],
     ids=lambda technique: technique.technique_name(),
 )

@@ -146,6 +146,7 @@ def test_what_is_saved_is_the_same_when_loaded(subwords, tmp_path):
     assert loaded.encode(TEXTS).to_list() == subwords.encode(TEXTS).to_list()
 
 
+@pytest.mark.slow
 def test_it_works_in_a_graph_and_survives_a_cleared_keras_session(subwords):
     round_trip = tf.function(lambda text: subwords.decode(subwords.encode(text)))
     assert [text.decode() for text in round_trip(TEXTS).numpy()] == TEXTS
