@@ -363,6 +363,16 @@ def assert_is(function, expected, *arguments):
         np.testing.assert_allclose(slope, value, rtol=1e-3, atol=1e-4)
 
 
+def assert_kept(technique, theta, state, kept):
+    """What a technique keeps is what is not zero as deployed."""
+    given = ops.convert_to_tensor(theta, "float32")
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(technique.keeps(given, state)), kept
+    )
+    deployed = ops.convert_to_numpy(technique.deployed_weight(given, state))
+    np.testing.assert_array_equal(deployed != 0, kept)
+
+
 @pytest.mark.parametrize(("shape", "axes"), GROUPS)
 def test_gates_of_groups_are_those_of_the_formulas(rng, shape, axes):
     slices = Slices("channels", axes)
@@ -397,12 +407,7 @@ def test_gates_of_groups_are_those_of_the_formulas(rng, shape, axes):
     log_alpha.flat[1:] = np.maximum(log_alpha.flat[1:], -2.0)
     state = {"log_alpha": ops.convert_to_tensor(log_alpha, "float32")}
     kept = np.broadcast_to(log_alpha > -2.39, shape)
-    given = ops.convert_to_tensor(theta, "float32")
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(technique.keeps(given, state)), kept
-    )
-    deployed = ops.convert_to_numpy(technique.deployed_weight(given, state))
-    np.testing.assert_array_equal(deployed != 0, kept)
+    assert_kept(technique, theta, state, kept)
 
 
 @pytest.mark.parametrize(("shape", "axes"), GROUPS)
@@ -439,12 +444,7 @@ def test_noise_of_groups_is_that_of_the_formulas(rng, shape, axes):
     state = {"log_sigma2": ops.convert_to_tensor(log_sigma2, "float32")}
     kept = np.broadcast_to(log_alpha(theta, log_sigma2) < 3.0, shape)
     assert 0 < kept.sum() < kept.size
-    given = ops.convert_to_tensor(theta, "float32")
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(technique.keeps(given, state)), kept
-    )
-    deployed = ops.convert_to_numpy(technique.deployed_weight(given, state))
-    np.testing.assert_array_equal(deployed != 0, kept)
+    assert_kept(technique, theta, state, kept)
 
 
 @pytest.mark.parametrize(("shape", "axes"), GROUPS)
