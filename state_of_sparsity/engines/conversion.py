@@ -170,9 +170,9 @@ class Conversion(abc.ABC):
         """A plain model without masked channels: see `state_of_sparsity.shrinking`.
 
         Raises:
-          ValueError: if layers of this Keras are not followed.
+          TypeError: if layers of this Keras are not followed.
         """
-        raise ValueError(
+        raise TypeError(
             f"Model {model.name!r} is one of tf_keras, and sos.shrink takes models of "
             "Keras 3: load its weights into one."
         )

@@ -91,3 +91,10 @@ def test_importing_the_engine_changes_nothing_of_tf_keras():
     command = [sys.executable, "-c", UNCHANGED]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("function", [sos.shrink, lambda m: sos.quantize(m, "int8")])
+def test_what_keras_3_alone_has_is_refused(function):
+    model = keras.Sequential([keras.layers.Dense(2, input_shape=(3,))])
+    with pytest.raises(TypeError, match="is one of tf_keras"):
+        function(model)
