@@ -5,14 +5,18 @@ import textwrap
 import matplotlib.figure
 import pandas as pd
 
-from state_of_sparsity.models.analysis.points import quality_label, summarize
-from state_of_sparsity.models.analysis.styles import styles
+from state_of_sparsity.models.analysis.points import quality_label
+from state_of_sparsity.models.analysis.styles import Style, styles
+from state_of_sparsity.models.runs.variants import DENSE
 
-_DENSE = "#000000"
+_DENSE, _BLACK = "dense, ONNX Runtime", Style("#000000", "o")
 
 
 def draw(latencies: pd.DataFrame) -> matplotlib.figure.Figure:
     """Draws quality over milliseconds, a panel for each batch and number of threads.
+
+    Sparse models are run by the engine, and dense ones, of one size or of several, by
+    ONNX Runtime.
 
     Args:
       latencies: a table of finished runs with their `setting`, batch and threads in
@@ -33,59 +37,45 @@ def draw(latencies: pd.DataFrame) -> matplotlib.figure.Figure:
 
 def _draw_panel(axes, latencies):
     """A line for each variant through medians of runs, which are small marks."""
-    points = summarize(latencies)
-    look = styles(points.variant)
-    lines, marks = {}, []
-    for point in points.itertuples():
-        here = latencies[latencies.source.map(str).isin(point.sources)]
-        place = here.engine.median()
-        marks.append((place, point.quality))
-        if point.is_dense:
-            dense = here.onnxruntime.median()
-            marks.append((dense, point.quality))
-            _draw_dense(axes, dense, place, point.quality)
-            continue
-        style = look[point.variant]
-        axes.scatter(
-            here.engine, here.quality, 9, style.colour, style.marker, alpha=0.5
-        )
-        of_point = point.sparsity, *marks[-1]
-        lines.setdefault(point.variant, []).append(of_point)
-    for variant, line in lines.items():
-        _draw_line(axes, sorted(line), look[variant], variant)
+    is_dense = latencies.technique == DENSE
+    runs = latencies.assign(
+        line=latencies.variant.mask(is_dense, _DENSE),
+        place=latencies.engine.mask(is_dense, latencies.onnxruntime),
+        label=latencies.sparsity.map("{:.0%}".format),
+    )
+    sizes = latencies.parameters.map(lambda number: f"{number / 1e6:.2g} M")
+    runs["label"] = runs.label.mask(is_dense, sizes)
+    # Those of one target differ in sparsity by a rounding.
+    runs["point"] = runs.group.mask(is_dense, sizes)
+    points = runs.groupby(["line", "point"], sort=False).agg(
+        {"place": "median", "quality": "median", "label": "first"}
+    )
+    look = styles(runs.line[~is_dense])
+    for name, line in points.groupby("line", sort=False):
+        _draw_line(axes, line.sort_values("place"), look.get(name, _BLACK), name)
+    axes.scatter(runs.place, runs.quality, 9, "#888888", zorder=1)
     axes.margins(0.12)
-    _draw_front(axes, marks)
+    _draw_front(axes, list(zip(points.place, points.quality, strict=True)))
     axes.set_xlabel("milliseconds of a batch")
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_dense(axes, place, place_in_engine, quality):
-    """The reference: its quality is level, and its latency in ONNX Runtime upright."""
-    axes.axhline(quality, color=_DENSE, linestyle="--", linewidth=0.8)
-    axes.axvline(place, color=_DENSE, linestyle="--", linewidth=0.8)
-    axes.plot(place, quality, "o", color=_DENSE, label="dense, ONNX Runtime")
+def _draw_line(axes, line, style, name):
+    """A line whose points say their sparsity, or how many parameters they have."""
     axes.plot(
-        place_in_engine, quality, "o", color=_DENSE, mfc="w", label="dense, engine"
-    )
-
-
-def _draw_line(axes, line, style, variant):
-    """A line from dense to sparse, whose points say their sparsity."""
-    _, places, qualities = zip(*line, strict=True)
-    axes.plot(
-        places,
-        qualities,
+        line.place,
+        line.quality,
         color=style.colour,
         marker=style.marker,
         linestyle=style.dash,
-        label=textwrap.fill(variant, 26),
+        label=textwrap.fill(name, 26),
     )
-    for sparsity, *point in line:
+    for point in line.itertuples():
         axes.annotate(
-            f"{sparsity:.0%}",
-            point,
+            point.label,
+            (point.place, point.quality),
             (5, -9),
             textcoords="offset points",
             color=style.colour,

@@ -83,7 +83,7 @@ def transformer_on_tokens(keras):
         raise app.UsageError("The Transformer is a model of tf_keras.")
     losses, transformer = (
         importlib.import_module(f"state_of_sparsity.models.{name}")
-        for name in ("training.losses", "translation.transformer")
+        for name in ("training.loop.losses", "translation.transformer")
     )
     shape = (_ROWS.value, 64)
     rng = np.random.default_rng(0)
