@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from state_of_sparsity.engines import engine_of
+from state_of_sparsity.engines.equations import Equation
 from state_of_sparsity.engines.recording import is_kind
 
 # Of a layer, the shapes of its inputs and that of its output.
@@ -277,12 +278,10 @@ def _by_input(call):
 
 def _by_equation(call):
     """The product of the dimensions of the inputs that the kernel does not have."""
-    labels, kernel = call.layer.equation.split("->")[0].split(",")
     shape = call.inputs[0]
-    before, ellipsis, after = labels.partition("...")
-    between = " " * (len(shape) - len(before) - len(after)) if ellipsis else ""
-    named = zip(before + between + after, shape, strict=True)
-    return _product(call, [size for label, size in named if label not in kernel])
+    parts = Equation.of(call.layer.equation).of_rank(len(shape))
+    named = zip(parts.inputs, shape, strict=True)
+    return _product(call, [size for x, size in named if x not in parts.kernel])
 
 
 def _by_vector(call):

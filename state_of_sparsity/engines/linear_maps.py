@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from state_of_sparsity.engines.equations import Equation
 from state_of_sparsity.engines.recording import is_kind
 
 
@@ -38,9 +39,7 @@ def sequence_axes(equation: str, rank: int) -> tuple[int, ...]:
       equation: of the map, as `EinsumDense` writes it.
       rank: of its inputs.
     """
-    inputs, kernel, outputs = equation.replace("->", ",").split(",")
-    further = "0123456789"[: rank - len(inputs.replace("...", ""))]
-    inputs, outputs = (side.replace("...", further) for side in (inputs, outputs))
+    inputs, kernel, outputs = Equation.of(equation).of_rank(rank)
     # Where the kernel is used again, but for the next example.
     again = set(inputs[1:]) - set(kernel)
     axes = tuple(axis for axis, letter in enumerate(outputs) if letter in again)
@@ -55,17 +54,8 @@ def summed_axis(equation: str) -> int:
     Args:
       equation: of EinsumDense.
     """
-    summed, _ = _kernel_axes(equation)
-    return summed[-1] if summed else -2
-
-
-def _kernel_axes(equation):
-    """Axes of a kernel, from its end: what is summed over, and what is of outputs."""
-    operands, _, outputs = equation.replace(" ", "").partition("->")
-    inputs, _, kernel = operands.partition(",")
-    axes = [(axis - len(kernel), letter) for axis, letter in enumerate(kernel)]
-    summed = tuple(a for a, x in axes if x in inputs and x not in outputs)
-    return summed, tuple(a for a, x in axes if x in outputs and x not in inputs)
+    parts = Equation.of(equation)
+    return parts.summed[-1] - len(parts.kernel) if parts.summed else -2
 
 
 def unit_axes(layer) -> dict[str, tuple[int, ...]]:
@@ -89,8 +79,9 @@ def unit_axes(layer) -> dict[str, tuple[int, ...]]:
 
 
 def _unit_axes_of_einsum(equation):
-    summed, free = _kernel_axes(equation)
-    rank = len(equation.partition("->")[0].partition(",")[2].strip())
+    parts = Equation.of(equation)
+    rank = len(parts.kernel)
+    summed, free = (tuple(a - rank for a in x) for x in (parts.summed, parts.free))
     if len(summed) + len(free) < rank or not (summed and free):
         return {}
     # Of (features, heads, size), and of (heads, size, features).

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from state_of_sparsity.engines.equations import Equation
 from state_of_sparsity.engines.recording import is_kind
 
 
@@ -50,7 +51,7 @@ class LinearMap:
 def linear_map(layer) -> LinearMap | None:
     """The map of a layer that computes as its kind does; None where it is not known."""
     if is_kind(layer, "EinsumDense"):
-        return _einsum(layer.equation.replace(" ", ""))
+        return _einsum(layer.equation)
     if is_kind(layer, "Dense"):
         return _einsum("...a,ab->...b")
     if is_kind(layer, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"):
@@ -66,19 +67,16 @@ def linear_map(layer) -> LinearMap | None:
 
 
 def _einsum(equation):
-    operands, _, outputs = equation.partition("->")
-    inputs, _, kernel = operands.partition(",")
-    groups = [x for x in kernel if x in inputs and x in outputs]
-    summed = [x for x in kernel if x in inputs and x not in outputs]
-    free = [x for x in kernel if x not in inputs and x in outputs]
-    # Summed before anything is multiplied.
-    alone = sorted(set(inputs) - set(kernel + outputs))
-    if len(groups) + len(summed) + len(free) < len(kernel):
+    parts = Equation.of(equation)
+    axes = tuple(map(tuple, (parts.groups, parts.summed, parts.free)))
+    if sum(map(len, axes)) < len(parts.kernel):
         return None
+    groups, summed = ([parts.kernel[i] for i in part] for part in axes[:2])
+    # Summed before anything is multiplied.
+    alone = sorted(set(parts.inputs) - set(parts.kernel + parts.outputs))
 
     def rows(values):
-        further = "0123456789"[: len(values.shape) - len(inputs.replace("...", ""))]
-        letters = inputs.replace("...", further)
+        letters = parts.of_rank(len(values.shape)).inputs
         values = ops.cast(values, "float32")
         for letter in alone:
             values = ops.sum(values, letters.index(letter))
@@ -91,10 +89,8 @@ def _einsum(equation):
         ]
         return ops.reshape(ops.transpose(values, order), (sizes[0], -1, sizes[1]))
 
-    axes = tuple(
-        tuple(kernel.index(x) for x in part) for part in (groups, summed, free)
-    )
-    return LinearMap(axes, rows, (inputs, *map(tuple, (groups, summed, alone))))
+    kind = parts.inputs, tuple(groups), tuple(summed), tuple(alone)
+    return LinearMap(axes, rows, kind)
 
 
 def _convolution(layer, is_depthwise):
