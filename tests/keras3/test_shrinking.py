@@ -129,9 +129,12 @@ def excited(x):
 
 
 def nested(x):
-    inner = functional(lambda x: normalized(conv(8, "b")(x)), (6, 6, 8))
+    both = [keras.Input((6, 6, 8), name=name) for name in ("first", "second")]
+    inner = keras.Model(both, normalized(conv(8, "b")(both[0] * both[1])))
     x = conv(8, "a", activation="relu")(x)
-    return head(keras.Sequential([inner, conv(4, "c", 1)])(x))
+    x = inner(inputs={"second": x, "first": x})
+    last = keras.Sequential([keras.Input((6, 6, 8)), conv(4, "c", 1)])
+    return head(keras.Sequential([last])(x))
 
 
 def attention(x):
@@ -267,6 +270,7 @@ def unfollowed(x):
     x = conv(8, "one")(x) + conv(8, "other")(x)
     x = conv(8, "mixed")(layers.ReLU()(x))
     x = layers.LayerNormalization(name="norm")(x)
+    x = layers.BatchNormalization()(conv(4, "batch")(x), training=True)
     x = layers.EinsumDense("abcd,de->abce", (6, 6, 4), name="einsum")(x)
     return head(x)
 
@@ -276,7 +280,7 @@ def unfollowed(x):
 def test_what_stays_is_named(rng):
     model = functional(unfollowed)
     randomize(model, rng)
-    for name in ("padded", "grouped", "one", "mixed", "einsum", "logits"):
+    for name in ("padded", "grouped", "one", "mixed", "batch", "einsum", "logits"):
         mask(find(model, name), 0)
     with pytest.warns(UserWarning, match="stay") as caught:
         smaller = sos.shrink(model)
@@ -285,6 +289,7 @@ def test_what_stays_is_named(rng):
         "padded (Conv2D mixes them)",
         "one (a sum, a product or a padded",
         "mixed (LayerNormalization mixes them)",
+        "batch (BatchNormalization is called with training=True)",
         "logits (the model returns them)",
         "grouped (Conv2D is not followed",
         "einsum (EinsumDense is not followed",
@@ -293,6 +298,20 @@ def test_what_stays_is_named(rng):
     assert warning.filename == __file__
     check_same(model, smaller, rng.normal(size=(2, 6, 6, 2)))
     assert parameters(smaller) == parameters(model)
+
+
+@pytest.mark.slow
+@pytest.mark.any_backend
+def test_a_model_within_that_trains_stays(rng):
+    inner = functional(lambda x: normalized(conv(4, "b")(x)), (6, 6, 8))
+    model = functional(lambda x: head(inner(conv(8, "a")(x), training=True)))
+    randomize(model, rng)
+    mask(find(model, "a"), 0, 1)
+    mask(find(model, "b"), 0)
+    stay = r"a \(Functional is called with training=True\); b \(Conv2D is not"
+    with pytest.warns(UserWarning, match=stay):
+        smaller = sos.shrink(model)
+    check_same(model, smaller, rng.normal(size=(2, 6, 6, 2)))
 
 
 class Subclassed(keras.Model):

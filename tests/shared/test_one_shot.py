@@ -160,13 +160,19 @@ def test_matrices_give_what_the_layer_does(rng, kind):
 
 
 def test_parts_are_given_what_pruned_ones_before_them_give(rng):
-    """A residual block, a model within, a layer used twice: as one subclassed model."""
+    """A residual block, a model within, in training: as one subclassed model."""
     layers = keras.layers
     keras.utils.set_random_seed(1)
-    inner = keras.Sequential([layers.Input((6,)), layers.Dense(6, name="inner")])
+
+    class Squared(layers.Layer):
+        def call(self, inputs, training=None):
+            return inputs * inputs if training else inputs
+
+    dense = layers.Dense(6, name="inner")
+    inner = keras.Sequential([layers.Input((6,)), Squared(), dense])
     inputs = layers.Input((6,))
     first = layers.Dense(6, activation="tanh", name="first")(inputs)
-    added = layers.add([first, inner(inputs=first)])
+    added = layers.add([first, inner(inputs=first, training=True)])
     model = keras.Model(inputs, layers.Dense(4, name="last")(added))
 
     class Whole(keras.Model):

@@ -105,11 +105,32 @@ def steps(model: Functional) -> list[Node]:
     return [node for node in nodes if not node.is_input]
 
 
-def given(model: Functional, inputs, **further) -> dict:
-    """The inputs of a call of a functional model, by the `id` of its symbolic ones."""
-    del further
+def given(model: Functional, inputs, mask=None, **context) -> dict:
+    """The inputs of a call of a functional model, by the `id` of its symbolic ones.
+
+    Of the context, which its layers are told, nothing is needed.
+    """
+    del context
     values = model._standardize_inputs(inputs)
+    masks = [None] * len(values) if mask is None else keras.tree.flatten(mask)
+    for value, of_value in zip(values, masks, strict=True):
+        if of_value is not None:
+            set_mask(value, of_value)
     return dict(zip(map(id, model._inputs), values, strict=True))
+
+
+def arguments_of(node: Node, values: dict, around: dict) -> tuple[tuple, dict]:
+    """What a call in a functional model is given.
+
+    Args:
+      node: the call.
+      values: by the `id` of symbolic tensors.
+      around: keywords of the call of the model, which override those in it.
+    """
+    args, kwargs = node.arguments.fill_in(values)
+    told = getattr(node.operation, "_call_context_args", ())
+    context = {k: v for k, v in around.items() if k in told and v is not None}
+    return args, kwargs | context
 
 
 def named(node: Node, outputs) -> dict:
@@ -167,7 +188,8 @@ def inside_of(node: Node) -> tuple[Function, dict[int, int]] | None:
 
 def _entries(graph, node):
     """The inputs of a functional model, and what a call in another one gives it."""
-    inputs = node.arguments.args[0]
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    inputs = args[0] if args else kwargs["inputs"]
     if isinstance(inputs, dict) and not isinstance(graph._inputs_struct, dict):
         inputs = [inputs[x.name] for x in graph._inputs]
     return zip(graph._inputs, keras.tree.flatten(inputs), strict=True)

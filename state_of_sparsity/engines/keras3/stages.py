@@ -51,7 +51,10 @@ def _run_graph(graph, calls, waits, visit):
     for node in nodes:
         if not waits(graph):
             return None
-        node_calls = [node.arguments.fill_in(values) for values in known]
+        node_calls = [
+            private.arguments_of(node, values, around)
+            for values, (_, around) in zip(known, calls, strict=True)
+        ]
         outputs = run_in_parts(node.operation, node_calls, waits, visit)
         if outputs is None:
             return None
