@@ -145,12 +145,7 @@ class Follower:
         if layer.activation in (None, keras.activations.linear):
             return x
         shape = [2 if i != x.axis else len(x) for i in range(rank)]
-
-        def run(values):
-            inputs = keras.ops.cast(values[0], layer.compute_dtype)
-            return private.computed(layer.activation, inputs)
-
-        output = self._alike(run, [x], [shape])
+        output = self._alike(layer.activation, [x], [shape])
         if output is None:
             self.pin([x], f"the activation of {layer.name} mixes them")
             output = Tensor(x.ids, np.full(len(x), np.nan), x.axis)
@@ -203,15 +198,10 @@ class Follower:
         return self._finished(out, x, rank)
 
     def _without_weights(self, node, given):
-        def run(values):
-            pairs = zip(node.input_tensors, values, strict=True)
-            # Numbers of channels are not rounded to half precision.
-            tensors = {
-                id(x): v if v.dtype == "int32" else keras.ops.cast(v, x.dtype)
-                for x, v in pairs
-            }
-            args, kwargs = node.arguments.fill_in(tensors)
-            return private.computed(node.operation, *args, **kwargs)
+        def run(*values):
+            named = dict(zip(map(id, node.input_tensors), values, strict=True))
+            args, kwargs = node.arguments.fill_in(named)
+            return node.operation(*args, **kwargs)
 
         shapes = [private.sizes(x) for x in node.input_tensors]
         # Those of one channel are broadcast.
@@ -229,17 +219,19 @@ class Follower:
         if len({len(x) for x in known}) != 1:
             return None
         kept = self._rng.permutation(len(known[0])) < len(known[0]) / 2
-        values = [self._rng.normal(0, 3, shape) for shape in shapes]
+        values = [self._rng.normal(0, 3, shape).astype("float32") for shape in shapes]
         axis = _axis_that_agrees(run, values, given, kept)
         if axis is None:
             return None
         for x in known[1:]:
             self.dependencies.tie(known[0].ids, x.ids)
         values = [
-            np.zeros(shape) if x is None else _spread(x.constants, x.axis, shape)
+            np.zeros(shape, "float32")
+            if x is None
+            else _spread(x.constants, x.axis, shape)
             for x, shape in zip(given, shapes, strict=True)
         ]
-        rows = _rows(run(values), axis)
+        rows = _rows(private.computed(run, *values), axis)
         constants = np.stack([x.constants for x in known])
         is_known = ~np.isnan(constants).any(axis=0) & (len(known) == len(given))
         if is_product:
@@ -255,11 +247,12 @@ class Follower:
             for x, s in zip(given, shapes, strict=True)
         ]
         places = np.cumsum([0, *map(len, given)])
+        # As integers, which are not rounded to half precision.
         numbers = [
             _spread(np.arange(first, first + len(x)), x.axis, s).astype("int32")
             for first, x, s in zip(places[:-1], given, shapes, strict=True)
         ]
-        whole = run(numbers)
+        whole = private.computed(run, *numbers)
         axis = axis if len(given) > 1 else whole.ndim - 1
         rows = _rows(whole, axis).astype(int)
         if np.any(rows != rows[0]):
@@ -276,7 +269,7 @@ def _axis_that_agrees(run, values, given, kept):
         for value, x in zip(values, given, strict=True)
     ]
     try:
-        whole, less = run(values), run(part)
+        whole, less = (private.computed(run, *x) for x in (values, part))
     except Exception:
         # An operation may take the sizes alone that it was made for.
         return None

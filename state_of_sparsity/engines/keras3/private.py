@@ -152,10 +152,11 @@ def sizes(x: keras.KerasTensor) -> list[int]:
     return [n or (8 if axis else 2) for axis, n in enumerate(x.shape)]
 
 
-def computed(operation, *args, **kwargs) -> np.ndarray:
-    """The output of a layer or another operation, without a change of any state."""
+def computed(function, *arrays: np.ndarray) -> np.ndarray:
+    """What a function of tensors gives, without a change of any state."""
     with stateless_scope.StatelessScope(), without_gradients():
-        return keras.ops.convert_to_numpy(operation(*args, **kwargs)).astype("float32")
+        output = function(*map(keras.ops.convert_to_tensor, arrays))
+        return keras.ops.convert_to_numpy(output).astype("float32")
 
 
 def is_changed(layer: keras.layers.Layer) -> bool:

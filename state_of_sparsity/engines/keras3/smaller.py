@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import math
 import warnings
 from typing import ClassVar
 
@@ -154,7 +153,7 @@ class Smaller:
         values = {
             id(v): np.zeros(shape, "float32")
             for v, shape in pairs
-            if math.prod(shape) != math.prod(v.shape)
+            if [*shape] != [*v.shape]
         }
         layer = resized(larger, values)
         make_smaller(layer)
