@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 import state_of_sparsity as sos
+from state_of_sparsity import runtime
 from tests.flavour import compiled, outputs_of
 
 layers = keras.layers
+pytestmark = pytest.mark.slow
+TAKEN_OUT = pytest.mark.feature("shrink: channels, units and heads are taken out")
+NAMED = pytest.mark.feature("shrink: what is not followed is named, and stays")
+OF_KERAS_HUB = pytest.mark.feature(
+    "shrink: BERT, ViT and GPT-2 of KerasHub, `generate`"
+)
 
 
 def randomize(model, rng):
@@ -182,7 +189,7 @@ def masked(build, rng):
     return model
 
 
-@pytest.mark.slow
+@TAKEN_OUT
 @pytest.mark.parametrize("build", CASES)
 def test_outputs_stay(build, rng, tmp_path):
     model = masked(build, rng)
@@ -198,7 +205,6 @@ def test_outputs_stay(build, rng, tmp_path):
     assert type(smaller) is type(model)
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_unit_whose_constant_is_not_zero_takes_over(rng):
     model = keras.Sequential(
@@ -219,7 +225,6 @@ def test_a_unit_whose_constant_is_not_zero_takes_over(rng):
     assert smaller.layers[1].input_spec.axes == {-1: 6}
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_what_nothing_uses_goes(rng):
     model = functional(lambda x: head(normalized(conv(4, "b")(conv(8, "a")(x)))))
@@ -237,7 +242,6 @@ def test_what_nothing_uses_goes(rng):
     assert find(smaller, "b").kernel.shape == (3, 3, 6, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_slimmed_normalization(rng):
     model = functional(convolutions)
@@ -249,7 +253,6 @@ def test_slimmed_normalization(rng):
     assert find(smaller, "a").filters in (4, 5)
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_layer_that_is_used_twice(rng):
     shared = layers.Dense(8, activation="relu", name="a")
@@ -275,7 +278,7 @@ def unfollowed(x):
     return head(x)
 
 
-@pytest.mark.slow
+@NAMED
 @pytest.mark.any_backend
 def test_what_stays_is_named(rng):
     model = functional(unfollowed)
@@ -300,7 +303,6 @@ def test_what_stays_is_named(rng):
     assert parameters(smaller) == parameters(model)
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_model_within_that_trains_stays(rng):
     inner = functional(lambda x: normalized(conv(4, "b")(x)), (6, 6, 8))
@@ -323,7 +325,6 @@ class Subclassed(keras.Model):
         return self.dense(inputs)
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 def test_errors(rng):
     subclassed = Subclassed()
@@ -375,7 +376,7 @@ def check_transformer(model, inputs, rng, tmp_path, mlp):
     return smaller, loaded
 
 
-@pytest.mark.slow
+@OF_KERAS_HUB
 def test_bert(rng, tmp_path):
     hub = pytest.importorskip("keras_hub").models
     size = {"vocabulary_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 16}
@@ -387,7 +388,7 @@ def test_bert(rng, tmp_path):
     check_transformer(model, inputs, rng, tmp_path, "feedforward_intermediate_dense")
 
 
-@pytest.mark.slow
+@OF_KERAS_HUB
 def test_vit(rng, tmp_path):
     hub = pytest.importorskip("keras_hub").models
     size = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 32}
@@ -397,7 +398,7 @@ def test_vit(rng, tmp_path):
     check_transformer(model, inputs, rng, tmp_path, "dense_1")
 
 
-@pytest.mark.slow
+@OF_KERAS_HUB
 def test_gpt2_generates(rng, tmp_path):
     hub = pytest.importorskip("keras_hub").models
     size = {"vocabulary_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 16}
@@ -418,6 +419,67 @@ def test_gpt2_generates(rng, tmp_path):
     targets = np.roll(ids, -1, axis=1)
     compiled(smaller, loss="sparse_categorical_crossentropy")
     smaller.fit(inputs, targets, verbose=0)
+
+
+@pytest.mark.any_backend
+def test_a_smaller_transformer_is_made_sparse_and_smaller_again(rng, tmp_path):
+    hub = pytest.importorskip("keras_hub").models
+    size = {"vocabulary_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 16}
+    backbone = hub.GPT2Backbone(**size, intermediate_dim=32, max_sequence_length=8)
+    model = hub.GPT2CausalLM(backbone)
+    ids = rng.integers(1, 16, (3, 8))
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    masked_transformer(model, rng, "feedforward_intermediate_dense")
+    smaller = check_smaller(model, inputs, rng)
+    masks = sos.MagnitudePruning(0.5, 0, 1, 1)
+    sparse = sos.sparsify(smaller, masks, overrides={".*embedding": None})
+    sparse.save(tmp_path / "sparse.keras")
+    loaded = keras.saving.load_model(tmp_path / "sparse.keras")
+    check_same(loaded, smaller, inputs)
+    for layer in smaller._flatten_layers():
+        if isinstance(layer, layers.MultiHeadAttention):
+            mask_heads(layer, 1)
+    again = check_smaller(smaller, inputs, rng)
+    again.save(tmp_path / "again.keras")
+    loaded = keras.saving.load_model(tmp_path / "again.keras")
+    check_same(loaded, again, inputs)
+    with pytest.raises(ValueError, match=r"by the name of a class.*\.keras file"):
+        again.save_to_preset(tmp_path / "preset")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("build", CASES)
+def test_mixed_precision(build, rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = masked(build, rng)
+        smaller = sos.shrink(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert parameters(smaller) < 0.65 * parameters(model)
+    assert {variable.dtype for variable in smaller.weights} == {"float32"}
+    inputs = rng.normal(size=(3, 6, 6, 2)).astype("float32")
+    found, expected = (outputs_of(each, inputs) for each in (smaller, model))
+    # Steps of bfloat16 are 2 ** -8 of a value.
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.any_backend
+def test_a_smaller_model_is_smaller_again_and_exported(rng, tmp_path):
+    inputs = rng.normal(size=(3, 6, 6, 2)).astype("float32")
+    smaller = sos.shrink(masked(convolutions, rng))
+    mask(find(smaller, "a"), -1, -2)
+    again = check_smaller(smaller, inputs, rng)
+    check_same(again, sos.shrink(again), inputs)
+    expected = outputs_of(again, inputs)
+    sos.export(again, tmp_path / "model.sparse", format="sparse")
+    (found,) = runtime.load(tmp_path / "model.sparse").run(inputs).values()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    sos.export(again, tmp_path / "model.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def mask_convolutions(model, rng):
@@ -458,7 +520,6 @@ def efficient_net():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.any_backend
 @pytest.mark.parametrize("build", [resnet, mobile_net, efficient_net])
 def test_networks_of_images(build, rng, tmp_path):

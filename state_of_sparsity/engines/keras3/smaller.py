@@ -18,6 +18,8 @@ from state_of_sparsity.engines.keras3.following import (
     Follower,
     of_kind,
 )
+from state_of_sparsity.engines.keras3.layers import Sparse
+from state_of_sparsity.engines.keras3.stripping import added_variables
 from state_of_sparsity.engines.recording import is_kind
 
 
@@ -143,21 +145,38 @@ class Smaller:
         return {
             "name": self.name,
             "larger": larger | {"build_config": self.get_build_config()},
-            "shapes": [list(variable.shape) for variable in self.weights],
+            "shapes": [list(variable.shape) for variable in _plain_weights(self)],
         }
 
     @classmethod
     def from_config(cls, config):
         larger = keras.saving.deserialize_keras_object(config["larger"])
-        pairs = zip(larger.weights, config["shapes"], strict=True)
+        pairs = zip(_plain_weights(larger), config["shapes"], strict=True)
         values = {
             id(v): np.zeros(shape, "float32")
             for v, shape in pairs
             if [*shape] != [*v.shape]
         }
-        layer = resized(larger, values)
+        # What is inside may be all that is smaller, and sparse again.
+        layer = resized(larger, values) if values else larger
         make_smaller(layer)
         return layer
+
+
+def _plain_weights(layer):
+    """Without what is added to the sparse layers inside."""
+    sparse = [x for x in private.all_layers(layer) if isinstance(x, Sparse)]
+    added = {id(v) for x in sparse for v in added_variables(x).values()}
+    return [variable for variable in layer.weights if id(variable) not in added]
+
+
+def _no_preset(self, *args, **kwargs):
+    del args, kwargs
+    raise ValueError(
+        "KerasHub loads a preset by the name of a class, and all models of fewer units "
+        f"are saved by one name: save {self.name!r} as a .keras file, which loads "
+        "where state_of_sparsity is imported."
+    )
 
 
 def make_smaller(layer: keras.layers.Layer) -> None:
@@ -169,4 +188,6 @@ def make_smaller(layer: keras.layers.Layer) -> None:
 @functools.cache
 def _smaller_class(cls):
     members = {"larger_class": cls, "__module__": __name__}
+    if hasattr(cls, "save_to_preset"):
+        members["save_to_preset"] = _no_preset
     return _register(private.derived_class(cls.__name__, (Smaller, cls), members))
