@@ -14,9 +14,7 @@ layers = keras.layers
 pytestmark = pytest.mark.slow
 TAKEN_OUT = pytest.mark.feature("shrink: channels, units and heads are taken out")
 NAMED = pytest.mark.feature("shrink: what is not followed is named, and stays")
-OF_KERAS_HUB = pytest.mark.feature(
-    "shrink: BERT, ViT and GPT-2 of KerasHub, `generate`"
-)
+OF_KERAS_HUB = pytest.mark.feature("shrink: BERT, ViT and GPT-2 of KerasHub, generate")
 
 
 def randomize(model, rng):

@@ -29,6 +29,10 @@ from tests.test_structures import counts_of_a_sort
 
 layers = keras.layers
 pytestmark = [*ON_PYTORCH, pytest.mark.slow]
+BY_UNITS = pytest.mark.feature(
+    "structures: channels, inputs and heads, by every criterion"
+)
+OF_GROUPS = pytest.mark.feature("structures: gates, noise and lasso of groups")
 CHANNELS = {"structure": "channels"}
 NOW = (0.5, 1, 1, 1)
 
@@ -137,6 +141,7 @@ CRITERIA = {
 }
 
 
+@BY_UNITS
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_masks_whole_channels_as_many_as_asked(rng, name):
     sparse = sos.sparsify(network(), CRITERIA[name], budget=sos.Uniform())
@@ -191,6 +196,7 @@ def sequences(rng):
     return inputs, np.ones((4, 3, 4), "float32")
 
 
+@BY_UNITS
 def test_heads_of_attention_go_as_a_whole_and_other_layers_stay_dense(rng):
     technique = sos.MagnitudePruning(*NOW, structure="heads")
     with pytest.warns(
@@ -246,6 +252,7 @@ def test_channels_that_grow_are_those_of_the_largest_mean_gradients(rng):
     assert used.kept_weights(np.repeat(found[None], 4, axis=0), 2) == 24
 
 
+@BY_UNITS
 @pytest.mark.parametrize("refit", [False, True])
 def test_in_one_shot_channels_go_by_their_inputs(rng, refit):
     model = keras.Sequential([keras.Input((12,)), layers.Dense(8, name="a")])
@@ -531,6 +538,7 @@ LEARNED = {
 }
 
 
+@OF_GROUPS
 @pytest.mark.parametrize("name", LEARNED)
 def test_gated_channels_are_zero_in_a_stripped_model_and_come_back_from_files(
     rng, tmp_path, name
@@ -559,6 +567,7 @@ def test_gated_channels_are_zero_in_a_stripped_model_and_come_back_from_files(
     fit(compiled(model), *images(rng))
 
 
+@OF_GROUPS
 @pytest.mark.parametrize("learned", [sos.L0Regularization, sos.VariationalDropout])
 def test_a_share_of_the_groups_is_steered_to_go(rng, learned):
     """By the margin of the third of seven groups, with a penalty of all weights."""
@@ -584,6 +593,7 @@ def test_a_share_of_the_groups_is_steered_to_go(rng, learned):
     )
 
 
+@OF_GROUPS
 def test_group_lasso_takes_inputs_away_that_nothing_depends_on(rng):
     x = rng.normal(size=(64, 6)).astype("float32")
     y = x[:, :2] @ rng.normal(size=(2, 3)).astype("float32")
@@ -636,6 +646,7 @@ def normalized():
     return model
 
 
+@pytest.mark.feature("slim: channels that batch normalization scales down")
 def test_channels_of_the_smallest_scales_of_the_model_are_slimmed(rng):
     model = normalized()
     scales = [to_numpy(model.get_layer(n).gamma) for n in ("of_a", "of_b")]
