@@ -10,7 +10,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
 
-from state_of_sparsity.runtime import files
+from state_of_sparsity.runtime import files, squeezes
+from state_of_sparsity.runtime.graphs import reads
 from state_of_sparsity.runtime.weights import Table, Weights
 
 # Types of tensors of numbers, as ONNX Runtime writes them.
@@ -57,6 +58,8 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto):
         model = _simplified(model)
+        if squeezes.sink(model.graph):
+            model = _simplified(model)
         self.weights = Weights(
             {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
         )
@@ -161,16 +164,6 @@ class Graph:
         return onnx.helper.make_tensor_value_info(
             name, ELEMENT_TYPES[self.types[name]], None
         )
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Names of the values that a node reads, also inside of its branches and loops."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [attribute.g, *attribute.graphs]:
-            for inner in graph.node:
-                names += reads(inner)
-    return names
 
 
 def load_model(source: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:

@@ -70,6 +70,15 @@ def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def reads(node: NodeProto) -> list[str]:
+    """Names of the values that a node reads, also inside of its branches and loops."""
+    names = [name for name in node.input if name]
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            names += reads(inner)
+    return names
+
+
 def attribute(node: NodeProto, name: str, default=None):
     """The value of an attribute of a node, or the default."""
     for each in node.attribute:

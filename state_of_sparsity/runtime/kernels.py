@@ -187,23 +187,6 @@ def _grid_line(words, at, axis, phase):
 
 
 @njit
-def _grid_image(words, at, source, target, phases):
-    height, width = words[at + SIZES + 1], words[at + SIZES + 2]
-    long, wide = words[at + GRID_SIZES + 1], words[at + GRID_SIZES + 2]
-    strides = at + STRIDES
-    depths = _grid_line(words, at, 0, words[phases])
-    lines = _grid_line(words, at, 1, words[phases + 1])
-    first, end, x = _grid_line(words, at, 2, words[phases + 2])
-    for d in range(depths[0], depths[1]):
-        z = depths[2] + (d - depths[0]) * words[strides]
-        for h in range(lines[0], lines[1]):
-            y = lines[2] + (h - lines[0]) * words[strides + 1]
-            line = source + 4 * ((z * height + y) * width + x)
-            cell = target + 4 * ((d * long + h) * wide + first)
-            _copy(line, cell, end - first, words[strides + 2])
-
-
-@njit
 def _grid(words, at, task):
     """One channel with zeros around, by phase of the strides, see `layouts.Grid`."""
     cells = 1
@@ -215,15 +198,31 @@ def _grid(words, at, task):
         zeroed = _numbers(target)
         for i in range(words[at + STRIDE]):
             zeroed[i] = np.float32(0.0)
-        for image in range(words[at + IMAGES]):
-            place = task * words[at + CHANNEL_STRIDE] + image * words[at + IMAGE_STRIDE]
-            _grid_image(
-                words,
-                at,
-                words[at + SOURCE] + 4 * place,
-                target + 4 * image * cells,
-                words[at + PHASE_TABLE] + 3 * number,
-            )
+        source = words[at + SOURCE] + 4 * task * words[at + CHANNEL_STRIDE]
+        phases = words[at + PHASE_TABLE] + 3 * number
+        _grid_images(words, at, source, target, phases, cells)
+
+
+@njit
+def _grid_images(words, at, source, target, phases, cells):
+    """One phase of a channel of all images."""
+    height, width = words[at + SIZES + 1], words[at + SIZES + 2]
+    long, wide = words[at + GRID_SIZES + 1], words[at + GRID_SIZES + 2]
+    strides = at + STRIDES
+    # Divisions take longer than a short line, and are the same for all images.
+    depths = _grid_line(words, at, 0, words[phases])
+    lines = _grid_line(words, at, 1, words[phases + 1])
+    first, end, x = _grid_line(words, at, 2, words[phases + 2])
+    for _ in range(words[at + IMAGES]):
+        for d in range(depths[0], depths[1]):
+            z = depths[2] + (d - depths[0]) * words[strides]
+            for h in range(lines[0], lines[1]):
+                y = lines[2] + (h - lines[0]) * words[strides + 1]
+                line = source + 4 * ((z * height + y) * width + x)
+                cell = target + 4 * ((d * long + h) * wide + first)
+                _copy(line, cell, end - first, words[strides + 2])
+        source += 4 * words[at + IMAGE_STRIDE]
+        target += 4 * cells
 
 
 @njit

@@ -3,7 +3,8 @@
 import dataclasses
 import heapq
 
-from state_of_sparsity.runtime.graph import Graph, reads
+from state_of_sparsity.runtime.graph import Graph
+from state_of_sparsity.runtime.graphs import reads
 from state_of_sparsity.runtime.lookups import Lookup
 from state_of_sparsity.runtime.products import Product
 
