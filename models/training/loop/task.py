@@ -91,7 +91,7 @@ class Task(abc.ABC):
         sos.export(model, path, format, overwrite, log_alpha_threshold, **options)
 
     def in_keras3(self, model: keras.Model):
-        """The deployed model in Keras 3, for `sos.shrink`; None if there is none."""
+        """A stripped model in Keras 3, for `sos.shrink`; None if there is none."""
         del model
 
     def damage(self) -> str | None:
