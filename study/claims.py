@@ -361,12 +361,16 @@ CLAIMS = (
     ),
     Claim(
         "Beyond the paper: single weights are ahead of whole channels at equal FLOPs, "
-        "layer by layer",
+        "each layer pruned as far",
         _flops(is_better, "magnitude", "channels"),
     ),
-    Claim(
-        "and with one threshold over all layers",
-        _flops(is_better, _GLOBAL, "channels"),
+    *(
+        Claim(
+            "Beyond the paper: single weights with one threshold are ahead of "
+            f"{CONTENDERS[name].title} at equal FLOPs",
+            _flops(is_better, _GLOBAL, name),
+        )
+        for name in ("channels", "lasso")
     ),
     *(
         Claim(

@@ -105,6 +105,13 @@ CONTENDERS = {
         tuned_at=0.7,
         points=(0.3, 0.5, 0.7, 0.8),
     ),
+    "lasso": Contender(
+        "group lasso, whole channels",
+        {"technique": "group_lasso", "structure": "channels"}
+        | {"override": "logits=dense"},
+        at=lambda weight: {"lasso_weight": weight},
+        points=(3e-4, 1e-3, 3e-3, 1e-2),
+    ),
     "powerpropagation": Contender(
         "magnitude pruning, powerpropagation, global",
         {"technique": "magnitude_pruning", "budget": "global"},

@@ -42,7 +42,7 @@ _INITIAL = (
     *("dense", "global", *AT_INITIALIZATION),
     *(RANDOM_MASKS[name] for name in AT_INITIALIZATION),
 )
-_CHANNELS = ("dense", "magnitude", "global", "channels")
+_CHANNELS = ("dense", "magnitude", "global", "channels", "lasso")
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
@@ -108,11 +108,12 @@ logarithm of the density. Settings and weights of penalties were chosen on the
 validation split, with the number of configurations that is given. Where later
 techniques are compared, each had as many trials, of one seed at one sparsity; they are
 listed. The best of those that come within a point of that sparsity is chosen, or the
-nearest to it. STR has no target sparsity: its points are weight decays. Steered are
-learned techniques that are given a sparsity. Masks at initialization have nothing to
-choose, and had no trials; shuffled within each layer they are random masks with the
-same layers, and are trained from other values. Whole channels are taken out once
-training is over, and FLOPs are those of the smaller model.
+nearest to it. STR has no target sparsity: its points are weight decays; those of group
+lasso are weights of its penalty. Steered are learned techniques that are given a
+sparsity. Masks at initialization have nothing to choose, and had no trials; shuffled
+within each layer they are random masks with the same layers, and are trained from other
+values. Whole channels are taken out once training is over: their FLOPs are those of the
+smaller model.
 
 ## Claims
 

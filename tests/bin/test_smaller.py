@@ -62,7 +62,7 @@ def test_the_smaller_model_is_exported_with_the_same_outputs(
     expected = exported.serve(images)
     if format_ == "sparse":
         model = sos.runtime.load(tmp_path / name, threads=1, tune=False)
-        (found,) = model.run(None, {model.inputs[0].name: images})
+        (found,) = model.run(images).values()
     else:
         model = tf.saved_model.load(str(tmp_path))
         found = model.serve(images)

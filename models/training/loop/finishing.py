@@ -93,7 +93,8 @@ def finish(
 
 def _smaller(task, sparsification, deployed):
     """What there is to say of a model whose masks have a structure, without them."""
-    if getattr(sparsification.pruning, "structure", "weights") == "weights":
+    structure = getattr(sparsification.pruning, "structure", None)
+    if structure in (None, "weights"):
         return {}
     masked = task.in_keras3(deployed)
     if masked is None:
