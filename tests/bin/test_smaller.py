@@ -15,13 +15,18 @@ KEPT = {"conv1": 1, "conv2": 3, "dense1": 25}
 
 
 @pytest.fixture(scope="module")
-def channels(command, lenet, tmp_path_factory):
-    """The folder of a run that masked half of the channels."""
+def trained(command, lenet, tmp_path_factory):
+    """The folder of a run that masked half of the channels, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "channels"
     flags = ("--structure=channels", "--sparsity=0.5", "--override=logits=dense")
     outcome = command("train_resnet50", *lenet, *flags, f"--output_dir={folder}")
     assert outcome.code == 0, outcome
-    return folder
+    return folder, outcome.out
+
+
+@pytest.fixture(scope="module")
+def channels(trained):
+    return trained[0]
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +35,14 @@ def result(channels):
 
 
 @pytest.mark.slow
-def test_a_result_has_the_figures_of_the_smaller_model(result):
+def test_a_result_has_the_figures_of_the_smaller_model(result, trained):
     """Where biases of masked channels make them constants, one more stays for all."""
     least, most = figures_of(**KEPT), figures_of(**{n: k + 1 for n, k in KEPT.items()})
     for name, low, high in zip(("parameters", "flops"), least, most, strict=True):
         assert low <= result[f"smaller_{name}"] <= high
     assert 0 < result["smaller_gzipped_bytes"] < result["gzipped_bytes"]
+    said = f"smaller model +{result['smaller_parameters']:,} parameters, "
+    assert re.search(said, trained[1])
 
 
 def figures_of(conv1, conv2, dense1):
