@@ -97,7 +97,7 @@ CONTENDERS = {
         _RAMPS,
     ),
     "channels": Contender(
-        "magnitude pruning, whole channels",
+        "magnitude pruning, channels",
         {"technique": "magnitude_pruning", "structure": "channels"}
         # Its channels are the classes.
         | {"override": "logits=dense"},
@@ -106,7 +106,7 @@ CONTENDERS = {
         points=(0.3, 0.5, 0.7, 0.8),
     ),
     "lasso": Contender(
-        "group lasso, whole channels",
+        "group lasso, channels",
         {"technique": "group_lasso", "structure": "channels"}
         | {"override": "logits=dense"},
         at=lambda weight: {"lasso_weight": weight},

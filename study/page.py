@@ -42,7 +42,7 @@ _INITIAL = (
     *("dense", "global", *AT_INITIALIZATION),
     *(RANDOM_MASKS[name] for name in AT_INITIALIZATION),
 )
-_CHANNELS = ("dense", "magnitude", "global", "channels", "lasso")
+_CHANNELS = ("dense", "magnitude", "global", "st3", "channels", "lasso")
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
