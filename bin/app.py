@@ -179,12 +179,22 @@ def print_summary(folder: RunFolder) -> None:
         "parameters": f"{parameters:,}",
         "non-zero parameters": f"{nonzero:,} ({nonzero / parameters:.1%})",
         "FLOPs per example": f"{result['sparse_flops'] / result['flops']:.1%} of dense",
+        **_smaller_text(result),
         "export": _sizes_text(folder.export),
         "run's folder": str(folder.path),
     }
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _smaller_text(result):
+    """A row of the table, of a run whose masks have a structure."""
+    if "smaller_flops" not in result:
+        return {}
+    share = result["smaller_flops"] / result["flops"]
+    text = f"{result['smaller_parameters']:,} parameters, {share:.1%} of dense FLOPs"
+    return {"smaller model": text}
 
 
 def _sizes_text(export):

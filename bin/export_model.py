@@ -3,6 +3,7 @@
   export_model --model=runs/resnet50 --export_dir=exported
   export_model --model=sparse.keras --export_dir=exported --format=litert
   export_model --model=sparse.keras --export_dir=exported --format=sparse --values=int8
+  export_model --model=runs/channels --export_dir=exported --shrink
 
 A SavedModel loads with TensorFlow alone, and that of a translation run with TensorFlow
 and tensorflow_text. With --format=litert, the folder gets a file model.tflite, which a
@@ -18,6 +19,7 @@ from absl import flags
 
 import state_of_sparsity as sos
 from state_of_sparsity.bin import app, model_flag
+from state_of_sparsity.engines import is_of_tf_keras
 from state_of_sparsity.models.runs import folders
 from state_of_sparsity.models.runs.run import TRAINERS
 from state_of_sparsity.models.usage import UsageError, usage_errors
@@ -47,6 +49,12 @@ flags.DEFINE_enum(
     ["float32", "float16", "int8"],
     "Of --format=sparse: how weights are stored; as they are unless told.",
 )
+flags.DEFINE_bool(
+    "shrink",
+    False,
+    "Of runs on images, and of models of Keras 3: whether to take out the channels, "
+    "units and heads that are masked; see docs/shrinking.md.",
+)
 flags.DEFINE_bool("overwrite", False, "Whether to replace an earlier export there.")
 
 
@@ -64,15 +72,14 @@ def main():
     if given.values and given.format != "sparse":
         raise UsageError(f"--values={given.values} is for --format=sparse.")
     path = folder if given.format == "tf_saved_model" else folder / name
-    export = _exporter(given.model)
     options = {"quantize": given.quantize, "values": given.values}
     with usage_errors():
+        export = _exporter(given.model, given.log_alpha_threshold, given.shrink)
         try:
             export(
                 path,
                 format=given.format,
                 overwrite=given.overwrite,
-                log_alpha_threshold=given.log_alpha_threshold,
                 **{n: v for n, v in options.items() if v is not None},
             )
         except (OSError, RuntimeError) as error:
@@ -89,12 +96,24 @@ def _file(source, format):
     return _FILES[format]
 
 
-def _exporter(source):
+def _exporter(source, threshold, shrink):
     """What writes the model; that of a run takes and returns what its task says."""
-    if model_flag.is_run(source):
+    is_run = model_flag.is_run(source)
+    if is_run:
         task, model = folders.load_model(*folders.read_run(source))
-        return functools.partial(task.export, model)
-    return functools.partial(sos.export, model_flag.load(source))
+    else:
+        model = model_flag.load(source)
+    if not shrink:
+        export = task.export if is_run else sos.export
+        return functools.partial(export, model, log_alpha_threshold=threshold)
+    plain = sos.strip(model, threshold)
+    plain = task.in_keras3(plain) if is_run else plain
+    if plain is None or is_of_tf_keras(plain):
+        raise UsageError(
+            "--shrink is for runs on images, and for models of Keras 3. Received: "
+            f"--model={source}"
+        )
+    return functools.partial(sos.export, sos.shrink(plain))
 
 
 def run():

@@ -197,9 +197,30 @@ def at_sparsities(
     return found
 
 
+def at_flops(results: Results, single: str, structured: str) -> list[Comparison]:
+    """Comparisons of single weights with more at a time, at the FLOPs of the latter.
+
+    Args:
+      results: of a dataset.
+      single: experiment, whose quality there is that between its points.
+      structured: experiment, whose FLOPs are those of its smaller models.
+    """
+    if single not in results or structured not in results:
+        return []
+    return [
+        Comparison(f"FLOPs {_percent(point.flops_share)}", there, point.qualities)
+        for point in results[structured]
+        if (there := results.qualities_at_flops(single, point.flops_share)) is not None
+    ]
+
+
 def _where(outcome):
+    return _percent(outcome.sparsity)
+
+
+def _percent(share):
     # With a space that no line is broken at.
-    return f"{100 * outcome.sparsity:.3g}\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
 def is_spared(results: Results, experiment: str) -> Judgement:
@@ -245,6 +266,10 @@ def _learned(judge, learned, **limits):
     return lambda results: judge(at_sparsities(results, "magnitude", learned, **limits))
 
 
+def _flops(judge, single, structured):
+    return lambda results: judge(at_flops(results, single, structured))
+
+
 def _l0_ahead(results):
     found = at_sparsities(results, "magnitude", "l0", high=0.7)
     return is_better([comparison.turned() for comparison in found])
@@ -252,6 +277,11 @@ def _l0_ahead(results):
 
 _IMAGES, _TRANSLATION = ("images",), ("translation",)
 _BEST, _GLOBAL = ("feather", "st3"), "global"
+# Single weights, and whole channels.
+_AT_EQUAL_FLOPS = (
+    *(("magnitude", "channels"), (_GLOBAL, "channels"), ("st3", "channels")),
+    (_GLOBAL, "lasso"),
+)
 CLAIMS = (
     Claim(
         "Magnitude pruning is comparable to variational dropout, or better",
@@ -333,6 +363,14 @@ CLAIMS = (
         "Beyond the paper: the mask matters, not only how much of each layer it keeps "
         "(scratch-e against shuffled masks)",
         _targets(is_better, "scratch_e", "shuffled"),
+    ),
+    *(
+        Claim(
+            "Beyond the paper: at equal FLOPs, single weights are ahead of whole "
+            f"channels ({CONTENDERS[single].title}; {CONTENDERS[structured].title})",
+            _flops(is_better, single, structured),
+        )
+        for single, structured in _AT_EQUAL_FLOPS
     ),
     *(
         Claim(

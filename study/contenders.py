@@ -37,6 +37,11 @@ class Contender:
     points: tuple[float, ...] | None = None
     random_masks: str | None = None
 
+    @property
+    def has_structure(self) -> bool:
+        """Whether it masks more than single weights at a time."""
+        return "structure" in self.flags
+
 
 def _grid(**values) -> tuple[Flags, ...]:
     """All combinations of the values of some flags."""
@@ -90,6 +95,22 @@ CONTENDERS = {
         "magnitude pruning, global",
         {"technique": "magnitude_pruning", "budget": "global"},
         _RAMPS,
+    ),
+    "channels": Contender(
+        "magnitude pruning, channels",
+        {"technique": "magnitude_pruning", "structure": "channels"}
+        # Its channels are the classes.
+        | {"override": "logits=dense"},
+        _RAMPS,
+        tuned_at=0.7,
+        points=(0.3, 0.5, 0.7, 0.8),
+    ),
+    "lasso": Contender(
+        "group lasso, channels",
+        {"technique": "group_lasso", "structure": "channels"}
+        | {"override": "logits=dense"},
+        at=lambda weight: {"lasso_weight": weight},
+        points=(3e-4, 1e-3, 3e-3, 1e-2),
     ),
     "powerpropagation": Contender(
         "magnitude pruning, powerpropagation, global",

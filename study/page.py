@@ -42,6 +42,7 @@ _INITIAL = (
     *("dense", "global", *AT_INITIALIZATION),
     *(RANDOM_MASKS[name] for name in AT_INITIALIZATION),
 )
+_CHANNELS = ("dense", "magnitude", "global", "st3", "channels", "lasso")
 # By the name of the file: experiments, what over, and title.
 _PICTURES = {
     "techniques": (_TECHNIQUES, OVER_SPARSITY, "Techniques"),
@@ -52,6 +53,7 @@ _PICTURES = {
     "criteria": (_CRITERIA, OVER_SPARSITY, "Layer by layer"),
     "random_masks": (_RANDOM, OVER_SPARSITY, "Random masks with the same layers"),
     "initial": (_INITIAL, OVER_SPARSITY, "Masks at initialization"),
+    "channels": (_CHANNELS, OVER_FLOPS, "Whole channels, by operations of inference"),
 }
 # A picture of these alone is one of the techniques.
 _EVERYWHERE = {"dense", "magnitude", "random", "vd", "l0"}
@@ -106,10 +108,12 @@ logarithm of the density. Settings and weights of penalties were chosen on the
 validation split, with the number of configurations that is given. Where later
 techniques are compared, each had as many trials, of one seed at one sparsity; they are
 listed. The best of those that come within a point of that sparsity is chosen, or the
-nearest to it. STR has no target sparsity: its points are weight decays. Steered are
-learned techniques that are given a sparsity. Masks at initialization have nothing to
-choose, and had no trials; shuffled within each layer they are random masks with the
-same layers, and are trained from other values.
+nearest to it. STR has no target sparsity: its points are weight decays; those of group
+lasso are weights of its penalty. Steered are learned techniques that are given a
+sparsity. Masks at initialization have nothing to choose, and had no trials; shuffled
+within each layer they are random masks with the same layers, and are trained from other
+values. Whole channels are taken out once training is over: their FLOPs are those of the
+smaller model.
 
 ## Claims
 
@@ -134,9 +138,9 @@ def _claims(judgements):
         yield f"| {claim.text} | {cells} |"
     yield ""
     yield _wrapped(
-        "These are the figures behind them: differences of the medians by sparsity, in "
-        "points of accuracy or BLEU, in bold where all seeds of one side are better "
-        "than all of the other."
+        "These are the figures behind them: differences of the medians by sparsity, or "
+        "by the share of the dense model's FLOPs, in points of accuracy or BLEU, in "
+        "bold where all seeds of one side are better than all of the other."
     )
     yield ""
     for claim, by_lab in judgements.items():

@@ -106,11 +106,13 @@ LATER = {
     if name not in _OF_PAPER
 }
 # With as many weights in each layer as a technique left there: an experiment for all
-# that leave the same.
+# that leave the same. Single weights at random places say nothing of whole channels.
 RANDOM_MASKS = {
-    name: CONTENDERS[name].random_masks or f"random_masks_{name}" for name in LATER
+    name: CONTENDERS[name].random_masks or f"random_masks_{name}"
+    for name in LATER
+    if not CONTENDERS[name].has_structure
 }
-_OWN_MASKS = [name for name in LATER if CONTENDERS[name].random_masks is None]
+_OWN_MASKS = [name for name in RANDOM_MASKS if CONTENDERS[name].random_masks is None]
 EXPERIMENTS |= LATER
 EXPERIMENTS |= {
     RANDOM_MASKS[name]: f"random masks, layers as of {LATER[name]}"

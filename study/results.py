@@ -98,6 +98,11 @@ class Outcome:
         return self.runs.sparsity.median()
 
     @property
+    def flops_share(self) -> float:
+        """Of inference, as a share of the dense model's: the median of the seeds."""
+        return self.runs.flops_share.median()
+
+    @property
     def layers(self) -> dict[str, float]:
         """The median sparsity of each tensor, in the order of the model."""
         layers = pd.concat(map(read_layers, self.runs.source))
@@ -156,13 +161,23 @@ class Results:
         their quality. What is below the first is the dense model. None where it would
         be a guess.
         """
+        return self._between(experiment, lambda o: 1 - o.sparsity, 1 - sparsity)
+
+    def qualities_at_flops(
+        self, experiment: str, share: float
+    ) -> tuple[float, ...] | None:
+        """The same at a share of the dense model's FLOPs, linear in its logarithm."""
+        return self._between(experiment, lambda o: o.flops_share, share)
+
+    def _between(self, experiment, place, wanted):
+        """Qualities where the place of an outcome, 1 if dense, would be the wanted."""
         outcomes = [*self._outcomes["dense"], *self._outcomes[experiment]]
-        for below, above in itertools.pairwise(outcomes):
-            if below.sparsity <= sparsity <= above.sparsity:
-                span = math.log((1 - below.sparsity) / (1 - above.sparsity))
-                share = math.log((1 - below.sparsity) / (1 - sparsity)) / span
+        for above, below in itertools.pairwise(outcomes):
+            if place(above) >= wanted >= place(below):
+                span = math.log(place(above) / place(below))
+                share = math.log(place(above) / wanted) / span
                 pairs = zip(
-                    sorted(below.qualities), sorted(above.qualities), strict=True
+                    sorted(above.qualities), sorted(below.qualities), strict=True
                 )
-                return tuple((1 - share) * b + share * a for b, a in pairs)
+                return tuple((1 - share) * a + share * b for a, b in pairs)
         return None

@@ -17,7 +17,8 @@ of a result.json there are these columns:
     runs             how many the row stands for
     failed_runs      those of them that came to nothing
     compression      all parameters for each that is left (Blalock et al. 2020)
-    speed_up         in theory: operations of the dense model for each that is left
+    speed_up         in theory: operations of the dense model for each that is left;
+                     of masks with a structure, both are left in the smaller model
     flops_share, training_flops_share    operations, as shares of the dense model's
     flags            of the run, as text by name
 """
@@ -38,6 +39,8 @@ _TEXTS = ("model", "dataset", "quality_metric")
 _SCORES = ("quality", "sparsity", "parameters", "nonzero_parameters")
 _FLOPS = ("flops", "sparse_flops", "training_flops", "dense_training_flops")
 _OF_RESULT = (*_TEXTS, *_SCORES, *_FLOPS, "seed", "steps")
+# Of the smaller model of a run whose masks have a structure.
+_SMALLER = ("smaller_parameters", "smaller_flops")
 
 
 def read_runs(
@@ -116,6 +119,7 @@ def _read_run(folder: RunFolder) -> dict:
     scale = 1 if result["quality_metric"] == "bleu" else 100
     return {
         **{name: result[name] for name in _OF_RESULT},
+        **{name: result.get(name) for name in _SMALLER},
         "source": folder.path,
         "published": False,
         "technique": settings.flags["technique"],
@@ -182,14 +186,17 @@ def _label(rows, labels):
 
 
 def _table(rows):
-    numbers = ["deviation", "counted_weights", *_SCORES, *_FLOPS, "seed", "steps"]
+    numbers = ["deviation", "counted_weights", *_SCORES, *_FLOPS, *_SMALLER]
+    numbers += ["seed", "steps"]
     runs = pd.DataFrame(rows)
     runs = runs.reindex(columns=runs.columns.union(numbers))
     runs = runs.astype(dict.fromkeys(numbers, float))
+    left = runs.smaller_parameters.fillna(runs.nonzero_parameters)
+    flops = runs.smaller_flops.fillna(runs.sparse_flops)
     return runs.assign(
-        compression=runs.parameters / runs.nonzero_parameters,
-        speed_up=runs.flops / runs.sparse_flops,
-        flops_share=runs.sparse_flops / runs.flops,
+        compression=runs.parameters / left,
+        speed_up=runs.flops / flops,
+        flops_share=flops / runs.flops,
         training_flops_share=runs.training_flops / runs.dense_training_flops,
     )
 

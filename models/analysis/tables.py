@@ -110,8 +110,9 @@ def notes(points: pd.DataFrame) -> list[str]:
         found.append(
             "Compression is all parameters over those that are not zero. Speed-up is "
             "theoretical: FLOPs of inference of the dense model over those with the "
-            "zeros skipped. FLOPs and training FLOPs are shares of a dense model's, in "
-            "training for as many steps."
+            "zeros skipped. Where whole channels, inputs or heads are masked, what is "
+            "left is the smaller model. FLOPs and training FLOPs are shares of a dense "
+            "model's, in training for as many steps."
         )
     if points.quality_to_dense.notna().any():
         found.append(

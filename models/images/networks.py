@@ -4,6 +4,7 @@ Another one is a function of what it is built for, and an entry in `NETWORKS`.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable
 
 from state_of_sparsity.engines.tf_keras.backend import keras
@@ -21,6 +22,7 @@ class Setting:
       weight_decay: of kernels, added to their gradient.
       depth: of the ResNet.
       batch_norm_parts: see `resnet`.
+      keras: the module that builds it: `tf_keras`, or Keras 3.
     """
 
     image_shape: tuple[int, ...]
@@ -29,17 +31,18 @@ class Setting:
     weight_decay: float = 0.0
     depth: int = 50
     batch_norm_parts: int = 1
+    keras: types.ModuleType = keras
 
     def units(self, units: int) -> int:
         return max(1, round(units * self.width))
 
-    def regularizer(self) -> keras.regularizers.Regularizer | None:
+    def regularizer(self):
         # Half of it, since the square's derivative has a 2.
         decay = self.weight_decay
-        return keras.regularizers.L2(decay / 2) if decay else None
+        return self.keras.regularizers.L2(decay / 2) if decay else None
 
     def dense(self, units: int, name: str, activation: str | None = None):
-        return keras.layers.Dense(
+        return self.keras.layers.Dense(
             units,
             activation,
             kernel_initializer="he_normal" if activation else "glorot_uniform",
@@ -57,15 +60,16 @@ def _resnet(setting: Setting) -> keras.Model:
         setting.image_shape,
         setting.weight_decay,
         setting.batch_norm_parts,
+        keras=setting.keras,
     )
 
 
 def lenet_300_100(setting: Setting) -> keras.Model:
     """Two hidden layers of 300 and 100 units (LeCun et al. 1998)."""
-    return keras.Sequential(
+    return setting.keras.Sequential(
         [
-            keras.Input(setting.image_shape, name="images"),
-            keras.layers.Flatten(name="flatten"),
+            setting.keras.Input(setting.image_shape, name="images"),
+            setting.keras.layers.Flatten(name="flatten"),
             setting.dense(setting.units(300), "dense1", "relu"),
             setting.dense(setting.units(100), "dense2", "relu"),
             setting.dense(setting.classes, "logits"),
@@ -78,7 +82,7 @@ def lenet5(setting: Setting) -> keras.Model:
     """LeNet-5 as Caffe has it: two convolutions of 5x5, and 500 units."""
 
     def convolution(filters, name):
-        return keras.layers.Conv2D(
+        return setting.keras.layers.Conv2D(
             setting.units(filters),
             5,
             kernel_initializer="he_normal",
@@ -86,14 +90,14 @@ def lenet5(setting: Setting) -> keras.Model:
             name=name,
         )
 
-    return keras.Sequential(
+    return setting.keras.Sequential(
         [
-            keras.Input(setting.image_shape, name="images"),
+            setting.keras.Input(setting.image_shape, name="images"),
             convolution(20, "conv1"),
-            keras.layers.MaxPooling2D(2, name="pool1"),
+            setting.keras.layers.MaxPooling2D(2, name="pool1"),
             convolution(50, "conv2"),
-            keras.layers.MaxPooling2D(2, name="pool2"),
-            keras.layers.Flatten(name="flatten"),
+            setting.keras.layers.MaxPooling2D(2, name="pool2"),
+            setting.keras.layers.Flatten(name="flatten"),
             setting.dense(setting.units(500), "dense1", "relu"),
             setting.dense(setting.classes, "logits"),
         ],
@@ -103,12 +107,12 @@ def lenet5(setting: Setting) -> keras.Model:
 
 def cnn1d(setting: Setting) -> keras.Model:
     """Four convolutions of signals, each with batch normalization."""
-    layers = [keras.Input(setting.image_shape, name="images")]
+    layers = [setting.keras.Input(setting.image_shape, name="images")]
     for number, (filters, kernel, strides) in enumerate(
         [(32, 5, 2), (64, 3, 2), (64, 3, 2), (64, 3, 2)], start=1
     ):
         layers += [
-            keras.layers.Conv1D(
+            setting.keras.layers.Conv1D(
                 setting.units(filters),
                 kernel,
                 strides,
@@ -118,14 +122,14 @@ def cnn1d(setting: Setting) -> keras.Model:
                 kernel_regularizer=setting.regularizer(),
                 name=f"conv{number}",
             ),
-            keras.layers.BatchNormalization(momentum=0.9, name=f"bn{number}"),
-            keras.layers.ReLU(name=f"relu{number}"),
+            setting.keras.layers.BatchNormalization(momentum=0.9, name=f"bn{number}"),
+            setting.keras.layers.ReLU(name=f"relu{number}"),
         ]
     layers += [
-        keras.layers.Flatten(name="flatten"),
+        setting.keras.layers.Flatten(name="flatten"),
         setting.dense(setting.classes, "logits"),
     ]
-    return keras.Sequential(layers, name="cnn1d")
+    return setting.keras.Sequential(layers, name="cnn1d")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from state_of_sparsity.models.images.mnist import MNIST
 from state_of_sparsity.models.images.mnist1d import MNIST1D
 from state_of_sparsity.models.images.networks import NETWORKS, Setting
 from state_of_sparsity.models.images.options import COSINE, ImageOptions
+from state_of_sparsity.models.images.smaller import twin
 from state_of_sparsity.models.training.devices.strategy import counted
 from state_of_sparsity.models.training.loop.learning_rate import (
     WarmupThenCosine,
@@ -79,7 +80,14 @@ class ImageTask(Task):
         return f"{images}, with batch normalization over {normalized:,}"
 
     def build(self):
-        setting = Setting(
+        return self._network.build(self._setting)
+
+    def in_keras3(self, model):
+        return twin(model, self._network, self._setting)
+
+    @property
+    def _setting(self):
+        return Setting(
             image_shape=self.dataset.image_shape,
             classes=self.dataset.classes,
             width=self.options.width,
@@ -87,7 +95,6 @@ class ImageTask(Task):
             depth=self.options.depth,
             batch_norm_parts=self._batch_norm_parts,
         )
-        return self._network.build(setting)
 
     @property
     def _batch_norm_parts(self):

@@ -13,7 +13,14 @@ from state_of_sparsity.models.training.options import Options
 from state_of_sparsity.models.training.rewinding.kept_weights import Start
 from state_of_sparsity.models.training.rewinding.rounds import Rounds
 from state_of_sparsity.models.usage import UsageError
-from state_of_sparsity.techniques import SNIP, TECHNIQUES, FixedMask, GraSP, SynFlow
+from state_of_sparsity.techniques import (
+    SNIP,
+    TECHNIQUES,
+    FixedMask,
+    GraSP,
+    GroupLasso,
+    SynFlow,
+)
 from state_of_sparsity.techniques.base import field_help
 
 DENSE = "dense"
@@ -22,7 +29,7 @@ POWER = "powerpropagation_alpha"
 # Those that prune once, before the first step of a run.
 INITIAL = {cls.technique_name(): cls for cls in (SNIP, GraSP, SynFlow)}
 # Those that --technique names, apart from dense and fixed_mask.
-NAMED = TECHNIQUES | INITIAL
+NAMED = TECHNIQUES | {GroupLasso.technique_name(): GroupLasso} | INITIAL
 # Hyperparameters that the laboratory leaves at their defaults.
 WITHOUT_FLAG = {
     "axis",

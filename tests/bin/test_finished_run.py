@@ -106,6 +106,8 @@ def test_result_counts_what_is_there(result):
     assert result["sparsity"] == pytest.approx(
         sum(zeros.values()) / sum(sizes.values())
     )
+    # Single weights that are masked leave no smaller model.
+    assert not [name for name in result if name.startswith("smaller")]
     # Of operations, others tell.
     assert result["sparse_flops"] < result["flops"]
     assert result["training_flops"] < result["dense_training_flops"]

@@ -16,13 +16,14 @@ SCHEDULES = {
     "acdc": ("--dense_steps=2", "--phases=4,6"),
     "spartan": ("--end_step=3", "--fixed_step=6"),
     "fisher_pruning": (*RAMP, "--block_size=5"),
+    "group_lasso": ("--lasso_weight=1e-2", "--structure=channels"),
     **dict.fromkeys(("str", "srste", "variational_dropout", "l0_regularization"), ()),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [(), ("--powerpropagation_alpha=2",)])
-@pytest.mark.parametrize("technique", sos.TECHNIQUES)
+@pytest.mark.parametrize("technique", [*sos.TECHNIQUES, "group_lasso"])
 def test_a_technique_is_trained_scored_and_exported(
     command, tmp_path, technique, power
 ):

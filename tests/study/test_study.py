@@ -16,6 +16,7 @@ from state_of_sparsity.models.training.run_folder import RunFolder
 from study import page
 from study.claims import (
     Comparison,
+    at_flops,
     at_sparsities,
     at_targets,
     grows,
@@ -121,6 +122,11 @@ def test_a_trial_that_meets_its_target_is_ahead_of_a_better_one(tmp_path):
     assert [trial.is_chosen for trial in tried(runs, tmp_path)] == [0, 0, 0, 1, 0]
     (nearest,) = [trial for trial in tried(runs[:2], tmp_path) if trial.is_chosen]
     assert (nearest.sparsity, nearest.quality) == (0.93, 0.9)
+
+
+def test_whole_channels_have_no_random_masks_beside_them():
+    assert {"channels", "lasso"} <= EXPERIMENTS.keys() - RANDOM_MASKS.keys()
+    assert {"random_masks_channels", "random_masks_lasso"}.isdisjoint(EXPERIMENTS)
 
 
 def test_random_masks_are_those_of_the_run_at_other_places():
@@ -235,6 +241,7 @@ def results(tmp_path_factory):
     lab = LABS["mnist1d"]
     fall = dict.fromkeys(EXPERIMENTS, 0.2) | {"dense": 0.0, "random": 0.6, "vd": 0.1}
     fall["feather"] = 0.1
+    fall["channels"] = fall["lasso"] = 0.5
     runs = runs_of(lab)
     for run in runs:
         # Weights of penalties become sparsities between those of pruning.
@@ -243,13 +250,16 @@ def results(tmp_path_factory):
         sparsity = run.point
         if technique in weights:
             sparsity = 0.4 + 0.09 * weights[technique].index(run.point)
-        if run.experiment in ("str", RANDOM_MASKS["str"]):
+        if run.experiment in ("str", RANDOM_MASKS["str"], "lasso"):
             sparsity = 0.9 + run.point
         quality = 0.9 - fall[run.experiment] * sparsity + 0.001 * run.seed
         path = folder / run.configuration.name
         flags = {"technique": run.experiment, "train_steps": 100}
         layers = {"conv1/kernel": sparsity / 2, "logits/kernel": sparsity * 0.9}
-        write_run(path, quality, sparsity, run.seed, flags, layers=layers)
+        # Channels that go take inputs of the next layer along.
+        left = {"smaller_flops": 10_000 * (1 - sparsity) ** 2, "smaller_parameters": 9}
+        result = left if run.experiment == "channels" else {}
+        write_run(path, quality, sparsity, run.seed, flags, result, layers)
     return Results(runs, folder)
 
 
@@ -291,6 +301,27 @@ def test_experiments_are_compared_where_both_were_run(results):
     assert len(at_sparsities(results, "magnitude", "vd", low=0.7)) == 2
 
 
+def test_channels_are_compared_at_the_flops_of_the_smaller_model(results):
+    """FLOPs of single weights are as their density; what channels leave, its square."""
+    outcomes = results["channels"]
+    assert [o.flops_share for o in outcomes] == pytest.approx([0.49, 0.25, 0.09, 0.04])
+    found = at_flops(results, "magnitude", "channels")
+    assert [c.where for c in found] == [
+        f"FLOPs {share}\N{NO-BREAK SPACE}%" for share in (49, 25, 9, 4)
+    ]
+    places = [*results["dense"], *results["magnitude"]]
+    for comparison, outcome in zip(found, outcomes, strict=True):
+        # Densities fall along the table, as FLOPs do.
+        expected = np.interp(
+            -np.log(outcome.flops_share),
+            [-np.log(1 - place.sparsity) for place in places],
+            [np.median(place.qualities) for place in places],
+        )
+        assert np.median(comparison.first) == pytest.approx(expected)
+        assert comparison.second == outcome.qualities
+    assert at_flops(results, "magnitude", "nothing") == []
+
+
 def test_what_was_left_dense_is_not_compared(results):
     some = copy.copy(results)
     dense = [
@@ -328,6 +359,8 @@ def test_claims_are_judged_from_what_came_out(results):
         ),
         "Later: SNIP, global is no worse with masks that are shuffled within each "
         "layer": "yes",
+        "Beyond the paper: at equal FLOPs, single weights are ahead of whole channels "
+        "(magnitude pruning; magnitude pruning, channels)": "yes",
         # It is of images.
         "On the Transformer, a lottery ticket is ahead of scratch-e": "-",
     }
@@ -357,10 +390,10 @@ def test_the_page_has_all_that_was_run_and_its_pictures(results, tmp_path):
     for name in EXPERIMENTS.values():
         assert re.search(f"[|] {name} +[|]", text)
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
-    assert len([link for is_picture, link in links if is_picture]) == 9
+    assert len([link for is_picture, link in links if is_picture]) == 10
     # Other links are to pages that are there already.
     written = [link for _, link in links if link.startswith("assets/")]
-    assert len(written) == 10
+    assert len(written) == 11
     assert all((tmp_path / link).stat().st_size for link in written)
     for line in text.splitlines():
         assert line.startswith("|") or len(line) <= 88

@@ -1,7 +1,9 @@
 """The results of a trained model: scores, reports, export."""
 
+import gzip
 import pathlib
 import statistics
+import tempfile
 
 import state_of_sparsity as sos
 from state_of_sparsity import atomic
@@ -85,4 +87,34 @@ def finish(
         # Of several workers, those that do not write have no rows if they go on
         # after the last step.
         "seconds_per_step": statistics.median(seconds) if seconds else None,
+        **_smaller(task, sparsification, deployed),
     }
+
+
+def _smaller(task, sparsification, deployed):
+    """What there is to say of a model whose masks have a structure, without them."""
+    structure = getattr(sparsification.pruning, "structure", None)
+    if structure in (None, "weights"):
+        return {}
+    masked = task.in_keras3(deployed)
+    if masked is None:
+        return {}
+    try:
+        smaller = sos.shrink(masked)
+    except ValueError as error:
+        print(f"There is no smaller model: {error}")
+        return {}
+    return {
+        "smaller_parameters": sos.sparsity_report(smaller).parameters,
+        "smaller_flops": sos.count_flops(smaller).dense,
+        "gzipped_bytes": _gzipped_bytes(masked),
+        "smaller_gzipped_bytes": _gzipped_bytes(smaller),
+    }
+
+
+def _gzipped_bytes(model):
+    """Of a .keras file of Keras 3."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.keras")
+        model.save(path)
+        return len(gzip.compress(path.read_bytes()))

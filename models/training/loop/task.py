@@ -90,6 +90,10 @@ class Task(abc.ABC):
         """Writes the deployed model; the arguments are those of `sos.export`."""
         sos.export(model, path, format, overwrite, log_alpha_threshold, **options)
 
+    def in_keras3(self, model: keras.Model):
+        """A stripped model in Keras 3, for `sos.shrink`; None if there is none."""
+        del model
+
     def damage(self) -> str | None:
         """Which record on disk is the first that cannot be read; None if all can."""
         return None

@@ -34,6 +34,16 @@ def test_a_run_is_a_row(make_run):
     assert read_runs([path])[0].quality.item() == 27.3
 
 
+def test_what_is_left_of_a_run_is_its_smaller_model_if_there_is_one(make_run):
+    smaller = {"smaller_parameters": 275, "smaller_flops": 2_000}
+    make_run("a", sparsity=0.5, result=smaller)
+    path = make_run("b", sparsity=0.5).parent
+    runs, _ = read_runs([path])
+    assert runs.compression.tolist() == [4, 1_100 / 600]
+    assert runs.speed_up.tolist() == [5, 2]
+    assert runs.flops_share.tolist() == [0.2, 0.5]
+
+
 def test_runs_are_found_at_any_depth_and_read_once(make_run, tmp_path):
     make_run("a/b/one")
     make_run("a/two", seed=1)
