@@ -23,6 +23,8 @@ from state_of_sparsity.engines import engine_of
 
 _MODELS = flags.DEFINE_list("models", ["resnet50", "gpt2"], "Which ones.")
 _LAYERS = flags.DEFINE_integer("layers", 12, "Of GPT-2.")
+_WIDTH = flags.DEFINE_integer("width", 768, "Of GPT-2: a head for each 64.")
+_VOCABULARY = flags.DEFINE_integer("vocabulary", 1000, "Words of GPT-2's table.")
 _LENGTH = flags.DEFINE_integer("length", 128, "Tokens that GPT-2 is given.")
 _THREADS = flags.DEFINE_integer("threads", 2, "How many compute.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each has a turn.")
@@ -50,11 +52,11 @@ def gpt2():
     import keras_hub
 
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=1000,
+        vocabulary_size=_VOCABULARY.value,
         num_layers=_LAYERS.value,
-        num_heads=12,
-        hidden_dim=768,
-        intermediate_dim=3072,
+        num_heads=_WIDTH.value // 64,
+        hidden_dim=_WIDTH.value,
+        intermediate_dim=4 * _WIDTH.value,
         max_sequence_length=1024,
     )
     for layer in engine_of(backbone).layers(backbone):

@@ -29,15 +29,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """What no backend does in its own way is checked on PyTorch, the quickest.
 
-    On the other backends of Keras 3, the slow tests ask for it.
+    On the other backends, the slow tests ask for the first case of each test of a
+    feature; with tf_keras, for that of each test which is slow there.
     """
-    if os.environ.get("SOS_KERAS") == "keras" and keras.backend.backend() != "torch":
-        for item in items:
-            if item.get_closest_marker("any_backend"):
-                item.add_marker("slow")
+    is_keras3 = os.environ.get("SOS_KERAS") == "keras"
+    if is_keras3 and keras.backend.backend() == "torch":
+        return
+    seen, left = set(), []
+    for item in items:
+        is_slow = is_keras3 or item.get_closest_marker("slow")
+        if is_slow and item.get_closest_marker("any_backend"):
+            item.add_marker("slow")
+            test = item.function
+            is_asked = item.get_closest_marker("feature") or not is_keras3
+            if test in seen or not is_asked:
+                left.append(item)
+            seen.add(test)
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture

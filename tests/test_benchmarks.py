@@ -90,6 +90,23 @@ def test_step_times_stand_beside_first_steps_and_the_peak_of_memory(tmp_path):
     assert values["l0_regularization", "at first over dense"] == pytest.approx(first)
 
 
+@pytest.mark.slow
+def test_a_masked_model_stands_beside_the_smaller_one(tmp_path):
+    path = tmp_path / "figures.json"
+    tiny = ("--layers=1", "--width=128", "--vocabulary=16", "--length=4", "--rounds=2")
+    run("shrunk_models.py", "--models=gpt2", *tiny, f"--json={path}")
+    values = figures_of(path)
+    masked, smaller = (
+        1e6 * values[f"gpt2 {kind}", "million parameters"]
+        for kind in ("masked", "smaller")
+    )
+    # One head of two, of three projections with their biases and the outputs', and
+    # half of the 512 units.
+    assert masked - smaller == pytest.approx(64 * (4 * 128 + 3) + 256 * (2 * 128 + 1))
+    assert values["gpt2 smaller", "1e-6 off, relative"] < 10
+    assert values["gpt2 smaller", "over gpt2 masked"] > 0
+
+
 def test_peak_of_memory_is_that_of_the_process_and_not_of_its_parent():
     ballast = np.ones(2**26)  # 512 MiB
     code = (

@@ -209,11 +209,11 @@ def test_a_signal_that_is_dropped_comes_again_until_it_ends_what_is_within(signu
 
 
 @pytest.mark.slow
-def test_two_devices_train_a_run(command, tiny, tmp_path):
+def test_two_devices_train_a_run(command, lenet, tmp_path):
     # The test process has two logical CPU devices.
     outcome = command(
         "train_resnet50",
-        *tiny,
+        *lenet,
         "--technique=random_pruning",
         "--distribution=mirrored",
         f"--output_dir={tmp_path / 'run'}",
@@ -221,6 +221,6 @@ def test_two_devices_train_a_run(command, tiny, tmp_path):
     assert outcome.code == 0, outcome
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["steps"] == 8
-    assert result["sparsity"] == pytest.approx(0.9, abs=0.002)
+    assert result["sparsity"] == pytest.approx(0.9, abs=0.005)
     evaluated = command("evaluate_resnet50", f"--run_dir={tmp_path / 'run'}")
     assert json.loads(evaluated.out)["quality"] == pytest.approx(result["quality"])

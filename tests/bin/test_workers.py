@@ -93,11 +93,11 @@ def together(command, environment):
 
 
 @pytest.mark.slow
-def test_two_workers_train_a_run_and_only_the_chief_writes(tmp_path, tiny):
+def test_two_workers_train_a_run_and_only_the_chief_writes(tmp_path, lenet):
     folder, scratch = tmp_path / "run", tmp_path / "scratch"
     scratch.mkdir()
     script = ROOT / "examples" / "two_workers.py"
-    command = [sys.executable, script, SCRIPTS / "train_resnet50", *tiny]
+    command = [sys.executable, script, SCRIPTS / "train_resnet50", *lenet]
 
     def train():
         environment = os.environ | {"TMPDIR": str(scratch)}
@@ -112,7 +112,7 @@ def test_two_workers_train_a_run_and_only_the_chief_writes(tmp_path, tiny):
     assert "worker 0: non-zero parameters" in out
     assert "worker 1: non-zero parameters" not in out
     assert result["steps"] == 8
-    assert result["sparsity"] == pytest.approx(0.9, abs=0.002)
+    assert result["sparsity"] == pytest.approx(0.9, abs=0.005)
     assert (folder / "metrics.csv").read_text().count("\n") == 3
     # One event file each, and nothing of the other worker left behind.
     assert len(list((folder / "tensorboard" / "sparsity").iterdir())) == 1
