@@ -29,7 +29,12 @@ def within(
         )
     uses = _uses(budget, model, sites)
     # What is only looked up has no operations to save.
-    idle = {id(site.layer) for site in sites if not any(uses[site.path].values())}
+    idle = free & {id(x.layer) for x in sites if not any(uses[x.path].values())}
+    if idle and idle == free:
+        raise ValueError(
+            f"{budget} has nothing to distribute: the layers without an override, of "
+            f"model {model.name!r}, take part in no multiply-adds."
+        )
     plan = {key: chosen for key, chosen in plan.items() if key not in idle}
     free = free - idle
     groups = ties.groups(plan, free)

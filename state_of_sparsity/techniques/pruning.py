@@ -55,7 +55,8 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
             shares = self.pattern.masked_share(sparsities, mask.shape)
         else:
             # Nothing has noted how many went when: as if a weight had always had the
-            # same share of all zeros. Summed over the layers, that is exact.
+            # same share of all zeros. Summed over the layers, that is exact, up to the
+            # rounding of units.
             last = sparsities[-1] if sparsities.any() else 1.0
             shares = sparsities / last * (1.0 - mask.mean())
         # Exact, but for blocks that an edge cuts.

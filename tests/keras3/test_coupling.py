@@ -303,6 +303,20 @@ def test_tied_layers_get_one_sparsity_of_a_budget_by_layer():
     )
 
 
+def test_training_counts_what_the_masks_of_a_step_keep(rng):
+    model, found = functional(residual), []
+    for coupled in (None, False):
+        structure = Slices("channels", coupled=coupled)
+        technique = sos.MagnitudePruning(0.5, 0, 4, 2, structure=structure)
+        sparse = compiled(sos.sparsify(model, technique, DENSE))
+        fit(sparse, rng.normal(size=(8, 6, 6, 2)), rng.normal(size=(8, 3)), epochs=2)
+        found.append(sos.count_training_flops(sparse, 4).sparse)
+    # Of each step, the units that are masked are known up to rounding.
+    unit = 3 * 2 * 36 * (18 + 72)
+    assert found[0] == pytest.approx(found[1], abs=4 * unit / 2)
+    assert found[0] < sos.count_training_flops(model, 4).dense - 4 * unit
+
+
 def test_what_is_pruned_otherwise_or_stays_is_by_itself(rng):
     model = functional(residual)
     masks = masks_of(sos.one_shot(model, HALF, overrides=DENSE | {"b": 0.25}))
@@ -387,3 +401,10 @@ def test_what_is_looked_up_stays_dense_under_a_budget_of_flops():
         zeros = {x.name: x.zeros for x in sos.sparsity_report(sparse).layers}
         assert zeros["table/embeddings"] == 0
         assert zeros["a/kernel"] + zeros["b/kernel"] == (36 + 48) / 2
+    named = sos.one_shot(model, single, None, sos.Global(of="flops"), {"table": 0.5})
+    zeros = {x.name: x.zeros for x in sos.sparsity_report(named).layers}
+    assert zeros["table/embeddings"] == 27
+    assert zeros["a/kernel"] + zeros["b/kernel"] == (36 + 48) / 2
+    dense = {"a": None, "b": None}
+    with pytest.raises(ValueError, match=r"Global\(of='flops'\) has nothing to dist"):
+        sos.one_shot(model, single, None, sos.Global(of="flops"), dense)
