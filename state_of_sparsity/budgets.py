@@ -1,19 +1,20 @@
 """Budgets: a sparsity for each layer, such that the whole model meets one.
 
-A budget knows shapes, and neither scores nor schedules nor engines. Another one is a
-class that says how dense layers are relative to each other, and between which bounds;
-or, as `Global`, leaves that to the scores.
+A budget knows shapes and what their elements count, and neither scores nor schedules
+nor engines. Another one is a class that says how dense layers are relative to each
+other, and between which bounds; or, as `Global`, leaves that to the scores.
 """
 
 import abc
 import csv
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from state_of_sparsity import masks
-from state_of_sparsity.checks import check_fraction
+from state_of_sparsity.checks import check_choice, check_fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +25,34 @@ class Layer:
       path: names of the layers around it and of itself, joined by slashes.
       shapes: of its weights that could be made sparse.
       sparsity: if something else has said it; None if the budget may choose.
+      uses: of each of them what an element counts: the multiply-adds that it takes part
+        in, where a budget is of these; by default one.
     """
 
     path: str
     shapes: tuple[tuple[int, ...], ...]
     sparsity: float | None = None
+    uses: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "uses", self.uses or (1,) * len(self.shapes))
 
     @property
     def size(self) -> int:
         """Number of its weights."""
         return sum(map(math.prod, self.shapes))
 
+    @property
+    def cost(self) -> int:
+        """What they count."""
+        return self._sum(math.prod)
+
     def zeros(self, sparsity: float) -> int:
-        """How many weights are masked at a sparsity."""
-        return sum(masks.zero_count(sparsity, math.prod(s)) for s in self.shapes)
+        """What the weights count that are masked at a sparsity."""
+        return self._sum(lambda shape: masks.zero_count(sparsity, math.prod(shape)))
+
+    def _sum(self, number):
+        return sum(map(operator.mul, map(number, self.shapes), self.uses))
 
 
 class Budget(abc.ABC):
@@ -49,9 +64,11 @@ class Budget(abc.ABC):
     Attributes:
       shares_threshold: whether the sparsity that layers get is that of all of them
         together, and the scores say, at each renewal, how sparse each becomes.
+      of: what the sparsity is a share of: weights or flops.
     """
 
     shares_threshold: ClassVar[bool] = False
+    of: ClassVar[str] = "weights"
 
     @abc.abstractmethod
     def relative_density(self, layer: Layer) -> float:
@@ -67,48 +84,60 @@ class Budget(abc.ABC):
 
         Args:
           layers: all of a model that could be made sparse, in its order.
-          target: sparsity over all their weights, in [0, 1).
+          target: share of what all their weights count that goes, in [0, 1).
 
         Returns:
-          By path, a multiple of one weight. Each tensor keeps a weight at least. Layers
-          that have a sparsity keep it.
+          By path. Each tensor keeps a
+          weight at least. Layers that have a sparsity keep it.
 
         Raises:
           ValueError: if the target cannot be met, with the most and the least that can.
         """
         check_fraction("sparsity", target)
         limits = [self._limits(place, layers) for place in range(len(layers))]
-        total = sum(layer.size for layer in layers)
+        total = sum(layer.cost for layer in layers)
         kept = total - round(target * total)
         low, high = (sum(map(math.ceil, bound)) for bound in zip(*limits, strict=True))
         if not low <= kept <= high:
             raise ValueError(
-                f"{type(self).__name__} cannot make {target:.2%} of the weights zero, "
-                f"but {1 - high / total:.2%} at least and {1 - low / total:.2%} at "
-                f"most: {sum(x.sparsity is not None for x in layers)} of {len(layers)} "
-                "layers are left out of it."
+                f"{type(self).__name__} cannot make {target:.2%} of the {self.of} "
+                f"zero, but {1 - high / total:.2%} at least and {1 - low / total:.2%} "
+                f"at most: {sum(x.sparsity is not None for x in layers)} of "
+                f"{len(layers)} layers are left out of it."
             )
-        wanted = [layer.size * self.relative_density(layer) for layer in layers]
+        wanted = [layer.cost * self.relative_density(layer) for layer in layers]
         counts = _rounded(_scaled(wanted, limits, kept), limits, kept)
-        zeros = [layer.size - n for layer, n in zip(layers, counts, strict=True)]
+        zeros = [layer.cost - n for layer, n in zip(layers, counts, strict=True)]
         _meet(layers, zeros, limits, total - kept)
         return {
-            layer.path: n / layer.size if layer.sparsity is None else layer.sparsity
+            layer.path: n / layer.cost if layer.sparsity is None else layer.sparsity
             for layer, n in zip(layers, zeros, strict=True)
         }
 
     def _limits(self, place, layers):
-        """Fewest and most weights that a layer keeps."""
+        """Least and most that the weights count which a layer keeps."""
         layer = layers[place]
         if layer.sparsity is not None:
-            kept = layer.size - layer.zeros(layer.sparsity)
+            kept = layer.cost - layer.zeros(layer.sparsity)
             return kept, kept
         low, high = self.bounds(place, layers)
-        return max(low * layer.size, len(layer.shapes)), high * layer.size
+        return max(low * layer.cost, sum(layer.uses)), high * layer.cost
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Uniform(Budget):
-    """The same sparsity for all layers."""
+    """The same sparsity for all layers.
+
+    Attributes:
+      of: weights, or flops: then the sparsity is the share of the multiply-adds that
+        goes, where each weight counts as often as it is used for an example. What is
+        only looked up, such as an embedding, stays dense.
+    """
+
+    of: str = "weights"
+
+    def __post_init__(self):
+        check_choice("of", self.of, ("weights", "flops"))
 
     def relative_density(self, layer):
         del layer
@@ -124,11 +153,13 @@ class FirstDenseLastCapped(Uniform):
 
     Attributes:
       cap: highest sparsity of the last layer.
+      of: as of `Uniform`.
     """
 
     cap: float = 0.8
 
     def __post_init__(self):
+        super().__post_init__()
         check_fraction("cap", self.cap)
 
     def bounds(self, place, layers):
@@ -137,11 +168,14 @@ class FirstDenseLastCapped(Uniform):
         return (1.0 - self.cap if place == len(layers) - 1 else 0.0), 1.0
 
 
-class ERK(Budget):
+class ERK(Uniform):
     """Erdős-Rényi-Kernel: large kernels become sparser than small ones.
 
     Density proportional to `(sum of the dimensions) / (product of the dimensions)` of
     the kernel (Evci et al. 2020, arXiv 1911.11134, section 3).
+
+    Attributes:
+      of: as of `Uniform`.
     """
 
     def relative_density(self, layer):
@@ -158,8 +192,14 @@ class Global(Uniform):
     share of all blocks goes. Gale et al. 2019 (arXiv 1902.09574) prune by layer; one
     threshold is the global pruning of Blalock et al. 2020 (arXiv 2003.03033).
 
+    Of flops, the lowest scores go, so many that the multiply-adds which their weights
+    take part in come within one unit of the target, from below.
+
     The layers count in one step of training, whose first layer says which one it is: a
     part of the model cannot be trained by itself.
+
+    Attributes:
+      of: as of `Uniform`.
     """
 
     shares_threshold = True
@@ -167,14 +207,14 @@ class Global(Uniform):
     def sparsities(self, layers, target):
         """As of `Budget`; but the share of all layers that have no sparsity, for each.
 
-        The zeros of these layers together are that share of their weights.
+        The zeros of these layers together are that share of what their weights count.
         """
         found = super().sparsities(layers, target)
         free = [layer for layer in layers if layer.sparsity is None]
-        zeros = round(target * sum(layer.size for layer in layers))
+        zeros = round(target * sum(layer.cost for layer in layers))
         zeros -= sum(x.zeros(x.sparsity) for x in layers if x.sparsity is not None)
-        size = sum(layer.size for layer in free)
-        return found | {layer.path: zeros / size for layer in free}
+        cost = sum(layer.cost for layer in free)
+        return found | {layer.path: zeros / cost for layer in free}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +230,7 @@ class OWL(Uniform):
       multiple: of the mean, from which a score is an outlier.
       within: half of the span.
       outliers: the share of each layer, by path; None until it is measured.
+      of: as of `Uniform`.
     """
 
     multiple: float = 5.0
@@ -209,11 +250,11 @@ class OWL(Uniform):
         wanted = [
             2 * self.within * (share - min(shares)) / span - target for share in shares
         ]
-        sizes = [layer.size for layer in free]
-        shift = sum(map(math.prod, zip(wanted, sizes, strict=True))) / sum(sizes)
+        costs = [layer.cost for layer in free]
+        shift = sum(map(operator.mul, wanted, costs)) / sum(costs)
         densities = [1 - target + density - shift for density in wanted]
         table = {x.path: d for x, d in zip(free, densities, strict=True)}
-        return _Relative(table).sparsities(layers, target)
+        return _Relative(table, of=self.of).sparsities(layers, target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,7 +361,7 @@ def _meet(layers, zeros, limits, total):
 
     def present(place):
         layer = layers[place]
-        return layer.zeros(zeros[place] / layer.size)
+        return layer.zeros(zeros[place] / layer.cost)
 
     fixed = sum(x.zeros(x.sparsity) for x in layers if x.sparsity is not None)
     for _ in range(2 * len(layers)):
@@ -330,6 +371,6 @@ def _meet(layers, zeros, limits, total):
         sign = 1 if missing > 0 else -1
         for place in sorted(free, key=lambda place: len(layers[place].shapes)):
             low, high = limits[place]
-            if low <= layers[place].size - zeros[place] - sign <= high:
+            if low <= layers[place].cost - zeros[place] - sign <= high:
                 zeros[place] += sign
                 break

@@ -112,8 +112,8 @@ def count_training_flops(
     After Evci et al. 2020 (arXiv 1911.11134, appendix): a step takes three times the
     operations of inference, once forward and twice backward. Of a pruned weight, only
     what the mask of a step keeps counts; the learned techniques train all weights. Of
-    layers that share a threshold, the sum of what they keep is known, and its share in
-    each is taken to have been that of the end.
+    layers that share a threshold or have tied channels, the sum of what they keep is
+    known, and its share in each is taken to have been that of the end.
 
     Args:
       model: a sparse model, or a dense one.

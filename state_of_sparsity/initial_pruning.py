@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from state_of_sparsity.weights_to_prune import Weight, zeros_by_name
+from state_of_sparsity.weights_to_prune import Weight, going_by_name
 
 
 def prune_initial(engine, model, weights: Sequence[Weight], batches, loss) -> None:
@@ -44,8 +44,8 @@ def prune_initial(engine, model, weights: Sequence[Weight], batches, loss) -> No
         for name, score in scores.items():
             # What went stays away, also where all others score less.
             scores[name] = np.where(kept[name], score, -np.inf)
-        zeros = zeros_by_name(weights, scores, number / technique.rounds)
-        kept = {w.name: w.mask(scores[w.name], zeros[w.name]) for w in weights}
+        going = going_by_name(weights, scores, number / technique.rounds)
+        kept = {w.name: w.mask(scores[w.name], going[w.name]) for w in weights}
     for weight in weights:
         weight.assign(dense[weight.name] * kept[weight.name], kept[weight.name])
 

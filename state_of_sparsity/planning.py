@@ -3,6 +3,7 @@
 import warnings
 
 from state_of_sparsity.budgets import Budget, Global
+from state_of_sparsity.coupling import Ties
 from state_of_sparsity.layer_budgets import pruned, within
 from state_of_sparsity.overrides import Overrides
 from state_of_sparsity.techniques import TECHNIQUES, Technique
@@ -64,11 +65,12 @@ def planned(
     if unfit:
         # Of the function that the user calls.
         warnings.warn(f"Layers stay dense: {'; '.join(unfit)}", stacklevel=3)
+    ties = Ties(engine, model, candidates, plan)
     if budget is None:
         if not getattr(technique, "is_global", False):
-            return plan
+            return ties.coupled(plan, ties.groups(plan, free))
         budget = Global()
-    return within(budget, technique, candidates, plan, free, model.name)
+    return within(budget, technique, candidates, plan, free, model, ties)
 
 
 def _refusals(technique, site):

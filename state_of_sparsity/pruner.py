@@ -13,7 +13,7 @@ from state_of_sparsity.calibration import visit
 from state_of_sparsity.least_squares import damped, refitted
 from state_of_sparsity.techniques import Wanda
 from state_of_sparsity.techniques.calibrated import CalibratedTechnique
-from state_of_sparsity.weights_to_prune import Weight, zeros_by_name
+from state_of_sparsity.weights_to_prune import Weight, going_by_name
 
 # Of those that refit after a technique which has none of its own.
 _DAMPING = 0.01
@@ -56,8 +56,8 @@ class Pruner:
         Warns:
           UserWarning: as `sos.one_shot`.
         """
-        sharing = [w for w in weights if w.technique.shared_threshold is not None]
-        zeros = zeros_by_name(weights, self._shared_scores(sharing))
+        sharing = [w for w in weights if w.technique.companions is not None]
+        going = going_by_name(weights, self._shared_scores(sharing))
         by_data = {
             weight.name: weight
             for weight in weights
@@ -65,13 +65,13 @@ class Pruner:
         }
         for weight in weights:
             if weight.name not in by_data:
-                self._by_itself(weight, zeros[weight.name])
+                self._by_itself(weight, going[weight.name])
         later: list[Callable[[], None]] = []
 
         def prune(weight, gram, count):
             del by_data[weight.name]
             inputs = self._inputs(weight, gram, count)
-            pruned = _pruned(weight, inputs, zeros[weight.name], refit)
+            pruned = _pruned(weight, inputs, going[weight.name], refit)
             later.append(functools.partial(weight.assign, *pruned))
             if sequential:
                 later.pop()()
@@ -82,7 +82,7 @@ class Pruner:
             assign()
         # What no batch has reached.
         for weight in by_data.values():
-            self._by_itself(weight, zeros[weight.name])
+            self._by_itself(weight, going[weight.name])
         self._said.warn()
 
     def _visit(self, weights, needs_gram, use):
@@ -121,14 +121,14 @@ class Pruner:
         strengths = map(np.diag, gram)
         return [_Inputs(s, g) for s, (g, _) in zip(strengths, pairs, strict=True)]
 
-    def _by_itself(self, weight, zeros):
+    def _by_itself(self, weight, going):
         if _is_calibrated(weight):
             self._said.by_magnitude.append(weight.name)
-        mask = weight.mask(_own_scores(weight), zeros)
+        mask = weight.mask(_own_scores(weight), going)
         weight.assign(weight.value() * mask, mask)
 
     def _shared_scores(self, weights):
-        """What one threshold compares, by weight."""
+        """What is compared between weights, or is one score of several, by weight."""
         found = {w.name: _own_scores(w) for w in weights if not _is_calibrated(w)}
 
         def measure(weight, gram, count):
@@ -140,13 +140,20 @@ class Pruner:
         needs_gram = any(w.technique.needs_gram for w in calibrated)
         self._visit(calibrated, needs_gram, measure)
         self._said = _Said()
-        missing = [w.name for w in weights if w.name not in found]
-        if missing:
+        missing = [w for w in weights if w.name not in found]
+        names = [w.name for w in missing if w.technique.shared_threshold is not None]
+        if names:
             raise ValueError(
                 "One threshold compares scores of one kind, and these weights have "
-                f"none by what their layers are given: {missing}. Give another "
+                f"none by what their layers are given: {names}. Give another "
                 "budget, or leave them dense with an override of None."
             )
+        # Nor has one score of tied channels several kinds.
+        patterns = {w.technique.pattern for w in missing}
+        for weight in weights:
+            if weight.technique.pattern in patterns:
+                found[weight.name] = _own_scores(weight)
+                self._said.by_magnitude.append(weight.name)
         return found
 
 
@@ -180,7 +187,9 @@ class _Said:
         }
         for text, names in texts.items():
             if names:
-                warnings.warn(f"{text}: {', '.join(names)}", stacklevel=4)
+                warnings.warn(
+                    f"{text}: {', '.join(dict.fromkeys(names))}", stacklevel=4
+                )
 
 
 def _is_calibrated(weight):
@@ -210,15 +219,15 @@ def _seen(weight, inputs):
     return _scores(technique, weight, [each.of(technique) for each in inputs])
 
 
-def _pruned(weight, inputs, zeros, refit):
+def _pruned(weight, inputs, going, refit):
     """The value of a weight after it was pruned, and its mask."""
     dense = weight.value()
     matrices = weight.map.matrices(dense)
     if _is_calibrated(weight) and not weight.technique.goes_by_units:
-        values, kept = _by_inputs(weight.technique, matrices, inputs, zeros)
+        values, kept = _by_inputs(weight.technique, matrices, inputs, going)
     else:
         values = matrices
-        kept = weight.map.matrices(weight.mask(_seen(weight, inputs), zeros)) > 0
+        kept = weight.map.matrices(weight.mask(_seen(weight, inputs), going)) > 0
     if refit:
         groups = zip(matrices, values, kept, (x.gram for x in inputs), strict=True)
         values = np.stack([refitted(*group) for group in groups])

@@ -4,15 +4,20 @@ A structure knows shapes and scores, not what a score means nor when it is asked
 Another pattern is a class that derives from `SingleWeights`.
 """
 
+import collections
 import dataclasses
+import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from keras import ops
 
 from state_of_sparsity import masks
 from state_of_sparsity.checks import check_choice
+from state_of_sparsity.companions import Companions
 
 # Of the patterns that a name is enough for.
 NAMES = ("weights", "inputs", "channels", "heads")
@@ -29,13 +34,18 @@ def from_config(config: dict) -> "SingleWeights":
             f"Unknown structure {name!r}: import the module that defines it first."
         )
     # JSON has no tuples.
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return _CLASSES[name](**given)
+    return _CLASSES[name](**{key: _tuples(value) for key, value in config.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class SingleWeights:
-    """Every weight is masked by itself."""
+    """Every weight is masked by itself.
+
+    Attributes:
+      companions: the layers whose weights it masks together, if it is of several.
+    """
+
+    companions: ClassVar[Companions | None] = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -87,6 +97,28 @@ class SingleWeights:
           zeros: integer scalar, the number of units that go.
         """
         return ops.logical_not(masks.lowest(scores, zeros))
+
+    # Of several weights that are masked together: of each by itself.
+
+    def pools(
+        self, shapes: Sequence[tuple[int, ...]], uses: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Of each pool of units that are compared, how many it has, and their price.
+
+        Args:
+          shapes: of the weights.
+          uses: by which the price of a unit is multiplied, for each weight.
+        """
+        pairs = zip(shapes, uses, strict=True)
+        return [(self.units(shape), self.price(shape) * n) for shape, n in pairs]
+
+    def scores_of_pools(self, scores) -> list:
+        """What the units of each pool are worth, from what the weights are."""
+        return [self.unit_scores(tensor) for tensor in scores]
+
+    def masks(self, scores, zeros) -> list:
+        """The mask of each weight, where so many units of each pool go."""
+        return [self.mask(*pair) for pair in zip(scores, zeros, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,17 +184,27 @@ class Slices(SingleWeights):
     over the number of weights, by which Li et al. 2017 (arXiv 1608.08710, section 3.1)
     prune filters.
 
+    Channels that a model ties together can have one score, and one decision, as
+    `TiedChannels` has it.
+
     Attributes:
       of: "inputs", "channels" or "heads".
       axes: of the kernel, counted from its end, on which a slice has one place; by
         default those that its layer has for them.
+      coupled: whether channels that are tied are one unit. By default they are, where
+        the technique knows of it and the layers of the model can be followed.
     """
 
     of: str
     axes: tuple[int, ...] = ()
+    coupled: bool | None = None
 
     def __post_init__(self):
         check_choice("of", self.of, NAMES[1:])
+        if self.coupled and self.of != "channels":
+            raise ValueError(
+                f"Only channels can be coupled. Received: of={self.of!r}, coupled=True"
+            )
 
     def for_site(self, site):
         if self.axes:
@@ -200,6 +242,99 @@ class Slices(SingleWeights):
     def mask(self, scores, zeros):
         kept = super().mask(self.unit_scores(scores), zeros)
         return ops.broadcast_to(kept, tuple(scores.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class TiedChannels(SingleWeights):
+    """Channels of weights of several layers, some of which are one unit.
+
+    A unit is worth the mean of the scores of all its weights, so that channels that a
+    model ties together are masked together: the groups of Fang et al. 2023 (arXiv
+    2301.12900), scored as Li et al. 2017 (arXiv 1608.08710) score one filter. Units of
+    the same layers are a pool, of which so large a share goes, and one stays.
+
+    Attributes:
+      companions: the layers.
+      axes: of each weight, in the order of the model; see `structures.Slices`.
+      numbers: of each weight, of which unit each channel is: ranges, first and end.
+    """
+
+    # Without the default of others.
+    companions: Companions = dataclasses.field()
+    axes: tuple[tuple[int, ...], ...]
+    numbers: tuple[tuple[tuple[int, int], ...], ...]
+
+    def __post_init__(self):
+        if isinstance(self.companions, dict):
+            object.__setattr__(self, "companions", Companions(**self.companions))
+
+    @classmethod
+    def of(cls, companions: Companions, axes, numbers: list[np.ndarray]):
+        """That of the numbers of units, for the channels of each weight in order."""
+        runs = [np.split(x, np.flatnonzero(np.diff(x) != 1) + 1) for x in numbers]
+        ranges = [[(int(x[0]), int(x[-1]) + 1) for x in each] for each in runs]
+        return cls(companions, tuple(axes), _tuples(ranges))
+
+    def pools(self, shapes, uses):
+        sizes = self._sizes(shapes)
+        prices = [size * number for size, number in zip(sizes, uses, strict=True)]
+        return [(len(x), sum(prices[w] for w in of)) for of, x in self._pools.items()]
+
+    def scores_of_pools(self, scores):
+        sizes = self._sizes([tuple(tensor.shape) for tensor in scores])
+        of_channels = [
+            ops.reshape(each.unit_scores(tensor), (-1,)) * size
+            for each, tensor, size in zip(self._slices, scores, sizes, strict=True)
+        ]
+        sums = ops.concatenate(of_channels)
+        return [
+            ops.sum(ops.take(sums, places), axis=1) / sum(sizes[w] for w in weights)
+            for weights, places in self._pools.items()
+        ]
+
+    def masks(self, scores, zeros):
+        pairs = zip(self.scores_of_pools(scores), zeros, strict=True)
+        kept = ops.concatenate([self.mask(*pair) for pair in pairs])
+        found, end = [], 0
+        for each, tensor in zip(self._slices, scores, strict=True):
+            shape = each.unit_shape(tuple(tensor.shape))
+            begin, end = end, end + math.prod(shape)
+            part = ops.reshape(ops.take(kept, self._owners[begin:end]), shape)
+            found.append(ops.broadcast_to(part, tuple(tensor.shape)))
+        return found
+
+    @property
+    def _slices(self):
+        return [Slices("channels", axes) for axes in self.axes]
+
+    def _sizes(self, shapes):
+        pairs = zip(self._slices, shapes, strict=True)
+        return [each.price(shape) for each, shape in pairs]
+
+    @functools.cached_property
+    def _pools(self):
+        """By the weights of its units, once for each channel, where the channels are.
+
+        They are counted through all weights, and a row is a unit.
+        """
+        found, number = collections.defaultdict(list), itertools.count()
+        for weight, ranges in enumerate(self.numbers):
+            for unit in itertools.chain.from_iterable(itertools.starmap(range, ranges)):
+                found[unit].append((weight, next(number)))
+        pools = collections.defaultdict(list)
+        for channels in found.values():
+            weights, places = zip(*channels, strict=True)
+            pools[weights].append(places)
+        return {weights: np.array(rows) for weights, rows in pools.items()}
+
+    @functools.cached_property
+    def _owners(self):
+        """Of each channel the place of its unit, counted through all pools."""
+        owners, first = np.zeros(sum(x.size for x in self._pools.values()), int), 0
+        for places in self._pools.values():
+            owners[places] = first + np.arange(len(places))[:, None]
+            first += len(places)
+        return owners
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,3 +398,7 @@ class ZerosOfN(SingleWeights):
             ahead[second] = ahead[second] + is_ahead
             ahead[first] = ahead[first] + (1 - is_ahead)
         return ahead
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

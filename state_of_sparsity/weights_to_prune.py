@@ -1,4 +1,4 @@
-"""The weights of a model that are pruned in one shot, and how many of each go."""
+"""The weights of a model that are pruned in one shot, and what of each goes."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -47,10 +47,17 @@ class Weight:
     def assign(self, value: np.ndarray, mask: np.ndarray) -> None:
         self.engine.set_masked(self.site.layer, self.attribute, value, mask)
 
-    def mask(self, scores, zeros: int) -> np.ndarray:
-        """In the pattern of the technique, true where it stays."""
+    def mask(self, scores, going) -> np.ndarray:
+        """In the pattern of the technique, true where it stays.
+
+        Args:
+          scores: of the weight.
+          going: as of `going_by_name`.
+        """
+        if isinstance(going, np.ndarray):
+            return going
         scores = keras.ops.convert_to_tensor(scores, "float32")
-        return keras.ops.convert_to_numpy(self.technique.pattern.mask(scores, zeros))
+        return keras.ops.convert_to_numpy(self.technique.pattern.mask(scores, going))
 
 
 def weights_to_prune(engine, sparse, chosen: Mapping[str, Technique]):
@@ -68,34 +75,38 @@ def _weights(engine, sparse, chosen) -> Iterator[Weight]:
             yield Weight(engine, site, name, technique, stream, maps.get(name))
 
 
-def zeros_by_name(weights, scores=None, progress: float = 1.0) -> dict[str, int]:
-    """How many units of each weight go.
+def going_by_name(
+    weights, scores=None, progress: float = 1.0
+) -> dict[str, int | np.ndarray]:
+    """How many units of each weight go; of those with tied channels, the mask.
 
     Args:
       weights: all that are pruned.
-      scores: of those that share a threshold, by name.
+      scores: of those that are not pruned each by itself, by name.
       progress: of the way to the target, on which the density falls geometrically.
     """
-    zeros = {}
+    groups, found = {}, {}
     for weight in weights:
-        (units,) = weight.technique.units([weight.variable.shape])
-        zeros[weight.name] = masks.zero_count(_at(weight, progress), *units)
-    sharing = [w for w in weights if w.technique.shared_threshold is not None]
-    if sharing:
-        units = [
-            weight.technique.pattern.unit_scores(
-                keras.ops.convert_to_tensor(scores[weight.name], "float32")
-            )
-            for weight in sharing
+        has_companions = weight.technique.companions is not None
+        key = weight.technique if has_companions else weight.name
+        groups.setdefault(key, []).append(weight)
+    for group in groups.values():
+        technique, shapes = group[0].technique, [w.variable.shape for w in group]
+        going = [
+            masks.zero_count(_at(group[0], progress), *number)
+            for number in technique.units(shapes)
         ]
-        shapes = [tuple(w.variable.shape) for w in sharing]
-        technique = sharing[0].technique
-        (number,) = technique.units(shapes)
-        count = masks.zero_count(_at(sharing[0], progress), *number)
-        found = masks.lowest_by_tensor(units, count, technique.prices(shapes))
-        counts = keras.ops.convert_to_numpy(found)
-        zeros |= {w.name: int(n) for w, n in zip(sharing, counts, strict=True)}
-    return zeros
+        if technique.companions is not None:
+            tensors = [
+                keras.ops.convert_to_tensor(scores[weight.name], "float32")
+                for weight in group
+            ]
+            going = map(int, technique.counts(tensors, going))
+        if technique.pattern.companions is not None:
+            kept = technique.pattern.masks(tensors, list(going))
+            going = map(keras.ops.convert_to_numpy, kept)
+        found |= zip((weight.name for weight in group), going, strict=True)
+    return found
 
 
 def _at(weight, progress):

@@ -1,5 +1,6 @@
 """Budgets: the weights that stay, over the layers of a model."""
 
+import dataclasses
 import math
 
 import pytest
@@ -111,6 +112,35 @@ def test_uniform_with_a_dense_first_layer_leaves_the_published_share():
     layers[0] = Layer(layers[0].path, layers[0].shapes, 0.0)
     found = budgets.Uniform().sparsities(layers, 0.8)
     assert share_of_flops(layers, uses, found) == pytest.approx(0.23, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [budgets.Uniform, budgets.ERK, budgets.Global])
+def test_of_flops_the_target_is_the_share_of_the_operations(kind):
+    layers, uses = resnet50()
+    counted = [
+        dataclasses.replace(layer, uses=(n,))
+        for layer, n in zip(layers, uses, strict=True)
+    ]
+    # One layer is dense, and costs more than its share of the weights.
+    counted[0] = dataclasses.replace(counted[0], sparsity=0.0)
+    found = kind(of="flops").sparsities(counted, 0.8)
+    assert found["first"] == 0.0
+    assert share_of_flops(layers, uses, found) == pytest.approx(0.2, abs=1e-6)
+    free = {x.path: x for x in layers[1:]}
+    if kind is budgets.ERK:
+        factors = {
+            path: (1 - found[path]) * x.size / sum(x.shapes[0])
+            for path, x in free.items()
+            if found[path] > 0
+        }
+        assert max(factors.values()) == pytest.approx(min(factors.values()), rel=1e-4)
+    else:
+        assert max(found[p] for p in free) == pytest.approx(
+            min(found[p] for p in free), abs=1e-4
+        )
+    assert kind().sparsities(layers, 0.8) == kind().sparsities(
+        [dataclasses.replace(x, uses=(1,)) for x in layers], 0.8
+    )
 
 
 def test_what_something_else_has_said_is_kept_and_made_up_for():

@@ -9,9 +9,9 @@ from keras import ops
 
 import state_of_sparsity as sos
 from state_of_sparsity import structures
+from state_of_sparsity.companions import SharedThreshold
 from state_of_sparsity.techniques.base import field_help
 from state_of_sparsity.techniques.saving import restored_technique, saved_technique
-from state_of_sparsity.techniques.shared_threshold import SharedThreshold
 
 RAMP = {"sparsity": 0.9, "begin_step": 2, "end_step": 10, "frequency": 4}
 

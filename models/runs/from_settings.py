@@ -21,6 +21,7 @@ from state_of_sparsity.models.saved_by_keras import (
 )
 from state_of_sparsity.models.training.loop.sparsification import (
     GLOBAL,
+    GLOBAL_FLOPS,
     Sparsification,
 )
 from state_of_sparsity.models.training.rewinding.kept_weights import Start
@@ -291,9 +292,10 @@ def _budget(technique, values):
     if budget is None:
         return None
     # One threshold takes more than a target.
-    needed = "sharing" if budget == GLOBAL else "with_sparsity"
+    needed = "sharing" if budget in (GLOBAL, GLOBAL_FLOPS) else "with_sparsity"
     has_target = getattr(technique, "sparsity", None) is not None
-    if not has_target or not _says(NAMED[chosen], needed):
+    can_count = budget != GLOBAL_FLOPS or NAMED[chosen].couples
+    if not (has_target and can_count and _says(NAMED[chosen], needed)):
         raise UsageError(f"--technique={chosen} does not have --budget={budget}")
     # Runs may go on from another folder.
     return os.path.realpath(budget) if "." in budget else budget

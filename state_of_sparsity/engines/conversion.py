@@ -2,8 +2,10 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from state_of_sparsity.engines.matrices import LinearMap
 from state_of_sparsity.techniques.base import Technique
@@ -165,6 +167,15 @@ class Conversion(abc.ABC):
         raise TypeError(
             f"Model {model.name!r} is one of tf_keras, and Keras 3 alone quantizes."
         )
+
+    def channels(self, model) -> Callable[[Any, int], np.ndarray | None] | None:
+        """A function that numbers the channels of a model, where it can be followed.
+
+        Of a variable and an axis, it gives the numbers of the channels along it, which
+        are equal where channels stay or go together, or None where nothing is known of
+        them, or they stay in any case.
+        """
+        del model
 
     def shrink(self, model):
         """A plain model without masked channels: see `state_of_sparsity.shrinking`.

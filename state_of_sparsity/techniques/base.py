@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from state_of_sparsity import schedules
-from state_of_sparsity.techniques.shared_threshold import SharedThreshold
+from state_of_sparsity.companions import SharedThreshold
 from state_of_sparsity.techniques.state import Place, State
 
 # Every class of techniques by its name, for configurations that were saved.
@@ -28,9 +28,12 @@ class Technique(abc.ABC):
 
     Attributes:
       draws_noise: whether weights in training depend on noise.
+      couples: whether units of several layers can be one to it, and count by what they
+        are used for.
     """
 
     draws_noise: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -24,6 +24,7 @@ class PatternedTechnique(StructuredTechnique):
       TypeError, ValueError: for a bad value, naming it.
     """
 
+    couples = True
     # Its options that are pairs of integers.
     pairs: ClassVar[tuple[str, ...]] = ("block_size", "sparsity_m_by_n")
     patterns = structures.SingleWeights

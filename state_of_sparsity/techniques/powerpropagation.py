@@ -100,6 +100,21 @@ class Powerpropagation(Technique):
         return getattr(self.base, "shared_threshold", None)
 
     @property
+    def companions(self):
+        """Those of the base."""
+        return getattr(self.base, "companions", None)
+
+    @property
+    def couples(self):
+        """Whether the base does."""
+        return self.base.couples
+
+    @property
+    def pattern(self):
+        """That of the base."""
+        return self.base.pattern
+
+    @property
     def settled_step(self):
         return self.base.settled_step
 
@@ -129,6 +144,9 @@ class Powerpropagation(Technique):
 
     def sharing(self, shared):
         return self._of(self.base.sharing(shared))
+
+    def with_structure(self, structure):
+        return self._of(self.base.with_structure(structure))
 
     def _of(self, base):
         if base is None or base is self.base:

@@ -38,16 +38,8 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
 
     def renewed(self, weights, index):
         scores = [self._score_to_compare(*each) for each in weights]
-        zeros = zeros_at(self, weights, index)
-        if self.shared_threshold is not None:
-            units = [self.pattern.unit_scores(tensor) for tensor in scores]
-            prices = self.prices([tensor.shape for tensor in scores])
-            counts = masks.lowest_by_tensor(units, zeros[0], prices)
-            zeros = [counts[place] for place in range(len(scores))]
-        return [
-            {"mask": self.pattern.mask(tensor, count)}
-            for tensor, count in zip(scores, zeros, strict=True)
-        ]
+        zeros = self.counts(scores, zeros_at(self, weights, index))
+        return [{"mask": mask} for mask in self.pattern.masks(scores, zeros)]
 
     def _score_to_compare(self, theta, state, stream):
         score = self.score(self.regularized_weight(theta, state), state, stream)
@@ -59,11 +51,12 @@ class ScoringTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique):
 
     def kept_weights(self, mask, steps):
         lengths, sparsities = schedules.sparsities(self.schedule(), steps)
-        if self.shared_threshold is None:
+        if self.companions is None:
             shares = self.pattern.masked_share(sparsities, mask.shape)
         else:
             # Nothing has noted how many went when: as if a weight had always had the
-            # same share of all zeros. Summed over the layers, that is exact.
+            # same share of all zeros. Summed over the layers, that is exact, up to the
+            # rounding of units.
             last = sparsities[-1] if sparsities.any() else 1.0
             shares = sparsities / last * (1.0 - mask.mean())
         # Exact, but for blocks that an edge cuts.
@@ -138,8 +131,8 @@ def check_ramp(begin_step: int, end_step: int) -> None:
         )
 
 
-def zeros_at(technique: PatternedTechnique, weights, index) -> list:
-    """How many units go at a renewal: an int32 scalar for each weight.
+def zeros_at(technique: SharingTechnique, weights, index) -> list:
+    """How many units go at a renewal: an int32 scalar for each pool of its pattern.
 
     One for all of them if they share a threshold.
 

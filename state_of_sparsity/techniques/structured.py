@@ -30,6 +30,11 @@ class StructuredTechnique(Technique):
             object.__setattr__(self, "structure", given)
         if isinstance(given, str):
             check_choice("structure", given, names)
+        elif getattr(given, "coupled", None) and not self.couples:
+            raise ValueError(
+                f"{type(self).__name__} decides layer by layer, and cannot have one "
+                f"score for channels that are tied. Received: structure={given!r}"
+            )
         elif not isinstance(given, self.patterns | None):
             raise TypeError(
                 f"structure must be one of {', '.join(names)}, or a "
@@ -55,10 +60,11 @@ class StructuredTechnique(Technique):
         return self.pattern.refusal(shape)
 
     def units_of(self, shape):
+        """How many units, which go as a whole, a weight has."""
         return self.pattern.units(shape)
 
-    def prices(self, shapes):
-        return [self.pattern.price(tuple(shape)) for shape in shapes]
+    def with_structure(self, structure):
+        return dataclasses.replace(self, structure=structure)
 
     def get_config(self):
         config = super().get_config()

@@ -1,13 +1,16 @@
 """Base of the techniques that are given a sparsity."""
 
 import dataclasses
-import math
-import operator
+import itertools
 from typing import ClassVar, Self
 
+from state_of_sparsity import masks, structures
 from state_of_sparsity.checks import check_fraction
+from state_of_sparsity.companions import Companions, SharedThreshold
 from state_of_sparsity.techniques.base import Technique
-from state_of_sparsity.techniques.shared_threshold import SharedThreshold
+
+# The prices of all units are summed in int32.
+_MOST = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,16 @@ class SharingTechnique(TargetedTechnique):
             shared = SharedThreshold(**self.shared_threshold)
             object.__setattr__(self, "shared_threshold", shared)
 
+    @property
+    def companions(self) -> Companions | None:
+        """The layers whose masks are renewed together, if it is not each by itself."""
+        return self.shared_threshold or self.pattern.companions
+
+    @property
+    def pattern(self) -> structures.SingleWeights:
+        """In which pattern weights are masked."""
+        return structures.SingleWeights()
+
     def units(self, shapes) -> list[tuple[int, int]]:
         """Of how many units, and weights, a sparsity says how many go.
 
@@ -60,24 +73,44 @@ class SharingTechnique(TargetedTechnique):
           shapes: of the weights that are renewed together.
 
         Returns:
-          A pair for each weight, or one for all of them if they share a threshold.
+          A pair for each pool of the pattern, or one for all of them if they share a
+          threshold.
         """
-        units = [self.units_of(tuple(shape)) for shape in shapes]
+        pools = self._pools(shapes)
         if self.shared_threshold is not None:
             # Each keeps a unit.
-            prices = self.prices(shapes)
-            return [(sum(map(operator.mul, units, prices)), sum(prices))]
-        return [(number, 1) for number in units]
+            prices = [price for _, price in pools]
+            return [(sum(itertools.starmap(int.__mul__, pools)), sum(prices))]
+        return [(number, 1) for number, _ in pools]
 
-    def units_of(self, shape: tuple[int, ...]) -> int:
-        """How many units, which go as a whole, a weight has."""
-        return math.prod(shape)
+    def counts(self, scores, zeros: list) -> list:
+        """How many units of each pool go, which by one threshold the scores say.
 
-    def prices(self, shapes) -> list[int]:
-        """What a unit of each weight counts where they share a threshold."""
-        return [1 for _ in shapes]
+        Args:
+          scores: a float tensor for each weight that is renewed with it.
+          zeros: how many units go, as of `units`.
+        """
+        if self.shared_threshold is None:
+            return zeros
+        units = self.pattern.scores_of_pools(scores)
+        prices = [price for _, price in self._pools([x.shape for x in scores])]
+        found = masks.lowest_by_tensor(units, zeros[0], prices)
+        return [found[place] for place in range(len(units))]
+
+    def _pools(self, shapes):
+        """Of each pool, its units and what one of them counts."""
+        shared = self.shared_threshold
+        uses = (shared and shared.uses) or [1] * len(shapes)
+        pools = self.pattern.pools([tuple(shape) for shape in shapes], uses)
+        scale = max(1.0, sum(itertools.starmap(int.__mul__, pools)) / _MOST)
+        return [(number, max(1, round(price / scale))) for number, price in pools]
 
     def sharing(self, shared):
+        if shared.uses and not self.couples:
+            raise ValueError(
+                f"{type(self).__name__} compares weights, whatever they are used for: "
+                "give a budget in weights, or one that plans each layer."
+            )
         return dataclasses.replace(self, shared_threshold=shared)
 
     def get_config(self):

@@ -203,7 +203,7 @@ def test_overrides_may_hold_equals_signs_and_keep_their_order():
 
 
 @pytest.mark.parametrize(
-    "name", ["uniform", "first_dense_last_capped", "erk", "global"]
+    "name", ["uniform", "first_dense_last_capped", "erk", "global", "global_flops"]
 )
 def test_a_budget_goes_into_the_flags_that_repeat_the_run(name):
     made = run(f"--budget={name}", "--override=conv1=dense")
@@ -306,6 +306,7 @@ def test_a_learning_rate_without_epochs_is_not_stretched():
         ("technique=l0_regularization budget=erk", "l0.* have --budget"),
         ("technique=srste budget=erk", "srste does not have --budget=erk"),
         ("technique=rigl budget=global", "rigl does not have --budget=global"),
+        ("technique=st3 budget=global_flops", "st3 does not have --budget=global_fl"),
         ("technique=rigl begin_step=1", "rigl does not have --begin_step"),
         ("technique=dense powerpropagation_alpha=2", "dense does not have --power"),
         ("technique=rigl powerpropagation_alpha=2", "whose weights start again from"),

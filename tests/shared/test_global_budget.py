@@ -1,6 +1,7 @@
 """One threshold over all layers: the budget that follows from the scores."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -101,6 +102,29 @@ def test_the_lowest_weights_of_every_kind_of_model_go(make, arguments, data):
     assert max(shares) - min(shares) > 0.4
     assert masks.keys() == sos.weight_masks(sos.strip(sparse)).keys()
     assert sum(zeros(sos.strip(sparse)).values()) == round(0.6 * size)
+
+
+@pytest.mark.parametrize("structure", ["weights", "channels"])
+def test_of_flops_the_lowest_go_that_are_used_in_so_large_a_share(structure, rng):
+    conv = keras.layers.Conv2D(6, 3, padding="same", name="conv")
+    pool, last = keras.layers.GlobalMaxPool2D(), keras.layers.Dense(9, name="last")
+    model = keras.Sequential([keras.layers.Input((4, 4, 2)), conv, pool, last])
+    technique = dataclasses.replace(NOW, structure=structure)
+    sparse = compiled(sos.sparsify(model, technique, budget=sos.Global(of="flops")))
+    units = []
+    for weight, uses in zip(weights_of(model).values(), (16, 1), strict=True):
+        rows = np.abs(weight).reshape(-1, weight.shape[-1])
+        scores = rows.mean(axis=0) if structure == "channels" else rows.ravel()
+        price = uses * rows.size // scores.size
+        # The highest one of each stays.
+        units += [(score, price) for score in np.sort(scores)[:-1]]
+    prices = np.cumsum([price for _, price in sorted(units)])
+    dense = sos.count_flops(model).dense
+    target = round(0.6 * dense / 2)
+    expected = prices[prices <= target][-1]
+    fit(sparse, rng.normal(size=(8, 4, 4, 2)), rng.normal(size=(8, 9)), batch_size=8)
+    assert dense - sos.count_flops(sparse).sparse == 2 * expected
+    assert target - max(price for _, price in units) < expected <= target
 
 
 @pytest.mark.any_backend

@@ -7,13 +7,14 @@ import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
 from state_of_sparsity.techniques.at_initialization import InitialPruning
 
-GLOBAL = "global"
+GLOBAL, GLOBAL_FLOPS = "global", "global_flops"
 # Over which the sparsity of a technique is distributed.
 BUDGETS = {
     "uniform": sos.Uniform,
     "first_dense_last_capped": sos.FirstDenseLastCapped,
     "erk": sos.ERK,
     GLOBAL: sos.Global,
+    GLOBAL_FLOPS: functools.partial(sos.Global, of="flops"),
 }
 
 
@@ -123,7 +124,7 @@ class Sparsification:
     def _say_what_is_planned(self, model):
         planned = self.planned(model)
         least, most = min(planned, key=planned.get), max(planned, key=planned.get)
-        shared = self.budget_in_words == GLOBAL
+        shared = self.budget_in_words in (GLOBAL, GLOBAL_FLOPS)
         print(
             f"budget {self.budget_in_words}: "
             + ("one threshold over all layers, " if shared else "")

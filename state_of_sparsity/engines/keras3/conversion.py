@@ -148,6 +148,10 @@ class Keras3Conversion(Conversion):
             # Layers keep it, and Keras could not save what they are themselves in.
             kept.quantization_layer_structure = None
 
+    def channels(self, model):
+        graph = private.functional_of(model)
+        return None if graph is None else smaller.followed(graph).channels
+
     def shrink(self, model):
         return smaller.shrink(model)
 

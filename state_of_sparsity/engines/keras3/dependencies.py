@@ -92,6 +92,16 @@ class Dependencies:
         """Whether anything was said of a variable."""
         return any(i == id(variable) for i, _ in self._axes)
 
+    def channels(self, variable, number) -> np.ndarray | None:
+        """The channels along an axis, those that are tied by one number.
+
+        None if nothing is known of them, or some are to stay.
+        """
+        axis = self._axes.get((id(variable), number % len(variable.shape)))
+        numbers = self._first([] if axis is None else axis.ids)
+        stay = np.isin(numbers, self._first(np.array(list(self._pinned), int)))
+        return None if axis is None or stay.any() else numbers
+
     def shrunk(self) -> tuple[dict[int, np.ndarray], dict[str, list[str]]]:
         """The values of the variables without the channels that can go.
 

@@ -1,4 +1,4 @@
-"""Layers that have one threshold, and so are renewed together.
+"""Layers that are renewed together: by one threshold, or for channels that are tied.
 
 A layer is loaded and copied by itself and holds no other. Those that are renewed with
 it are found in the step: they are held by the same outermost call.
@@ -15,7 +15,7 @@ _RENEWED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def note(layer) -> None:
     """Remembers a sparse layer, for as long as it is there, if it has companions."""
-    if getattr(layer.technique, "shared_threshold", None) is not None:
+    if getattr(layer.technique, "companions", None) is not None:
         _LAYERS.add(layer)
 
 
@@ -29,8 +29,8 @@ def renewed_with(layer) -> list:
     Raises:
       ValueError: if a part of the model is called, or it is in a model twice.
     """
-    shared = getattr(layer.technique, "shared_threshold", None)
-    if shared is None:
+    companions = getattr(layer.technique, "companions", None)
+    if companions is None:
         return [layer]
     token = private.step_token()
     renewed = set() if token is None else _RENEWED.setdefault(token, set())
@@ -39,7 +39,7 @@ def renewed_with(layer) -> list:
     renewed.add(layer.technique)
     alike = [x for x in _LAYERS if x.technique == layer.technique and x.sparse_weights]
     found = private.those_in_call(alike, _theta)
-    shared.check([x.name for x in found], [x.index for x in found])
+    companions.check([x.name for x in found], [x.index for x in found])
     return sorted(found, key=lambda x: x.index)
 
 

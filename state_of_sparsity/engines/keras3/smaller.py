@@ -12,6 +12,7 @@ from keras import ops
 from state_of_sparsity.engines.keras3 import private
 from state_of_sparsity.engines.keras3.containers import makes_its_layers
 from state_of_sparsity.engines.keras3.copying import Copier
+from state_of_sparsity.engines.keras3.dependencies import Dependencies
 from state_of_sparsity.engines.keras3.following import (
     DEPTHWISE,
     PRODUCTS,
@@ -32,14 +33,11 @@ def shrink(model: keras.Model) -> keras.Model:
             "are connected: build it as a functional model, keras.Model(inputs, "
             "outputs), of the same layers, and shrink that."
         )
-    follower = Follower()
-    follower.pin(follower.follow(graph, {}), "the model returns them")
-    values, left = follower.dependencies.shrunk()
+    dependencies = followed(graph)
+    values, left = dependencies.shrunk()
     for layer in private.all_layers(model):
         kernel = getattr(layer, "kernel", None)
-        if isinstance(kernel, keras.Variable) and not follower.dependencies.holds(
-            kernel
-        ):
+        if isinstance(kernel, keras.Variable) and not dependencies.holds(kernel):
             value = private.to_numpy(kernel)
             axes = range(value.ndim)
             # Heads, of a kernel with three axes, are not along the last one.
@@ -53,6 +51,13 @@ def shrink(model: keras.Model) -> keras.Model:
             f"Masked channels of these layers stay: {'; '.join(texts)}.", stacklevel=4
         )
     return resized(model, values)
+
+
+def followed(graph) -> Dependencies:
+    """What the channels of a functional model depend on."""
+    follower = Follower()
+    follower.pin(follower.follow(graph, {}), "the model returns them")
+    return follower.dependencies
 
 
 def resized(layer: keras.layers.Layer, values: dict[int, np.ndarray]):

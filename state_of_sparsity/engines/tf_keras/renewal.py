@@ -104,7 +104,7 @@ def share_thresholds(model) -> None:
     layers = [x for x in all_layers(model) if x.built and _has_companions(x)]
     for layer in layers:
         alike = [x for x in layers if x.technique == layer.technique]
-        layer.technique.shared_threshold.check(
+        layer.technique.companions.check(
             [plain_layer_of(x).name for x in alike], [x.index for x in alike]
         )
         alike.sort(key=lambda x: x.index)
@@ -113,4 +113,4 @@ def share_thresholds(model) -> None:
 
 def _has_companions(layer):
     technique = getattr(layer, "technique", None)
-    return getattr(technique, "shared_threshold", None) is not None
+    return getattr(technique, "companions", None) is not None
