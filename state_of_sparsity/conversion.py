@@ -45,9 +45,9 @@ def sparsify(
         dense.
       budget: how sparse each layer becomes, be it planned or by one threshold for all,
         so that the sparsity of `technique` is that of the whole model: of all weights
-        that could be made sparse, those that an override leaves dense or gives a
-        sparsity included. Without, every layer gets the sparsity of `technique`. For
-        pruning; see `state_of_sparsity.budgets`.
+        that could be made sparse, or of the multiply-adds with them, those that an
+        override leaves dense or gives a sparsity included. Without, every layer gets
+        the sparsity of `technique`. For pruning; see `state_of_sparsity.budgets`.
 
     Returns:
       A model of the same kind.

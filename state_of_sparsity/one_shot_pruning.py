@@ -44,7 +44,9 @@ def one_shot(
     `sos.RandomPruning`, whose schedule does not count), or by what the layers are given
     for some data: `sos.Wanda` and `sos.SparseGPT`, of Dense and EinsumDense layers, and
     of convolutions by what they see at each position. Embeddings, recurrent layers and
-    whatever else computes in its own way go by magnitude then.
+    whatever else computes in its own way go by magnitude then. Channels that the model
+    ties together, of a structure of channels, have one score by the inputs of the dense
+    model.
 
     Layers are pruned one after the other, each by inputs that come from what is pruned
     already. A functional model is run once, layer by layer, and only what its later

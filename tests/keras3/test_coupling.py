@@ -135,7 +135,7 @@ def test_in_one_shot_units_of_the_lowest_means_go_and_are_taken_out(build, rng):
 def test_pruning_in_training_keeps_tied_channels_together(build, budget, rng, tmp_path):
     model = functional(build)
     technique = sos.MagnitudePruning(0.5, 0, 4, 2, structure="channels")
-    sparse = compiled(sos.sparsify(model, technique, DENSE, budget))
+    sparse = compiled(sos.sparsify(model, technique, DENSE, budget), run_eagerly=False)
     data = rng.normal(size=(8, 6, 6, 2)), rng.normal(size=(8, 3))
     fit(sparse, *data)
     sparse.save(tmp_path / "model.keras")
