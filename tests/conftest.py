@@ -43,9 +43,9 @@ def pytest_collection_modifyitems(config, items):
         is_slow = is_keras3 or item.get_closest_marker("slow")
         if is_slow and item.get_closest_marker("any_backend"):
             item.add_marker("slow")
-            test = item.function
-            is_asked = item.get_closest_marker("feature") or not is_keras3
-            if test in seen or not is_asked:
+            features = tuple(m.args[0] for m in item.iter_markers("feature"))
+            test = item.function, features
+            if test in seen or (is_keras3 and not features):
                 left.append(item)
             seen.add(test)
     config.hook.pytest_deselected(items=left)

@@ -224,6 +224,22 @@ def test_a_unit_whose_constant_is_not_zero_takes_over(rng):
 
 
 @pytest.mark.any_backend
+def test_of_what_scales_of_0_follow_one_stays_and_nothing_for_it(rng):
+    """Its column of the kernel has weights for units that are gone by then."""
+    dense = [layers.Dense(8, "sigmoid", name="a"), layers.Dense(6, name="b")]
+    end = [layers.BatchNormalization(), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5,)), *dense, *end])
+    randomize(model, rng)
+    mask(dense[0], 0, 1, 2)
+    kernel = keras.ops.convert_to_numpy(dense[1].kernel).copy()
+    kernel[:3, 2:] = 0
+    dense[1].kernel.assign(kernel)
+    end[0].gamma.assign([0, 0, 1, 1, 1, 1])
+    smaller = check_smaller(model, rng.normal(size=(4, 5)), rng)
+    assert [find(smaller, name).units for name in "ab"] == [5, 5]
+
+
+@pytest.mark.any_backend
 def test_what_nothing_uses_goes(rng):
     model = functional(lambda x: head(normalized(conv(4, "b")(conv(8, "a")(x)))))
     randomize(model, rng)

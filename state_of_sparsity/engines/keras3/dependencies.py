@@ -125,6 +125,8 @@ class Dependencies:
                 "without them."
             )
         left = self._left(gone)
+        # One that stays after all makes no more rows count of the kernel that gives it:
+        # its column has nothing but zeros for them, or a scale of 0 comes behind it.
         for axis in self._sums():
             lost, keeper = self._taken_over(axis, gone)
             if lost.any():
