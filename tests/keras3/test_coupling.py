@@ -11,7 +11,7 @@ from tests.flavour import compiled, fit, outputs_of, sparse_layers
 
 layers = keras.layers
 pytestmark = [
-    pytest.mark.feature("structure: channels that are tied have one score"),
+    pytest.mark.feature("structures: channels that are tied have one score"),
     pytest.mark.any_backend,
 ]
 NOW = {"begin_step": 0, "end_step": 1, "frequency": 1, "structure": "channels"}
