@@ -108,7 +108,8 @@ class _Sum:
             product = ops.matmul(ops.transpose(rows, (0, 2, 1)), rows)
         else:
             product = ops.sum(ops.square(rows), axis=1)
-        self._total = self._total + ops.convert_to_numpy(product).astype("float64")
+        product = ops.convert_to_numpy(product)
+        self._total = np.add(self._total, product, dtype="float64")
         self.count += rows.shape[1]
 
     def mean(self):
