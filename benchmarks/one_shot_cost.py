@@ -68,7 +68,6 @@ def main(argv):
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds, peak = json.loads(done.stdout.splitlines()[-1])
         case = f"{number} examples" if number else "the model alone"
-        print(f"{case}: {seconds:.1f} s, {peak:,.0f} MiB", flush=True)
         found.append(figures.Figure(case, "s", seconds))
         found.append(figures.Figure(case, "MiB at most", peak))
     figures.publish(found)

@@ -43,7 +43,6 @@ def main(argv):
 
     def note(case, quantity, value):
         found.append(figures.Figure(case, quantity, value))
-        print(f"{case}: {value:.2f} {quantity}", flush=True)
 
     for folder in _RUNS.value:
         task, model = folders.load_model(*folders.read_run(folder))

@@ -101,14 +101,14 @@ class _Sum:
 
     def __init__(self, needs_gram):
         self._needs_gram = needs_gram
-        self._total, self.count = 0.0, 0
+        self._total, self.count = np.float64(0), 0
 
     def add(self, rows):
         if self._needs_gram:
             product = ops.matmul(ops.transpose(rows, (0, 2, 1)), rows)
         else:
             product = ops.sum(ops.square(rows), axis=1)
-        self._total = self._total + ops.convert_to_numpy(product).astype("float64")
+        self._total += ops.convert_to_numpy(product)
         self.count += rows.shape[1]
 
     def mean(self):

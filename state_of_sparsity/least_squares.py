@@ -6,7 +6,7 @@ import numpy as np
 _TOLERANCE, _STEPS = 1e-6, 200
 
 
-def damped(gram: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
+def damped(gram: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray, float]:
     """A Gram matrix plus `damping * mean(diag)` on its diagonal, positive definite.
 
     Where that does not do, ten times as much is added, as often as it takes. An input
@@ -17,19 +17,21 @@ def damped(gram: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
       damping: positive.
 
     Returns:
-      The matrix, and the damping that it took.
+      The matrix `R Rᵀ`, its upper triangular factor R, and the damping that it took.
     """
     diagonal = np.diag(gram)
     mean = diagonal.mean() or 1.0
-    gram = gram + np.diag(np.where(diagonal > 0, 0.0, mean))
+    diagonal = np.where(diagonal > 0, diagonal, mean)
+    result = gram.copy()
     while True:
-        result = gram + damping * mean * np.eye(len(gram))
+        np.fill_diagonal(result, diagonal + damping * mean)
         try:
-            np.linalg.cholesky(result)
+            # The lower factor from the last input on.
+            factor = np.linalg.cholesky(result[::-1, ::-1])[::-1, ::-1]
         except np.linalg.LinAlgError:
             damping *= 10
         else:
-            return result, damping
+            return result, factor, damping
 
 
 def refitted(

@@ -115,11 +115,13 @@ class Pruner:
         if count < gram.shape[1]:
             self._said.short.append(f"{weight.site.path} ({count} of {gram.shape[1]})")
         damping = getattr(weight.technique, "damping", _DAMPING)
-        pairs = [damped(each, damping) for each in gram]
-        if any(used > damping for _, used in pairs):
+        found = [damped(each, damping) for each in gram]
+        if any(used > damping for *_, used in found):
             self._said.damped.append(weight.site.path)
-        strengths = map(np.diag, gram)
-        return [_Inputs(s, g) for s, (g, _) in zip(strengths, pairs, strict=True)]
+        return [
+            _Inputs(np.diag(each), *matrices)
+            for each, (*matrices, _) in zip(gram, found, strict=True)
+        ]
 
     def _by_itself(self, weight, going):
         if _is_calibrated(weight):
@@ -159,13 +161,14 @@ class Pruner:
 
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
-    """Of the inputs of a map, the mean squares and, maybe, the damped Gram matrix."""
+    """Of the inputs of a map, the mean squares; maybe what `damped` gives for them."""
 
     strengths: np.ndarray
     gram: np.ndarray | None = None
+    factor: np.ndarray | None = None
 
     def of(self, technique):
-        return self.gram if technique.needs_gram else self.strengths
+        return self.factor if technique.needs_gram else self.strengths
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ class CalibratedTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique
     """Base of those that prune a linear map once, knowing examples of its inputs.
 
     `sos.one_shot` has them, not `sos.sparsify`. They see a linear map as a matrix of
-    inputs x outputs, and its inputs as their Gram matrix, the mean of `x xᵀ` over what
+    inputs x outputs, and its inputs by their Gram matrix, the mean of `x xᵀ` over what
     the map was given; both in float64.
 
     Attributes:
@@ -28,24 +28,24 @@ class CalibratedTechnique(MaskingTechnique, PatternedTechnique, SharingTechnique
     needs_gram: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def scores(self, matrix: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    def scores(self, matrix: np.ndarray, given: np.ndarray) -> np.ndarray:
         """What each weight is worth, of the shape of the matrix.
 
         Args:
           matrix: of inputs x outputs.
-          gram: of inputs x inputs, positive definite; or, if not `needs_gram`, its
-            diagonal alone.
+          given: the upper triangular R of the Gram matrix, damped, `R Rᵀ`; or, if not
+            `needs_gram`, its diagonal.
         """
 
     @abc.abstractmethod
     def pruned(
-        self, matrix: np.ndarray, gram: np.ndarray, zeros: int
+        self, matrix: np.ndarray, given: np.ndarray, zeros: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The weights that are left, and a boolean mask, true where one stays.
 
         Args:
           matrix: as of `scores`.
-          gram: likewise.
+          given: likewise.
           zeros: how many weights go, unless m of each n do.
         """
 

@@ -21,11 +21,11 @@ class Wanda(CalibratedTechnique):
 
     needs_gram: ClassVar[bool] = False
 
-    def scores(self, matrix, gram):
-        return np.abs(matrix) * np.sqrt(gram)[:, None]
+    def scores(self, matrix, strengths):
+        return np.abs(matrix) * np.sqrt(strengths)[:, None]
 
-    def pruned(self, matrix, gram, zeros):
-        scores = self.scores(matrix, gram)
+    def pruned(self, matrix, strengths, zeros):
+        scores = self.scores(matrix, strengths)
         if self.sparsity_m_by_n:
             mask = ~lowest_of_groups(scores, *self.sparsity_m_by_n)
         else:

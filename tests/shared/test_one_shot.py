@@ -121,8 +121,10 @@ def test_weights_that_stay_are_least_squares_on_the_mask(rng):
 def test_a_singular_gram_matrix_is_damped_until_it_is_definite():
     gram = np.ones((3, 3))
     gram[0, 1] = gram[1, 0] = 1.5
-    found, damping = damped(gram, 1e-3)
+    found, factor, damping = damped(gram, 1e-3)
     assert damping == 1.0
+    np.testing.assert_array_equal(factor, np.triu(factor))
+    np.testing.assert_allclose(factor @ factor.T, found)
     np.testing.assert_allclose(found, gram + np.eye(3))
 
 
