@@ -107,10 +107,7 @@ KINDS = {
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(n, marks=pytest.mark.slow if n != "to the beginning" else [])
-        for n in KINDS
-    ],
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in KINDS],
 )
 def kind(request):
     return KINDS[request.param]
