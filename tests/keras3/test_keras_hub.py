@@ -129,6 +129,7 @@ def test_files_and_presets(pruned, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("mode", ["int8", "int4", "gptq", "awq"])
 def test_presets_of_quantized_models_keep_zeros(mode, tmp_path):
     keras.utils.set_random_seed(0)
