@@ -87,8 +87,8 @@ class Budget(abc.ABC):
           target: share of what all their weights count that goes, in [0, 1).
 
         Returns:
-          By path. Each tensor keeps a
-          weight at least. Layers that have a sparsity keep it.
+          By path. Each tensor keeps a weight at least. Layers that have a sparsity
+          keep it.
 
         Raises:
           ValueError: if the target cannot be met, with the most and the least that can.

@@ -49,9 +49,7 @@ class _Sinking:
     def __init__(self, graph):
         self.nodes, self.has_moved = [], False
         self._graph = graph
-        self._constants = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
-        }
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
         # By the name of a value.
         self._ranks, self._squeezed = {}, {}
 
@@ -72,7 +70,7 @@ class _Sinking:
         for name in reads(node):
             self.squeeze(name)
         if node.op_type == "Conv" and node.input[1] in self._constants:
-            self._ranks[node.output[0]] = self._constants[node.input[1]].ndim
+            self._ranks[node.output[0]] = len(self._constants[node.input[1]].dims)
         self.nodes.append(node)
 
     def squeeze(self, name):
@@ -86,7 +84,7 @@ class _Sinking:
         """The axes of a (un)squeeze, and the rank with them, where they are known."""
         if len(node.input) < 2 or node.input[1] not in self._constants:
             return None
-        axes = self._constants[node.input[1]].ravel().tolist()
+        axes = numpy_helper.to_array(self._constants[node.input[1]]).ravel().tolist()
         return tuple(sorted(axis % rank for axis in axes)), rank
 
     def _with_axes(self, node):
@@ -115,15 +113,16 @@ class _Sinking:
 
     def _is_factor(self, name, given):
         rank = given.rank - len(given.axes)
-        return name in self._constants and self._constants[name].ndim <= rank
+        return name in self._constants and len(self._constants[name].dims) <= rank
 
     def _factor(self, name, given):
         """The name of a constant with the axes."""
-        value = self._constants[name]
-        missing = given.rank - len(given.axes) - value.ndim
-        value = np.expand_dims(value.reshape((1,) * missing + value.shape), given.axes)
         named = f"{name}/unsqueezed {given.axes}"
         if named not in self._constants:
-            self._constants[named] = value
-            self._graph.initializer.append(numpy_helper.from_array(value, named))
+            value = numpy_helper.to_array(self._constants[name])
+            missing = given.rank - len(given.axes) - value.ndim
+            value = value.reshape((1,) * missing + value.shape)
+            value = np.expand_dims(value, given.axes)
+            self._constants[named] = numpy_helper.from_array(value, named)
+            self._graph.initializer.append(self._constants[named])
         return named

@@ -412,12 +412,16 @@ def test_vit(rng, tmp_path):
     check_transformer(model, inputs, rng, tmp_path, "dense_1")
 
 
-@OF_KERAS_HUB
-def test_gpt2_generates(rng, tmp_path):
+def gpt2():
     hub = pytest.importorskip("keras_hub").models
     size = {"vocabulary_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 16}
     backbone = hub.GPT2Backbone(**size, intermediate_dim=32, max_sequence_length=8)
-    model = hub.GPT2CausalLM(backbone)
+    return hub.GPT2CausalLM(backbone)
+
+
+@OF_KERAS_HUB
+def test_gpt2_generates(rng, tmp_path):
+    model = gpt2()
     ids = rng.integers(1, 16, (3, 8))
     inputs = {"token_ids": ids, "padding_mask": np.arange(8) < np.full((3, 1), 4)}
     mlp = "feedforward_intermediate_dense"
@@ -437,10 +441,7 @@ def test_gpt2_generates(rng, tmp_path):
 
 @pytest.mark.any_backend
 def test_a_smaller_transformer_is_made_sparse_and_smaller_again(rng, tmp_path):
-    hub = pytest.importorskip("keras_hub").models
-    size = {"vocabulary_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 16}
-    backbone = hub.GPT2Backbone(**size, intermediate_dim=32, max_sequence_length=8)
-    model = hub.GPT2CausalLM(backbone)
+    model = gpt2()
     ids = rng.integers(1, 16, (3, 8))
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
     masked_transformer(model, rng, "feedforward_intermediate_dense")
