@@ -1,12 +1,15 @@
 """Ctrl-C and SIGTERM, which end a run in order, wherever they come."""
 
 import contextlib
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
 
-# Seconds after which an interruption that was dropped comes again.
+# Seconds after which an interruption that was dropped comes again, at most. By chance:
+# what drops it, such as a collection of garbage in each step, may come at intervals, too.
 _AGAIN = 0.1
+_chance = random.Random()
 
 
 class _Interruption(KeyboardInterrupt):
@@ -33,7 +36,9 @@ def interruptible() -> Iterator[None]:
 
     def again():
         if is_open:
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+            # Of zero seconds, it would never come.
+            seconds = _chance.uniform(0.001, _AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def interrupt(signum, frame):
         nonlocal came
@@ -64,3 +69,36 @@ def interruptible() -> Iterator[None]:
             signal.signal(signum, handler)
     if came:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def between_steps() -> Iterator[Callable[[], None]]:
+    """Within, an interruption waits until what this yields is called, or for the end.
+
+    Where TensorFlow's C++ code has called Python, what a signal raises may end the
+    process in a crash, and with it what was trained since the last checkpoint. A second
+    signal does not wait.
+    """
+    came = False
+
+    def note(signum, frame):
+        nonlocal came
+        if came:
+            handlers[signum](signum, frame)
+        came = True
+
+    def interrupt():
+        if came:
+            raise KeyboardInterrupt
+
+    handlers = {
+        signum: signal.signal(signum, note)
+        for signum in (signal.SIGINT, signal.SIGTERM)
+        if callable(signal.getsignal(signum))
+    }
+    try:
+        yield interrupt
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    interrupt()

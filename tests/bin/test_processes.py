@@ -14,7 +14,7 @@ import time
 import pytest
 
 from state_of_sparsity.models.images.options import ImageOptions
-from state_of_sparsity.models.interruption import interruptible
+from state_of_sparsity.models.interruption import between_steps, interruptible
 from state_of_sparsity.models.runs import folders
 from state_of_sparsity.models.training.loop.evaluations import Evaluations
 
@@ -107,7 +107,9 @@ def test_a_signal_saves_the_run_and_the_same_command_finishes_it(tmp_path, tiny)
 def collected(monkeypatch):
     """Has a signal come in a collection of garbage, where Python drops it.
 
-    `collected(owner, name, signum)` collects as soon as that function is called.
+    `collected(owner, name, signum)` collects as soon as that function is called, which
+    goes on a second later, in which a signal that ends what is within has to have come:
+    what it raises in TensorFlow's C++ code may end the process.
     """
 
     def patch(owner, name, signum):
@@ -119,9 +121,11 @@ def collected(monkeypatch):
                 signal.raise_signal(left.pop())
 
         def collecting(*arguments, **keywords):
-            gc.callbacks.append(send)
-            gc.collect()
-            gc.callbacks.remove(send)
+            if left:
+                gc.callbacks.append(send)
+                gc.collect()
+                gc.callbacks.remove(send)
+                time.sleep(1)
             return function(*arguments, **keywords)
 
         monkeypatch.setattr(owner, name, collecting)
@@ -206,6 +210,29 @@ def test_a_signal_that_is_dropped_comes_again_until_it_ends_what_is_within(signu
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     with pytest.raises(RuntimeError), interruptible():
         raise RuntimeError
+
+
+@pytest.mark.feature("others: Ctrl-C and SIGTERM between two steps")
+@SIGNALS
+def test_a_signal_waits_until_it_may_come_and_a_second_one_does_not(signum):
+    came = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with between_steps() as interrupt:
+            interrupt()
+            signal.raise_signal(signum)
+            came.append("waits")
+            interrupt()
+        came.append("wrong")
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with between_steps():
+            signal.raise_signal(signum)
+            came.append("waits for the end")
+        came.append("wrong")
+    with pytest.raises(KeyboardInterrupt), interruptible(), between_steps():
+        signal.raise_signal(signum)
+        signal.raise_signal(signum)
+        came.append("wrong")
+    assert came == ["waits", "waits for the end"]
 
 
 @pytest.mark.slow

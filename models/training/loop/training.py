@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import state_of_sparsity as sos
 from state_of_sparsity.engines.tf_keras.backend import keras
-from state_of_sparsity.models.interruption import interruptible
+from state_of_sparsity.models.interruption import between_steps, interruptible
 from state_of_sparsity.models.training.devices.strategy import (
     has_other_workers,
     is_chief,
@@ -166,6 +166,23 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.step = step
 
 
+class _Interruptions(keras.callbacks.Callback):
+    """Where training and validation can be interrupted: after each batch."""
+
+    # Keras would make numbers of the logs at each step.
+    _supports_tf_logs = True
+
+    def __init__(self, interrupt):
+        super().__init__()
+        self._interrupt = interrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._interrupt()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._interrupt()
+
+
 def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
     every, total = task.options.eval_steps, task.options.train_steps
     callbacks = []
@@ -176,7 +193,8 @@ def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
         Keep(folder.path, keep_steps),
         evaluations,
     ]
-    with evaluations.opened(model):
+    with evaluations.opened(model), between_steps() as interrupt:
+        callbacks += [evaluations.progress, _Interruptions(interrupt)]
         # Evaluating takes all workers, of which only the chief has the rows.
         if goes_on and not has_other_workers(model.distribute_strategy):
             evaluations.make_up()
@@ -187,7 +205,7 @@ def _fit(task, model, folder, step, keep_steps, evaluations, goes_on):
                 initial_epoch=segment.epoch,
                 epochs=segment.epoch + segment.count,
                 validation_data=task.evaluation_data("validation"),
-                callbacks=[*callbacks, evaluations.progress],
+                callbacks=callbacks,
                 verbose=0,
             )
 
