@@ -6,8 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-# Seconds after which an interruption that was dropped comes again, at most. By chance:
-# what drops it, such as a collection of garbage in each step, may come at intervals, too.
+# Seconds after which an interruption that was dropped comes again, at most: by chance,
+# since what drops it, as garbage collection in each step, may have its period, too.
 _AGAIN = 0.1
 _chance = random.Random()
 

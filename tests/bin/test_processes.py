@@ -216,23 +216,23 @@ def test_a_signal_that_is_dropped_comes_again_until_it_ends_what_is_within(signu
 @SIGNALS
 def test_a_signal_waits_until_it_may_come_and_a_second_one_does_not(signum):
     came = []
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        with between_steps() as interrupt:
-            interrupt()
-            signal.raise_signal(signum)
-            came.append("waits")
-            interrupt()
-        came.append("wrong")
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        with between_steps():
-            signal.raise_signal(signum)
-            came.append("waits for the end")
-        came.append("wrong")
-    with pytest.raises(KeyboardInterrupt), interruptible(), between_steps():
-        signal.raise_signal(signum)
-        signal.raise_signal(signum)
-        came.append("wrong")
-    assert came == ["waits", "waits for the end"]
+
+    def within(signals, *, asks):
+        with interruptible():
+            with between_steps() as interrupt:
+                interrupt()
+                for _ in range(signals):
+                    signal.raise_signal(signum)
+                    came.append("it waits")
+                if asks:
+                    interrupt()
+                    came.append("wrong")
+            came.append("wrong")
+
+    for signals, asks in ((1, True), (1, False), (2, False)):
+        with pytest.raises(KeyboardInterrupt):
+            within(signals, asks=asks)
+    assert came == ["it waits"] * 3
 
 
 @pytest.mark.slow
