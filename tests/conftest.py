@@ -54,8 +54,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    # What frameworks have made at their import stays: not to be looked through again and
-    # again, which takes a tenth of the time.
+    # What frameworks have made at their import stays, and need not be looked through
+    # again and again, in a tenth of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
