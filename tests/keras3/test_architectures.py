@@ -96,6 +96,7 @@ def data(model, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 @pytest.mark.feature("ViT, U-Net")
 @pytest.mark.parametrize(
     ("network", "technique"),

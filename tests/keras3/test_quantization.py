@@ -87,15 +87,38 @@ MODES = {
 }
 # int8 rounds activations, and has a test of its own. What another backend writes is
 # alike.
-FILED = [mode for mode in MODES if mode != "int8"] if BACKEND == "torch" else ["gptq"]
+FILED = ["gptq"]
+if BACKEND == "torch":
+    FILED += ["int8, weights alone", "int4", "gptq, by tensor", "awq"]
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """The inverses of Hessians that GPTQ has been given."""
+    inverses = []
+
+    def listening(weights, inv_hessian, **options):
+        inverses.append(to_numpy(inv_hessian))
+        return masked_gptq(weights, inv_hessian, **options)
+
+    monkeypatch.setattr(conversion, "masked_gptq", listening)
+    return inverses
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-def test_every_zero_stays(mode, rng, tmp_path):
+@pytest.mark.parametrize(
+    "mode",
+    [
+        # Our own loop is in GPTQ alone.
+        pytest.param(mode, marks=[pytest.mark.any_backend] * (mode != "gptq"))
+        for mode in MODES
+    ],
+)
+def test_every_zero_stays(mode, rng, tmp_path, heard):
     model, structure = stripped(rng)
     before = sos.weight_masks(model)
     sos.quantize(model, config=MODES[mode](structure, rng))
+    check_that_data_were_heard(mode, structure, heard)
     after = sos.weight_masks(model)
     assert before.keys() == after.keys()
     for name, mask in before.items():
@@ -115,6 +138,17 @@ def test_every_zero_stays(mode, rng, tmp_path):
         np.testing.assert_array_equal(mask, after[name])
     ids = rng.integers(0, VOCABULARY, (3, LENGTH))
     np.testing.assert_array_equal(outputs_of(loaded, ids), outputs_of(model, ids))
+
+
+def check_that_data_were_heard(mode, structure, inverses):
+    """As far as Keras's own hooks go, GPTQ and AWQ hear nothing."""
+    assert len(inverses) == 8 * mode.startswith("gptq")
+    for inverse in inverses:
+        # Without data it would be a multiple of the identity.
+        assert np.abs(inverse - np.diag(np.diag(inverse))).max() > 1e-6
+    if mode == "awq":
+        first, _ = structure["sequential_blocks"]
+        assert np.ptp(to_numpy(first.get_layer("up").awq_scales)) > 0
 
 
 @FILES
@@ -201,6 +235,7 @@ IMAGES = 128
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 @pytest.mark.parametrize("mode", MODES)
 def test_accuracy_of_a_sparse_quantized_network(mode, pruned_on_digits):
     (images, _), (test_images, test_labels) = digits()
@@ -233,29 +268,6 @@ def test_accuracy_of_a_sparse_quantized_network(mode, pruned_on_digits):
     assert abs(right() - dense) <= (1 if "int8" in mode else 2)
     for name, mask in sos.weight_masks(model).items():
         assert not (mask & ~before[name]).any()
-
-
-@pytest.mark.slow
-def test_gptq_and_awq_hear_the_data(rng, monkeypatch):
-    """As far as Keras's own hooks go, they hear nothing."""
-    heard = []
-
-    def listening(weights, inv_hessian, **options):
-        heard.append(to_numpy(inv_hessian))
-        return masked_gptq(weights, inv_hessian, **options)
-
-    monkeypatch.setattr(conversion, "masked_gptq", listening)
-    model, structure = stripped(rng)
-    sos.quantize(model, config=MODES["gptq"](structure, rng))
-    assert len(heard) == 8
-    for inverse in heard:
-        # Without data it would be a multiple of the identity.
-        assert np.abs(inverse - np.diag(np.diag(inverse))).max() > 1e-6
-
-    model, structure = stripped(rng)
-    sos.quantize(model, config=MODES["awq"](structure, rng))
-    first, _ = structure["sequential_blocks"]
-    assert np.ptp(to_numpy(first.get_layer("up").awq_scales)) > 0
 
 
 def rounded(values, scale, zero):

@@ -342,7 +342,7 @@ def test_digits_end_within_a_point_of_the_target(cls, rate, sparsity):
             keras.layers.Dense(10),
         ]
     )
-    epochs = 120
+    epochs = 60
     steps = epochs * 28
     technique = cls(sparsity=sparsity, ramp_length=steps * 5 // 8)
     sparse = sos.sparsify(model, technique)
