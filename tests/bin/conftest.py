@@ -171,16 +171,11 @@ def load():
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, tiny, overridden):
-    """The folder of a finished run, and the outcome of the command."""
+def finished(tmp_path_factory, lenet, overridden):
+    """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    flags_ = [*tiny, *overridden, f"--output_dir={folder}"]
-    return folder, _call("train_resnet50", *flags_)
-
-
-@pytest.fixture(scope="session")
-def finished(trained):
-    folder, outcome = trained
+    flags_ = [*lenet, *overridden, f"--output_dir={folder}"]
+    outcome = _call("train_resnet50", *flags_)
     assert outcome.code == 0, outcome
     return folder
 

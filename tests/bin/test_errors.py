@@ -182,7 +182,7 @@ def test_a_damaged_list_of_checkpoints_is_one_message(refused, copied, content):
 @pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(refused, copied):
     flags = copied / "flags.txt"
-    flags.write_text(flags.read_text().replace("--width=0.05", "--width=0.1"))
+    flags.write_text(flags.read_text().replace("--width=0.1", "--width=0.2"))
     message = refused("evaluate_resnet50", f"--run_dir={copied}")
     assert "ckpt-8 is a checkpoint of another model" in message
 

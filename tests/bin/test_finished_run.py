@@ -1,4 +1,4 @@
-"""A tiny run from end to end: what it leaves, and what can be done with it."""
+"""A tiny ResNet from end to end: what it leaves, and what can be done with it."""
 
 import csv
 import json
@@ -35,6 +35,21 @@ def zeros_by_layer():
         name: round(target.get(name, 0.9) * size)
         for name, size in kernel_sizes().items()
     }
+
+
+@pytest.fixture(scope="module")
+def trained(command, tiny, overridden, tmp_path_factory):
+    """The folder of a finished run, and the outcome of the command."""
+    folder = tmp_path_factory.mktemp("runs") / "resnet"
+    flags = (*tiny, *overridden, f"--output_dir={folder}")
+    return folder, command("train_resnet50", *flags)
+
+
+@pytest.fixture(scope="module")
+def finished(trained):
+    folder, outcome = trained
+    assert outcome.code == 0, outcome
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from state_of_sparsity.models.training.loop.losses import SmoothedCrossEntropy
 from state_of_sparsity.models.training.run_folder import RunFolder
 from tests.bin.conftest import run_of
 from tests.bin.test_killed import values
-from tests.models.training.interrupted import interrupted_at
+from tests.models.training.interrupted import interrupted_at, raise_keyboard_interrupt
 
 pytestmark = pytest.mark.slow
 
@@ -98,16 +98,18 @@ def test_a_residual_branch_that_begins_at_zero_has_scores(tiny):
 
 
 def test_a_translation_masks_by_its_weighted_loss_in_parts(
-    command, tiny_transformer, tmp_path
+    command, tiny_transformer, tmp_path, monkeypatch
 ):
     given = (*tiny_transformer, "--dropout=0", "--packed_length=64")
     folder = tmp_path / "run"
+    # Once they are in the folder.
+    monkeypatch.setattr(runs_train, "train_model", raise_keyboard_interrupt)
     outcome = command(
         "train_transformer",
         *(*given, "--accumulate_steps=2", "--technique=snip", "--sparsity=0.5"),
         f"--output_dir={folder}",
     )
-    assert outcome.code == 0, outcome
+    assert outcome.code == 130, outcome
     assert outcome.out.count("Learning a vocabulary") == 1
     run = run_of("train_transformer", *given)
     (inputs, labels, weights), *_ = run.task(RunFolder(folder)).training_data(0).take(1)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from state_of_sparsity.engines.tf_keras.backend import tf
+from state_of_sparsity.models.training.loop import training
 from state_of_sparsity.models.training.run_folder import RunFolder
-from tests.bin.test_processes import finish, start
+from tests.bin.test_processes import start
+from tests.models.training.interrupted import raise_keyboard_interrupt
 
 TRANSFORMER = (
     "--layers=1",
@@ -16,10 +18,11 @@ TRANSFORMER = (
     "--heads=2",
     "--dropout=0.3",
     "--tokens_per_replica=256",
-    "--train_steps=40",
-    "--eval_steps=20",
+    "--train_steps=20",
+    "--eval_steps=10",
     "--checkpoint_every_steps=3",
-    "--max_length=8",
+    "--max_length=6",
+    "--extra_length=2",
     "--beams=1",
     "--distribution=one_device",
 )
@@ -36,29 +39,26 @@ def values(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_transformer_ends_with_the_same_bits(tmp_path):
-    """Twice, wherever the kill comes, between two steps or while it writes."""
+def test_a_killed_transformer_ends_with_the_same_bits(command, tmp_path, monkeypatch):
+    """Wherever the kill comes, between two steps or while it writes."""
     flags = (*TRANSFORMER, "--technique=variational_dropout")
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    code, _, err = finish(
-        start("train_transformer", *flags, f"--output_dir={whole.path}")
-    )
-    assert code == 0, err
-    seen = 0
-    for _ in range(2):
-        process = start("train_transformer", *flags, f"--output_dir={killed.path}")
-        # As soon as it has written another checkpoint.
-        while step_on_disk(killed) <= seen and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        process.communicate()
-        seen = step_on_disk(killed)
+    with monkeypatch.context() as patch:
+        # It is trained; of its export and scores, others tell.
+        patch.setattr(training, "finish", raise_keyboard_interrupt)
+        outcome = command("train_transformer", *flags, f"--output_dir={whole.path}")
+    assert "interrupted, and saved at step 20: " in outcome.err
+    process = start("train_transformer", *flags, f"--output_dir={killed.path}")
+    # As soon as it has written a checkpoint.
+    while not step_on_disk(killed) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    seen = step_on_disk(killed)
     assert not killed.is_finished
-    code, out, err = finish(
-        start("train_transformer", *flags, f"--output_dir={killed.path}")
-    )
-    assert (code, err) == (0, "")
-    assert f"Going on from step {seen} of 40." in out
+    outcome = command("train_transformer", *flags, f"--output_dir={killed.path}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"Going on from step {seen} of 20." in outcome.out
     expected, found = values(whole), values(killed)
     assert found.keys() == expected.keys()
     for name, value in expected.items():

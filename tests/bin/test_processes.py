@@ -78,9 +78,9 @@ def test_a_console_script_says_what_it_does():
 
 
 @pytest.mark.slow
-def test_a_signal_saves_the_run_and_the_same_command_finishes_it(tmp_path, tiny):
+def test_a_signal_saves_the_run_and_the_same_command_finishes_it(tmp_path, lenet):
     folder = tmp_path / "run"
-    flags = [*tiny, "--train_steps=120", "--eval_steps=40", f"--output_dir={folder}"]
+    flags = [*lenet, "--train_steps=120", "--eval_steps=40", f"--output_dir={folder}"]
     process = start("train_resnet50", *flags)
     seen = ""
     while "step 40 of 120" not in seen:

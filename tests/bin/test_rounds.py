@@ -19,10 +19,10 @@ ROUNDS = ("--rounds=2", "--prune_fraction=0.5", "--override=conv1=dense")
 
 
 @pytest.fixture(scope="module")
-def run(command, tiny, tmp_path_factory):
+def run(command, lenet, tmp_path_factory):
     """The folder of a run that was interrupted at the start of its last round."""
     folder = tmp_path_factory.mktemp("runs") / "rounds"
-    flags = (*tiny, *ROUNDS, f"--output_dir={folder}")
+    flags = (*lenet, *ROUNDS, f"--output_dir={folder}")
     train = runs_train.train_model
 
     def interrupted(*arguments, **options):

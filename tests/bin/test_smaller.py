@@ -113,17 +113,3 @@ def test_models_of_keras_3_are_reported_exported_and_made_smaller(
         model = tf.saved_model.load(str(folder))
         assert sum(np.prod(v.shape) for v in model.variables) == parameters
         np.testing.assert_allclose(model.serve(points), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_what_has_no_smaller_model_is_one_message(
-    refused, command, tiny_transformer, tmp_path
-):
-    folder = tmp_path / "run"
-    outcome = command("train_transformer", *tiny_transformer, f"--output_dir={folder}")
-    assert outcome.code == 0, outcome
-    assert "smaller_flops" not in json.loads((folder / "result.json").read_text())
-    arguments = (f"--export_dir={tmp_path / 'out'}", "--shrink")
-    message = refused("export_model", f"--model={folder}", *arguments)
-    assert "--shrink is for runs on images, and for models of Keras 3" in message
-    assert not (tmp_path / "out").exists()

@@ -18,9 +18,9 @@ SCRIPT = pathlib.Path(sys.executable).parent / "train_resnet50"
 
 
 @pytest.fixture
-def arguments(copied, tiny, overridden):
+def arguments(copied, lenet, overridden):
     """Of the command that made it."""
-    return "train_resnet50", *tiny, *overridden, f"--output_dir={copied}"
+    return "train_resnet50", *lenet, *overridden, f"--output_dir={copied}"
 
 
 @pytest.fixture
@@ -127,12 +127,12 @@ def environment(**locale):
 
 @pytest.mark.slow
 def test_characters_that_a_terminal_does_not_have_are_no_error(
-    tiny, overridden, finished, tmp_path
+    lenet, overridden, finished, tmp_path
 ):
     folder = tmp_path / "Läufe" / "größer"
     first = tmp_path / "Läufe" / "erster"
     shutil.copytree(finished, first)
-    command = [SCRIPT, *tiny, *overridden, f"--load_weights_from={first}"]
+    command = [SCRIPT, *lenet, *overridden, f"--load_weights_from={first}"]
     for said in ("run's folder", "This run is finished"):
         done = subprocess.run(
             [*command, f"--output_dir={folder}"],

@@ -273,22 +273,15 @@ def test_bad_input_is_refused(folder, refused, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("precision", "technique"),
-    [
-        ("mixed_bfloat16", "magnitude_pruning"),
-        ("mixed_float16", "l0_regularization"),
-    ],
-)
 def test_a_run_in_mixed_precision_trains_and_translates(
-    command, load, tiny_transformer, tmp_path, precision, technique
+    command, load, tiny_transformer, tmp_path
 ):
     folder = tmp_path / "run"
     outcome = command(
         "train_transformer",
         *tiny_transformer,
-        f"--technique={technique}",
-        f"--precision={precision}",
+        "--technique=l0_regularization",
+        "--precision=mixed_float16",
         f"--output_dir={folder}",
     )
     assert outcome.code == 0, outcome
@@ -298,7 +291,7 @@ def test_a_run_in_mixed_precision_trains_and_translates(
     assert loaded.serve(["one", ""]).numpy()[1] == b""
     task, model = load(folder)
     stripped = sos.strip(model)
-    assert stripped.compute_dtype == model.compute_dtype == precision[6:]
+    assert stripped.compute_dtype == model.compute_dtype == "float16"
     assert task.translator(stripped).translate(["one", ""]).shape == (2,)
 
 
@@ -329,6 +322,15 @@ def test_a_run_with_subwords_of_a_file_needs_its_folder_alone_from_then_on(
     exported = tf.saved_model.load(str(folder / "export"))
     assert exported.serve(sentences).numpy().tolist() == expected.tolist()
     assert expected[0] != b""
+
+
+@pytest.mark.slow
+def test_what_has_no_smaller_model_is_one_message(folder, refused, tmp_path):
+    assert "smaller_flops" not in json.loads((folder / "result.json").read_text())
+    arguments = (f"--export_dir={tmp_path / 'out'}", "--shrink")
+    message = refused("export_model", f"--model={folder}", *arguments)
+    assert "--shrink is for runs on images, and for models of Keras 3" in message
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

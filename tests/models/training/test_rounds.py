@@ -113,9 +113,9 @@ def kind(request):
     return KINDS[request.param]
 
 
-def of_kind(name):
-    """For tests of what does not depend on the kind."""
-    return pytest.mark.parametrize("kind", [name], indirect=True, scope="module")
+def of_kind(*names):
+    """For tests of what does not depend on the kind, or on all of it."""
+    return pytest.mark.parametrize("kind", names, indirect=True, scope="module")
 
 
 to_the_beginning = of_kind("to the beginning")
@@ -258,6 +258,7 @@ def check_same(run, other):
 
 
 @pytest.mark.slow
+@of_kind("to an early step", "the learning rate")
 def test_rounds_interrupted_within_and_between_end_as_if_they_had_not_been(
     in_rounds, done, kind, monkeypatch
 ):
