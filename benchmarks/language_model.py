@@ -22,6 +22,8 @@ from absl import app, flags
 import state_of_sparsity as sos
 
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A model for each of them.")
+_LAYERS = flags.DEFINE_integer("layers", 3, "Of the model.")
+_WIDTH = flags.DEFINE_integer("width", 96, "Of the model.")
 _STEPS = flags.DEFINE_integer("steps", 1000, "Of training.")
 _SPARSITIES = flags.DEFINE_list("sparsities", ["0.5", "0.6", "0.7", "2:4"], "Of all.")
 _EXAMPLES = flags.DEFINE_integer("examples", 128, "To calibrate with.")
@@ -53,10 +55,11 @@ def inputs(examples):
     }
 
 
-def language_model(layers=3, width=96):
+def language_model():
+    width = _WIDTH.value
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=256,
-        num_layers=layers,
+        num_layers=_LAYERS.value,
         num_heads=4,
         hidden_dim=width,
         intermediate_dim=4 * width,

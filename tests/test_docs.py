@@ -10,9 +10,11 @@ and a comment in front of a piece says if it is for some of the backends only:
 
     <!-- backends: tensorflow, torch -->
 
-A page runs on so many backends that each piece runs on one.
+A page runs on one backend, PyTorch where that can be, since it need not compile. What
+is for others runs on those, with the pieces that it takes names from.
 """
 
+import ast
 import dataclasses
 import importlib
 import os
@@ -94,23 +96,56 @@ def with_python(page):
 
 
 def backends_of(page):
-    """Backends that each piece of a page is for one of; JAX where any will do."""
+    """Backends that each piece of a page is for one of; the first runs all it can."""
     if flavour(page) == "tf_keras":
         return ["tensorflow"]
-    chosen = []
-    for piece in pieces(page):
-        if piece.backends and not set(chosen) & set(piece.backends):
-            chosen.append(piece.backends[0])
-    return chosen or ["jax"]
+    named = [piece.backends for piece in pieces(page) if piece.backends]
+    # By the time that they take.
+    for backend in ("torch", "tensorflow", "jax"):
+        if all(backend in backends for backends in named):
+            return [backend]
+    chosen = ["torch"]
+    for backends in named:
+        if not set(chosen) & set(backends):
+            chosen.append(backends[0])
+    return chosen
+
+
+def to_run(page, backend):
+    """The pieces of Python of a page that run on a backend."""
+    first, *_ = backends_of(page)
+    found: list[Piece] = []
+    needed: set[str] = set()
+    for piece in reversed(list(pieces(page))):
+        if piece.language != "python" or backend not in (piece.backends or (backend,)):
+            continue
+        bound, used = names(piece.text)
+        is_only_here = piece.backends and first not in piece.backends
+        if backend == first or is_only_here or bound & needed:
+            found.insert(0, piece)
+            needed = needed - bound | used
+    return found
+
+
+def names(text):
+    """Those that a piece of Python binds, and those that it uses."""
+    bound, used = set(), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+    return bound, used
 
 
 def script(page, backend):
     """The Python of a page, each line where it is in the page."""
     lines: list[str] = []
-    for piece in pieces(page):
-        if piece.language == "python" and backend in (piece.backends or (backend,)):
-            lines += [""] * (piece.line - 1 - len(lines))
-            lines += piece.text.splitlines()
+    for piece in to_run(page, backend):
+        lines += [""] * (piece.line - 1 - len(lines))
+        lines += piece.text.splitlines()
     return "\n".join(lines) + "\n" + _CLAIMS.get(page.name, "")
 
 
@@ -132,6 +167,9 @@ def test_python_of_the_page_runs(page, backend, tmp_path):
         "KERAS_BACKEND": backend,
         "MPLBACKEND": "Agg",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        # As in tests/flavour.py, of tiny models.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
         [sys.executable, file.name],

@@ -121,7 +121,10 @@ COMBINATIONS = [
     ("appends", TECHNIQUES[1], FORMATS),
     *(
         pytest.param(
-            kind, TECHNIQUES[number % 3], [*FORMATS, ""], marks=pytest.mark.slow
+            kind,
+            TECHNIQUES[number % 3],
+            [""] if kind in ("attention", "appends") else [*FORMATS, ""],
+            marks=pytest.mark.slow,
         )
         for number, kind in enumerate(CONTAINERS)
     ),
