@@ -200,7 +200,7 @@ def test_front_has_what_nothing_beats_in_latency_and_quality(monkeypatch):
 def test_quality_over_latency_is_that_of_the_runs(tmp_path):
     # In this process, which has imported TensorFlow.
     pytest.importorskip("tensorflow")
-    command = importlib.import_module("tests.bin.conftest")._call
+    command = importlib.import_module("tests.bin.conftest").run_binary
     names = "dense", "magnitude_pruning"
     folders = {name: tmp_path / "runs" / name for name in names}
     for technique, folder in folders.items():

@@ -58,7 +58,7 @@ def run_of(binary, *arguments):
     return runs.run_from_flags(binary, parsed(binary, *arguments))
 
 
-def _call(name, *arguments):
+def run_binary(name, *arguments):
     module = _load(name)
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -89,7 +89,7 @@ def command():
 
     `command("train_resnet50", "--depth=18")` returns an `Outcome`.
     """
-    return _call
+    return run_binary
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def refused():
     """Runs a binary that must fail with one clear message, which it returns."""
 
     def run(name, *arguments):
-        outcome = _call(name, *arguments)
+        outcome = run_binary(name, *arguments)
         assert outcome.code not in (0, None), outcome
         assert "Traceback" not in outcome.err
         assert outcome.err.startswith(f"{name}: "), outcome
@@ -175,7 +175,7 @@ def finished(tmp_path_factory, lenet, overridden):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     flags_ = [*lenet, *overridden, f"--output_dir={folder}"]
-    outcome = _call("train_resnet50", *flags_)
+    outcome = run_binary("train_resnet50", *flags_)
     assert outcome.code == 0, outcome
     return folder
 
