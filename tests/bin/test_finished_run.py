@@ -10,6 +10,9 @@ import pytest
 from state_of_sparsity.engines.tf_keras.backend import tf
 from state_of_sparsity.models.runs import folders
 
+# A LeNet is trained, evaluated and exported by the tests that take seconds.
+pytestmark = pytest.mark.slow
+
 # Channels of a ResNet-18 of width 0.05: round(64 * 2**stage * 0.05).
 CHANNELS = (3, 6, 13, 26)
 

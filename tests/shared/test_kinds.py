@@ -106,7 +106,7 @@ if not IS_KERAS3:
     # It counts each use of what such a cell holds.
     del KINDS["RNN of a custom cell"]
 # What is compiled takes seconds for each kind: of the others, the slow tests ask.
-QUICK_BACKEND = BACKEND == "torch" or not IS_KERAS3
+QUICK_BACKEND = BACKEND == "torch"
 QUICK = ("Dense", "Conv2D", "DepthwiseConv2D", "Embedding", "LSTM")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.flavour import (
+    BACKEND,
     IS_KERAS3,
     ON_PYTORCH,
     begin_training,
@@ -121,11 +122,16 @@ def beside_numpy(technique, rule, seed, **arguments):
 
 # On PyTorch alone: there are other tests of magnitude pruning on each backend.
 ELSEWHERE = ("magnitude", "magnitude-return", "powerpropagation-st3")
+# JAX compiles each for a second.
+MARKS = [pytest.mark.slow] * (BACKEND == "jax")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=ON_PYTORCH * (name in ELSEWHERE)) for name in CASES],
+    [
+        pytest.param(name, marks=ON_PYTORCH if name in ELSEWHERE else MARKS)
+        for name in CASES
+    ],
 )
 def test_updates_are_those_of_the_formulas(name):
     # tf_keras traces a renewal whenever it runs eagerly.

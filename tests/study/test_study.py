@@ -49,6 +49,7 @@ def runs_of(lab):
     return [run for run in all_of(lab) if run.trial is None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
 def test_each_run_is_another_one_and_has_flags_that_its_binary_takes(lab):
     runs = runs_of(lab)

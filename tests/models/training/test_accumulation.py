@@ -90,8 +90,7 @@ def check_same(found, expected, rtol=1e-6, atol=1e-7):
     "technique",
     [
         "magnitude",
-        "rigl",
-        *(pytest.param(t, marks=SLOW) for t in ("l0", "return", "saliency")),
+        *(pytest.param(t, marks=SLOW) for t in ("rigl", "l0", "return", "saliency")),
     ],
 )
 def test_parts_train_the_network_of_the_whole_batch(technique):
