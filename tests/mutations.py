@@ -40,22 +40,22 @@ FAULTS = [
     # Masks: of a tie, one weight too few goes.
     Fault(
         "masks.py",
-        "places <= last",
-        "places < last",
+        "selection.places(keys) <= place",
+        "selection.places(keys) < place",
         "tests/test_masks.py",
     ),
     # Schedule: the last renewal is left out where the frequency does not meet it.
     Fault(
         "schedules.py",
-        "return sorted({*steps, last} - {0})",
+        "return sorted({*steps, self.last} - {0})",
         "return sorted({*steps} - {0})",
         "tests/test_schedules.py",
     ),
     # Noise: a second use in a step draws what the first one did.
     Fault(
         "engines/keras3/noise.py",
-        'vars(layer)["draws"] += 1',
-        'vars(layer)["draws"] += 0',
+        "call.draws += 1",
+        "call.draws += 0",
         "tests/shared/test_noise.py",
     ),
     # Noise: replicas draw the same.
@@ -88,12 +88,12 @@ FAULTS = [
         "theta.assign(weight.values()[0])",
         "tests/shared/test_sparsify.py",
     ),
-    # Pruning: momentum lifts masked weights back over the threshold.
+    # Pruning: what stays masked ties with other weights that score zero.
     Fault(
         "techniques/pruning.py",
-        "self.score(self.regularized_weight(theta, mask), stream)",
-        "self.score(theta, stream)",
-        "tests/shared/test_same_results.py",
+        'if self.masked_weights == "return":',
+        "if True:",
+        "tests/test_techniques.py",
     ),
     # Engine: a gap of just 255 zeros is one of none.
     Fault(
