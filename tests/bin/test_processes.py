@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -210,6 +211,29 @@ def test_a_signal_that_is_dropped_comes_again_until_it_ends_what_is_within(signu
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     with pytest.raises(RuntimeError), interruptible():
         raise RuntimeError
+
+
+def test_a_signal_comes_through_what_drops_it_at_intervals():
+    went_on = []
+
+    class Dropping:
+        def __del__(self):
+            # Ends with what it drops.
+            time.sleep(1)
+
+    def within():
+        with interruptible():
+            for _ in range(60):
+                Dropping()
+                # Half of the longest time in which it comes again: with a chance of
+                # 2^-60 it comes in none of them.
+                time.sleep(0.05)
+            went_on.append(True)
+
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(KeyboardInterrupt):
+        within()
+    assert not went_on
 
 
 @pytest.mark.feature("others: Ctrl-C and SIGTERM between two steps")
